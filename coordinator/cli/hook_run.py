@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -31,7 +33,7 @@ from coordinator.hooks.decide import HookOptions, decide, hashes, of_tool, unans
 from coordinator.hooks.dialects import PAYLOAD_BYTES, decode, load, recognise
 from coordinator.hooks.event import HookEvent, HookReply, Verdict
 from coordinator.hooks.shell import rules_of
-from coordinator.model.address import is_gateway
+from coordinator.model.address import is_gateway, without_password
 from coordinator.model.operation import Operation
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ R = TypeVar("R")
 
 STDIN_S = 10.0  # for the whole payload
 FILES_S = 10.0  # for the files that it names
+ADDRESS = 200  # characters of one in a command line
 MALFORMED = 1  # not 2, which would refuse what the tool is about to do
 
 
@@ -154,7 +157,9 @@ class Running:
 
         place = located(self._call, event.cwd or str(Path.cwd()), self._worktrees)
         options = of_tool(self._options, dialect)
-        self._options = replace(options, rules=rules_of(place.root), process=self._call.config.process)
+        self._options = replace(
+            options, rules=rules_of(place.root), process=self._call.config.process, command=self._command()
+        )
         self._url = self._call.dsn()
         if not is_gateway(self._url):
             import coordinator.db.single  # noqa: F401, PLC0415 - so that the limit is that of the connection alone
@@ -165,6 +170,14 @@ class Running:
                 return await decide(event, place, _Limited(executor, self._clock), self._options)
 
         return dialect.answer(event, brief.finish(self._url, verdict()))
+
+    def _command(self) -> str:
+        """Return how a command line of the agent begins. Its shell has the environment of this process, but not our flags."""
+        flag = self._call.flags.get("database_url")
+        program = "coordinator" if shutil.which("coordinator") else sys.argv[0]
+        if flag is None or len(flag[1]) > ADDRESS or without_password(flag[1]) != flag[1]:
+            return shlex.quote(program)
+        return shlex.join([program, "--url", flag[1]])
 
     async def _pause(self, seconds: float) -> bool:
         from coordinator.client import brief  # noqa: PLC0415

@@ -43,6 +43,8 @@ AGAIN = 5  # times that an edit is repeated because a file keeps changing
 MOST = 2000  # characters of a reason
 MOST_FILES = 1000  # of a call that are looked at; it takes a while to find out what each is called
 NAMED = 5  # files that a reason describes
+PATHS = 1100  # characters of their names in a command
+WAIT = "90s"  # of a command: tools end one after two minutes
 TASK = 200
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -69,6 +71,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     ``wait``: for a file that is held. ``ttl``: of a session and its leases after its last call. ``shared_reads``: reads take shared leases.
     ``until_commit``: leases outlast a turn. ``unreachable``: the answer where the coordinator gives none. ``sees_files``: the files are on this machine. ``reports_reads``: the tool has hooks for reads.
     ``news_later``: it shows the model no text at a prompt, so news comes after its next call. ``process``: with which the session ends.
+    ``command``: how a command line for the agent begins; it names the coordinator where the agent's shell does not know it.
     ``pause`` waits between two looks at the queue, and returns whether to wait on; ``hashes`` reads files, and ``look`` does
     work that looks up a number of them.
     """
@@ -85,6 +88,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     reports_reads: bool = True
     news_later: bool = False
     process: str | None = None
+    command: str = "coordinator"
     rules: Sequence[ShellRule] = DEFAULTS
 
 
@@ -190,13 +194,15 @@ class _Hook:
             case _:
                 await self._join()
         if options.news_later and event.kind in (Kind.AFTER_EDIT, Kind.AFTER_SHELL):
-            return Verdict(context=await news(event, self._place, self._executor, self._agent) or None)
+            return Verdict(context=await news(event, self._place, self._executor, self._agent, options.command) or None)
         return Verdict()
 
-    async def _told(self, text: Callable[[HookEvent, Place, Runner, str], Awaitable[str]]) -> str | None:
+    async def _told(self, text: Callable[[HookEvent, Place, Runner, str, str], Awaitable[str]]) -> str | None:
         await self._join()
         return (
-            (await text(self._event, self._place, self._executor, self._agent) or None) if self._event.hears else None
+            (await text(self._event, self._place, self._executor, self._agent, self._options.command) or None)
+            if self._event.hears
+            else None
         )
 
     async def _join(self) -> None:
@@ -348,19 +354,31 @@ class _Hook:
             )
 
     def _refusal(self, refused: list[FileGrant], *, shared: bool) -> str:
+        """Return the reason: sentences, and then a line for each command, which is whole or not there."""
         described = [grant for grant in refused if grant.state != FileState.FREE]
-        sentences = [self._sentence(grant) for grant in described[:NAMED]]
-        if len(described) > NAMED:
-            sentences.append(f"{len(described) - NAMED} more files were refused.")
+        after = []
         if any(grant.state == FileState.STALE for grant in described):
-            sentences.append("Read the changed files again, then repeat the edit; nobody else can edit them meanwhile.")
+            after.append("Read the changed files again, then repeat the edit; nobody else can edit them meanwhile.")
+        if any(grant.state == FileState.FREE for grant in refused):
+            after.append("This call leased no files: it leases all of them or none.")
         held = [grant for grant in described if grant.state != FileState.STALE]
         if held:
-            sentences += self._remedies(held, shared=shared)
-        if any(grant.state == FileState.FREE for grant in refused):
-            sentences.append("This call leased no files: it leases all of them or none.")
-        text = " ".join(sentences)
-        return text if len(text) <= MOST else text[: MOST - 1] + "…"
+            after.append("Do not change it by other means. Work on something else first, and try again later.")
+        if any(grant.state == FileState.DEADLOCK for grant in held):
+            after.append("Others are waiting for files that you hold: finish those first.")
+        commands = "".join(f"\n{line}" for line in self._remedies(held, shared=shared)) if held else ""
+        end = " ".join(after) + commands
+        sentences: list[str] = []
+        left = MOST - len(end) - len(f" {len(described)} more files were refused. ")
+        for grant in described[:NAMED]:
+            sentence = self._sentence(grant)
+            left -= len(sentence) + 1
+            if left < 0 and sentences:
+                break
+            sentences.append(sentence)
+        if more := len(described) - len(sentences):
+            sentences.append(f"{more} more files were refused.")
+        return " ".join([*sentences, end])
 
     def _sentence(self, grant: FileGrant) -> str:
         path = quoted(grant.path, 200)
@@ -379,27 +397,27 @@ class _Hook:
         waiting = (grant.waiting or 0) - (grant.ticket is not None)  # without this call
         others = f"; {waiting} more {'is' if waiting == 1 else 'are'} waiting for it" if waiting > 0 else ""
         cycle = " Waiting for it would cause a deadlock." if grant.state == FileState.DEADLOCK else ""
-        return f"{path} is held by {who}{about}{since}{within}, until {_clock(grant.held_until)} or longer if it continues{others}.{cycle}"
+        return f"{path} is held by {who}{about}{since}{within}, until {_clock(grant.held_until)}, or longer if it continues{others}.{cycle}"
 
     def _remedies(self, held: list[FileGrant], *, shared: bool) -> list[str]:
-        project = shlex.quote(self._place.project)
+        project, agent = shlex.quote(self._place.project), shlex.quote(self._agent)
         paths = shlex.join(grant.path for grant in held[:NAMED])
-        sentences = ["Do not change it by other means. Work on something else first, and try again later."]
-        if any(grant.state == FileState.DEADLOCK for grant in held):
-            sentences.append("Others are waiting for files that you hold: finish those first.")
-        else:
+        if len(paths) > PATHS:
+            paths = shlex.quote(held[0].path)
+        commands = []
+        if not any(grant.state == FileState.DEADLOCK for grant in held) and len(paths) <= PATHS:
             mode = " --shared" if shared else ""
-            sentences.append(
-                f"Or wait: coordinator lock acquire {paths} --root none --project {project} --agent {shlex.quote(self._agent)} --owner {shlex.quote(self._owner)}"
-                f" --ttl 5m --wait 2m{mode}"
+            commands.append(
+                f"Or wait: {self._options.command} lock acquire --project {project} --agent {agent} --owner {shlex.quote(self._owner)}"
+                f" --ttl 5m --wait {WAIT}{mode} --root none -- {paths}"
             )
         holder = held[0].holder
         if holder is not None and holder != self._agent:
-            body = shlex.quote(f"Please release {shortened(held[0].path, 100)} when you can.")
-            sentences.append(
-                f"Or ask the holder: coordinator directive send {body} --project {project} --to-agent {shlex.quote(shortened(holder, 80))}"
+            asked = f"Please release {shortened(held[0].path, 100)} when you can: {shortened(self._agent, 80)} waits for it."
+            commands.append(
+                f"Or ask the holder: {self._options.command} directive send --project {project} --to-agent {shlex.quote(holder)} {shlex.quote(asked)}"
             )
-        return sentences
+        return commands
 
 
 def _many(count: int) -> Verdict:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
+import shlex
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -49,6 +51,7 @@ OPTIONS = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "wor
 WAIT_MAX = timedelta(minutes=10)
 SMALL_BYTES = 64 << 10  # of the files of one call, which are read within the event loop
 FEW = 20  # files of one call
+HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,200}")
 COPIES = 8  # of a payload, as bytes and as Python's objects
 
 log = structlog.get_logger()
@@ -100,7 +103,10 @@ async def _respond(
     try:
         known = await _known((event.cwd, project, query.get("worktrees")), places) if _near(request) else None
         options = msgspec.structs.replace(
-            of_tool(options, dialect), sees_files=known is not None, rules=DEFAULTS if known is None else known.rules
+            of_tool(options, dialect),
+            sees_files=known is not None,
+            rules=DEFAULTS if known is None else known.rules,
+            command=_command(request),
         )
         place = known.place if known is not None else _far(event.cwd, project)
         verdict = await decide(event, place, _Permitted(request.principal, executor), options)
@@ -148,6 +154,15 @@ def _near(request: Request) -> bool:
         return ipaddress.ip_address(client.host).is_loopback
     except ValueError:
         return True
+
+
+def _command(request: Request) -> str:
+    """Return how a command line of the agent begins: with the address at which its tool reaches this process."""
+    host = request.headers.get("host", "")
+    if request.client is None or not HOST.fullmatch(host):
+        return "coordinator"
+    secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+    return f"coordinator --url {shlex.quote(('https://' if secure else 'http://') + host)}"
 
 
 def _options(query: Mapping[str, str], pause: Callable[[float], Awaitable[bool]]) -> HookOptions:

@@ -68,7 +68,7 @@ async def test_a_session_is_told_of_directives_agents_and_locks(tx: Transaction)
 async def test_nothing_is_repeated_except_for_a_session_that_forgot_it(tx: Transaction) -> None:
     await join(tx, "me")
     await tx.run(directives.Send(project="default", body="Add tests.", to_agent="me", actor="lead"))
-    assert await greet(START, PLACE, tx, "me", ["build/*"])
+    assert await greet(START, PLACE, tx, "me", watch=["build/*"])
     assert await news(PROMPT, PLACE, tx, "me") == ""
     await tx.run(signals.Set(project="default", key="build/state", value="green", actor="ci"))
     assert 'Signal "build/state" is "' in await news(PROMPT, PLACE, tx, "me")

@@ -42,6 +42,7 @@ async def test_hooks_over_http(database_url: str, tmp_path: Path) -> None:
             assert await post(client, edit(tmp_path, "a.py")) == {}
             refusal = await post(client, edit(tmp_path, "a.py", "s2"))
             assert "claude-code-s1" in refusal["permissionDecisionReason"]
+            assert f"coordinator --url {daemon.url} lock acquire " in refusal["permissionDecisionReason"]
             for decision in ("deny", "none"):
                 verdicts = f'coordinator_hook_verdicts_total{{decision="{decision}",tool="claude-code"}}'
                 assert await daemon.metric(verdicts) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -56,6 +57,12 @@ def edit(program: Program, name: str, session: str = "s1", *options: str) -> dic
     return answer.get("hookSpecificOutput", {})
 
 
+def commands(reason: str) -> list[list[str]]:
+    """Return the arguments of the commands that a refusal offers, each on a line of its own."""
+    found = [shlex.split(line.partition(": ")[2]) for line in reason.split("\n")[1:]]
+    return [words[1:] for words in found]
+
+
 def test_an_edit_is_leased_and_denied_to_another_session_until_the_turn_ends(program: Program) -> None:
     call(program, "UserPromptSubmit", prompt="Fix the login\nand `rm -rf /`")
     assert edit(program, "a.py") == {}
@@ -73,13 +80,35 @@ def test_an_edit_is_leased_and_denied_to_another_session_until_the_turn_ends(pro
 def test_the_command_that_a_refusal_names_waits_for_the_file(program: Program) -> None:
     edit(program, "a.py")
     reason = edit(program, "a.py", "s2")["permissionDecisionReason"]
-    command = reason.partition("Or wait: coordinator ")[2].partition(" Or ask")[0].split()
+    command = commands(reason)[0]
     call(program, "Stop")
     program.json(*command)
     assert edit(program, "a.py")["permissionDecision"] == "deny"
     assert edit(program, "a.py", "s2") == {}
     call(program, "Stop", "s2")
     assert edit(program, "a.py") == {}
+
+
+@pytest.mark.parametrize("name", ["-rf.py", "it's `x` $(y).py", "a[b]*.py", "n" * 250 + "/" + "m" * 250])
+def test_every_command_that_a_refusal_offers_can_be_carried_out(program: Program, name: str) -> None:
+    edit(program, name)
+    wait, ask = commands(edit(program, name, "s2")["permissionDecisionReason"])
+    sent = program.json(*ask)
+    assert (sent["to_agent"], sent["recipients"]) == ("claude-code-s1", 1)
+    assert "claude-code-s2 waits for it" in sent["body"]
+    call(program, "Stop")
+    program.json(*wait)
+    assert edit(program, name, "s2") == {}
+    told = call(program, "UserPromptSubmit", prompt="Go on")["hookSpecificOutput"]["additionalContext"]
+    line = next(line for line in told.split("\n") if "NUMBER" in line)
+    program.json(*shlex.split(line.partition(": ")[2].replace("NUMBER", str(sent["id"])))[1:])
+
+
+def test_a_refusal_names_the_address_that_only_the_hook_was_given(program: Program) -> None:
+    address = program.environment["COORDINATOR_DATABASE_URL"]
+    edit(program, "a.py")
+    reason = edit(program, "a.py", "s2", "--url", address)["permissionDecisionReason"]
+    assert [words[:2] for words in commands(reason)] == [["--url", address]] * 2
 
 
 def test_an_edit_of_what_somebody_else_has_changed_is_denied_until_it_is_read_again(program: Program) -> None:
@@ -379,7 +408,7 @@ def test_the_command_of_a_refusal_works_in_every_directory(program: Program) -> 
     for name in ("src/a.py", "beside/a.py"):
         edit(program, name)
         reason = edit(program, name, "s2")["permissionDecisionReason"]
-        command = reason.partition("Or wait: coordinator ")[2].partition(" Or ask")[0].split()
+        command = commands(reason)[0]
         call(program, "Stop")
         root = program.folder
         program.folder = root / "src"

@@ -17,11 +17,12 @@ PARAGRAPH = """\
 Other agents may work in this repository at the same time. Before you edit a file, a hook locks it for your session; nobody else
 can edit it until your turn or session ends, or you commit.
 
-- If an edit is refused, the message says which agent holds the file, for which task and until when. Work on something else, wait
-  as the message says, or ask the holder with `coordinator directive send`.
+- If an edit is refused, the message says which agent holds the file, for which task and until when. Work on something else, or
+  run one of the commands in the message: one waits for the file, one asks the holder.
 - Do not bypass a refusal with a shell command, another tool or a copy of the file.
 - If a message says that a file has changed since you read it, read it again before you edit it.
-- `coordinator lock list` shows the locked files, and `coordinator agent list` shows the active agents."""
+- When your session begins, a message names its agent and project. `coordinator lock list --project PROJECT` shows the locked
+  files, and `coordinator agent list --project PROJECT` shows the active agents."""
 
 
 def planned(path: Path, *, install: bool) -> Change:

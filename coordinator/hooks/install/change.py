@@ -79,7 +79,11 @@ def planned(path: Path, setup: Setup, *, install: bool) -> Change:
     if not install and former is not None:
         return Change(path, before, former, "nothing")
     if not install and bare:
-        folders = path.parents[: len(setup.file.parts) - 1] if path.parts[-len(setup.file.parts) :] == setup.file.parts else ()
+        folders = (
+            path.parents[: len(setup.file.parts) - 1]
+            if path.parts[-len(setup.file.parts) :] == setup.file.parts
+            else ()
+        )
         return Change(path, before, None, "former", tuple(folders))
     return Change(path, before, after, "former" if former is not None or bare else "copy")
 
