@@ -18,7 +18,17 @@ from coordinator.db.call import call
 from coordinator.errors import CoordinatorError
 from coordinator.model.operation import Operation
 
-__all__ = ["DEADLINE_S", "LASTING_S", "OFTEN", "ticking", "until", "until_blocked", "until_true", "while_uncommitted"]
+__all__ = [
+    "DEADLINE_S",
+    "LASTING_S",
+    "OFTEN",
+    "ticking",
+    "until",
+    "until_blocked",
+    "until_over",
+    "until_true",
+    "while_uncommitted",
+]
 
 DEADLINE_S = 60.0
 LASTING_S, OFTEN = 120.0, 600.0  # a TTL that no machine misses, and renewals within it: for `lease.RENEWALS_PER_TTL`
@@ -69,6 +79,12 @@ async def until_blocked(connection: asyncpg.Connection, blocked: asyncpg.Connect
         return bool(await connection.fetchval(query, blocked.get_server_pid()))
 
     await until(look, "another session waits for a lock", every_s=0.005)
+
+
+async def until_over(connection: asyncpg.Connection) -> None:
+    """Wait until all transactions have ended that are open now, in other databases too: a step meanwhile would not let events be pruned."""
+    now = await connection.fetchval("select pg_current_xact_id()::text")
+    await until_true(connection, "select pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8", now)
 
 
 async def while_uncommitted(

@@ -18,7 +18,7 @@ from coordinator.operations.audit_chain import verified
 from tests.conftest import ADOPT_EPOCH, admin, cloned
 from tests.daemon import opened
 from tests.nouns.user import PHC
-from tests.waiting import until, until_true
+from tests.waiting import until, until_over, until_true
 
 SETUP = """
 select coordinator.project_create('p');
@@ -255,6 +255,7 @@ async def test_events_stay_until_they_are_copied_and_not_for_ever(db: Database) 
         await connection.execute("select coordinator.event_emit('default', 'custom.x')")
         await number(connection)
         await connection.execute("select coordinator.event_emit('default', 'custom.x')")
+        await until_over(connection)
         await number(connection)
 
         async def pruned(age: str) -> int:
@@ -279,6 +280,7 @@ async def test_events_that_are_copied_are_pruned_in_time(db: Database) -> None:
         await connection.execute("select setval('coordinator.event_ids', 2000000)")
         for _ in range(2):
             await connection.execute("select coordinator.event_emit('default', 'custom.x')")
+            await until_over(connection)
             await copy(connection)
         await connection.execute(
             "update coordinator.event_chunks set stamped_at = coordinator.now_utc() - interval '2 days'"

@@ -14,7 +14,7 @@ from coordinator.model.event import RESET, epoch_order
 from coordinator.operations import events
 from coordinator.operations.work import RelayRecover, RelayStep
 from tests.daemon import opened
-from tests.waiting import until_blocked, until_true
+from tests.waiting import until_blocked, until_over, until_true
 
 EPOCH = "select coordinator.event_epoch()"
 SET = "select version from coordinator.signal_set('default', $1, '1')"
@@ -31,6 +31,7 @@ async def begin(connection: asyncpg.Connection) -> str:
     """Begin another epoch of the log, with one event; return its cursor."""
     await connection.execute(FORGET)
     await connection.execute("select coordinator.event_emit('default', 'custom.x', 'k')")
+    await until_over(connection)
     while (await call(connection, RelayStep())).again:
         pass
     return await call(connection, events.Head())
@@ -236,6 +237,9 @@ async def test_an_epoch_is_forgotten_when_all_its_events_are_pruned(sessions: li
     middle = await begin(one)
     await one.execute("select setval('coordinator.event_ids', 1999999)")
     last = await begin(one)
+    await one.execute("select coordinator.event_emit('default', 'custom.x', 'k')")
+    await until_over(one)
+    assert (await call(one, RelayStep())).moved == 1  # a step for which all that went before is over
     await one.execute(
         "update coordinator.event_chunks set stamped_at = stamped_at - interval '1 year' where last_seq <= 2"
     )
@@ -248,7 +252,7 @@ async def test_an_epoch_is_forgotten_when_all_its_events_are_pruned(sessions: li
     ]
     assert [event.type for event in await call(one, events.Since(after=old))][:1] == [RESET]
     page = await call(one, events.Since(after=middle))
-    assert [event.cursor for event in page] == [last]
+    assert [event.cursor for event in page] == [last, await call(one, events.Head())]
 
 
 async def test_the_first_step_of_an_epoch_begins_it_and_the_next_one_numbers_events(

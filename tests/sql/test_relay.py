@@ -23,7 +23,7 @@ from coordinator.model.work import Step
 from coordinator.operations import events, signals
 from coordinator.operations.work import RelayArm, RelayRecover, RelayRun, RelayStep
 from tests.daemon import LOG
-from tests.waiting import DEADLINE_S, until_blocked
+from tests.waiting import DEADLINE_S, until_blocked, until_over
 
 
 class Bench:
@@ -316,11 +316,12 @@ async def later(bench: Bench) -> None:
 
 
 async def two_partitions(bench: Bench) -> None:
-    """Number a, b at the end of one partition and c, d at the beginning of the next, a step each for the pairs."""
+    """Number a, b at the end of one partition and c, d at the beginning of the next, a step each for the pairs; and then e."""
     await jump(bench, 999_997)
-    for pair in ("ab", "cd"):
+    for pair in ("ab", "cd", "e"):
         for name in pair:
             await bench.emit(name)
+        await until_over(bench.relay)
         await bench.step()
 
 
@@ -375,12 +376,12 @@ async def test_prune_drops_a_whole_old_partition(bench: Bench) -> None:
     assert await call(bench.relay, events.Prune()) == 2
     assert "events_000000" not in await partitions(bench)
     assert await call(bench.relay, events.Prune()) == 0
-    assert await bench.log() == ["c", "d"]
+    assert await bench.log() == ["c", "d", "e"]
     (reset, *rest) = await call(bench.relay, events.Since(after=first.cursor))
     assert (reset.type, reset.data["reason"], reset.data["floor"]) == ("reset", "pruned", 2)
-    assert [event.key for event in rest] == ["c", "d"]
-    await bench.emit("e")
-    assert (await bench.step()).head_seq == 5
+    assert [event.key for event in rest] == ["c", "d", "e"]
+    await bench.emit("f")
+    assert (await bench.step()).head_seq == 6
 
 
 async def test_a_partition_whose_events_are_partly_young_or_without_a_number_stays(bench: Bench) -> None:
@@ -397,6 +398,7 @@ async def test_a_partition_whose_events_are_partly_young_or_without_a_number_sta
     await bench.step()
     assert await bench.log() == ["a", "b", "c", "late"]
     await bench.emit("d")  # a step after the late commit, so that the newest snapshot is beyond it
+    await until_over(bench.relay)
     await bench.step()
     assert await call(bench.relay, events.Prune()) == 4
     assert await bench.log() == ["d"]
@@ -408,6 +410,7 @@ async def test_a_chunk_that_begins_in_a_dropped_partition_is_dropped_with_it(ben
         await bench.emit(name)
     await bench.step()
     await bench.emit("d")
+    await until_over(bench.relay)
     await bench.step()
     await later(bench)
     assert await call(bench.relay, events.Prune()) == 3
@@ -444,6 +447,7 @@ async def test_a_quiet_log_is_pruned_although_its_partition_is_not_full(bench: B
     assert await call(bench.relay, events.Prune()) == 0  # and only once
     for name in "de":
         await bench.emit(name)
+        await until_over(bench.relay)
         await bench.step()
     assert [await count(bench, name) for name in ("events_000000", "events_000001")] == [3, 2]
     assert await bench.log() == ["a", "b", "c", "d", "e"]
@@ -456,7 +460,7 @@ async def test_prune_does_not_wait_for_a_reader_or_writer(bench: Bench) -> None:
     await later(bench)
     reader, writer = await bench.begin(), await bench.begin()
     await call(reader, events.Since())
-    await bench.emit("e", writer)
+    await bench.emit("f", writer)
     assert await call(bench.relay, events.Prune()) == 0
     await reader.execute("commit")
     assert await call(bench.relay, events.Prune()) == 0
@@ -471,6 +475,7 @@ async def test_a_reader_whose_snapshot_is_older_than_the_pruning_gets_a_reset_an
     await bench.step()
     first = (await call(bench.relay, events.Since(limit=1)))[0]
     await bench.emit("d")
+    await until_over(bench.relay)
     await bench.step()
     reader = await bench.open()
     await reader.execute("begin isolation level repeatable read")
