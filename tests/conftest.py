@@ -59,6 +59,19 @@ update pg_proc set proconfig = array_replace(proconfig, 'lock_timeout={}s', 'loc
 where pronamespace = 'coordinator'::regnamespace
 """
 
+# Keeps autovacuum from the tables, which would come at any moment, with a snapshot of its own.
+UNTENDED = """
+do $$
+declare
+  v_table regclass;
+begin
+  for v_table in select oid from pg_class where relnamespace = 'coordinator'::regnamespace and relkind = 'r' loop
+    execute format('alter table %s set (autovacuum_enabled = off)', v_table);
+  end loop;
+end
+$$
+"""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long fault and load runs")
@@ -210,6 +223,12 @@ async def bounded_waits(database_url: str, monkeypatch: pytest.MonkeyPatch) -> N
     """Have waits in the test's database end when those of the product do."""
     monkeypatch.setattr(connecting, "LOCK_WAIT_S", BOUND_S)
     await admin(database_url, BOUND_WAITS.format(f"{DEADLINE_S:g}", f"{BOUND_S:g}"))
+
+
+@pytest.fixture
+async def untended(database_url: str) -> None:
+    """Have the tables of the test's database vacuumed and analyzed by nobody else: for what depends on statistics or snapshots."""
+    await admin(database_url, UNTENDED)
 
 
 @pytest.fixture

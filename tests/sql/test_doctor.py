@@ -380,6 +380,7 @@ async def test_the_size_names_the_largest_tables(tx: Transaction) -> None:
     assert f"the largest tables are {largest} (" in finding.message
 
 
+@pytest.mark.usefixtures("untended")
 async def test_dead_rows_free_space_and_missing_statistics_are_found(database_url: str) -> None:
     table, rows = "coordinator.schema_roles", 5000
     async with session(database_url) as connection, session(database_url) as other:
@@ -397,7 +398,6 @@ async def test_dead_rows_free_space_and_missing_statistics_are_found(database_ur
 
             return (await until(look, f"{check} is {severity}"))[0]
 
-        await other.execute(f"alter table {table} set (autovacuum_enabled = off)")
         assert (await one(connection, "bloat")).severity == "ok"
         await other.execute(f"insert into {table} select repeat('x', 50) || n from generate_series(1, {rows}) n")
         finding = await shows("statistics", "warning")

@@ -12,6 +12,8 @@ import pytest
 
 from tests.daemon import opened
 
+pytestmark = pytest.mark.usefixtures("untended")
+
 PILE = 6_000
 BATCH = 1_000
 READ = (

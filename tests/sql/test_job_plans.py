@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from coordinator.db.connection import connect
-from tests.conftest import Transaction
+from tests.conftest import UNTENDED, Transaction
 from tests.sql.test_job_history import enqueue, worker
 from tests.sql.test_queue_place import at_once
 
@@ -132,20 +132,6 @@ SIZES = {
 }
 
 
-# The statistics are those that the case says, however long it takes.
-UNTENDED = """
-do $$
-declare
-  v_table regclass;
-begin
-  for v_table in select oid from pg_class where relnamespace = 'coordinator'::regnamespace and relkind = 'r' loop
-    execute format('alter table %s set (autovacuum_enabled = off)', v_table);
-  end loop;
-end
-$$
-"""
-
-
 @pytest.fixture(
     params=[*list(SIZES)[:-1], pytest.param("huge", marks=pytest.mark.long)], ids=lambda name: name.replace(" ", "_")
 )
@@ -160,7 +146,7 @@ async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIter
         )
         await connection.execute("select coordinator.job_extend(0)")
     await connection.execute("select set_config('coordinator.fake_now', '', false)")
-    await connection.execute(UNTENDED)
+    await connection.execute(UNTENDED)  # the statistics are those that the case says, however long it takes
     tables = ", ".join(f"coordinator.{name}" for name in [*HOT, "queues", "jobs_ended"])
     if request.param == "stale":  # as if there were nothing
         await connection.execute(f"analyze {tables}", timeout=600)

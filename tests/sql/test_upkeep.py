@@ -26,9 +26,9 @@ async def filled(connection: asyncpg.Connection, count: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("untended")
 async def test_a_table_is_analyzed_after_a_large_change_and_not_again(database_url: str) -> None:
     async with opened(database_url) as connection:
-        await connection.execute("alter table coordinator.signals set (autovacuum_enabled = off)")
         await filled(connection, 10_000)  # of an empty table; of a full one a fifth
         assert await call(connection, TablesAnalyze()) == 0
         await filled_more(connection)
@@ -51,12 +51,12 @@ async def filled_more(connection: asyncpg.Connection) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("untended")
 async def test_an_index_that_deletes_in_no_order_have_left_empty_is_named_until_it_is_rebuilt(
     database_url: str,
 ) -> None:
     advice = "select index_name, table_name, bytes, needed_bytes, remedy from coordinator.upkeep_indexes(100000)"
     async with opened(database_url) as connection:
-        await connection.execute("alter table coordinator.signals set (autovacuum_enabled = off)")
         await filled(connection, 10_000)
         await connection.execute("vacuum analyze coordinator.signals")
         assert await connection.fetch(advice) == []
