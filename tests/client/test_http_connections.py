@@ -238,12 +238,16 @@ async def test_a_response_that_comes_byte_by_byte_is_read() -> None:
 async def test_a_response_that_trickles_in_does_not_extend_the_deadline() -> None:
     async def script(_server: Server, link: Link, _number: int) -> None:
         await link.request()
+        await link.send(answer())
+        await link.request()
         await link.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         while True:
             await link.send(b"1\r\n \r\n")
             await asyncio.sleep(0.01)
 
-    async with serving(script, timeout_s=0.2) as (executor, _):
+    async with serving(script) as (executor, _):
+        await executor.run(READ)  # connecting has a deadline of its own
+        executor._timeout_s = 0.2
         assert "no complete response within 0.2 seconds" in (await unavailable(executor)).message
 
 
@@ -422,16 +426,20 @@ async def test_a_response_after_the_deadline_answers_no_other_call() -> None:
     async def script(_server: Server, link: Link, number: int) -> None:
         await link.request()
         if number == 1:
+            await link.send(answer())
+            await link.request()
             await leave.wait()
         await link.send(answer(b'{"result":"a.%d"}' % number))
         await link.gone()
 
-    async with serving(script, timeout_s=0.5) as (executor, server):
+    async with serving(script) as (executor, server):
+        await executor.run(READ)  # connecting has a deadline of its own
+        executor._timeout_s = 0.5
         assert "within 0.5 seconds" in (await unavailable(executor)).message
         executor._timeout_s = DEADLINE_S
         leave.set()
         assert await executor.run(READ) == "a.2"
-        assert len(server.asked) == 2
+        assert len(server.asked) == 3
 
 
 async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

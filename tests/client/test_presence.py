@@ -110,7 +110,8 @@ async def test_an_agent_whose_process_comes_back_too_late_is_lost_at_once(
         )
         await root.execute("delete from coordinator.processes")
         await root.execute(
-            "select pg_terminate_backend(pid, 60_000) from pg_locks where locktype = 'advisory' and classid = 1129267026"
+            "select pg_terminate_backend(l.pid, 60_000) from pg_locks l join pg_database d on d.oid = l.database"
+            " where l.locktype = 'advisory' and l.classid = 1129267026 and d.datname = current_database()"
         )
         with anyio.fail_after(DEADLINE_S):
             await client.agent.lost.wait()

@@ -82,7 +82,7 @@ async def test_projects_rules_and_agents_have_their_verbs(database_url: str) -> 
         await client.signals.set("a/STALE")
         assert [s.key for s in await client.signals.list("a/")] == ["a/STALE"]
         await client.rules.delete("STALE")
-        agent = await client.agents.register("guest", role="visitor", ttl=5, job_types=["look"])
+        agent = await client.agents.register("guest", role="visitor", ttl=600, job_types=["look"])
         assert await client.agents.heartbeat(agent.id) > agent.expires_at
         assert [a.name for a in await client.agents.list("visitor")] == ["guest"]
         assert (await client.projects.show()).agent_count == 1

@@ -373,6 +373,9 @@ async def test_two_that_release_a_directory_or_glob_do_not_wait_for_each_other(
         "select coordinator.lock_key((select id from coordinator.projects where name = 'default'), $1)", resource
     )
     await watcher.execute("select pg_advisory_lock($1)", key)  # stops whoever takes the text for that of a path
+    waiters = """
+        select count(*) from pg_locks where locktype = 'advisory' and not granted
+          and database = (select oid from pg_database where datname = current_database())"""
     left = len(sharers)
 
     async def release(sharer: Client, token: int) -> None:
@@ -381,8 +384,7 @@ async def test_two_that_release_a_directory_or_glob_do_not_wait_for_each_other(
         left -= 1
 
     async def stopped() -> bool:
-        waiting = await watcher.fetchval("select count(*) from pg_locks where locktype = 'advisory' and not granted")
-        return bool(waiting == left)
+        return bool(await watcher.fetchval(waiters) == left)
 
     async with anyio.create_task_group() as tasks:
         for sharer, token in zip(sharers, tokens, strict=True):

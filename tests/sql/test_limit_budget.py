@@ -195,6 +195,7 @@ async def test_the_loop_wakes_workers_when_the_wake_up_of_an_end_was_missed(flee
 
 @pytest.mark.parametrize("period", ["hour", "day"])
 async def test_a_new_period_has_the_whole_budget(fleet: Fleet, period: str) -> None:
+    await fleet.tx.set_clock(timedelta(0))  # the period does not end meanwhile
     made = await fleet.set(budget=10, period=period, type="x", reserve=10)
     assert made.resets_at is not None
     grant = await fleet.start()
@@ -218,6 +219,7 @@ async def test_a_new_period_has_the_whole_budget(fleet: Fleet, period: str) -> N
 
 
 async def test_an_attempt_belongs_to_the_period_of_its_claim(fleet: Fleet) -> None:
+    await fleet.tx.set_clock(timedelta(0))  # the period does not end meanwhile
     await fleet.set(budget=10, period="hour", type="x", reserve=4)
     grant = await fleet.start()
     await fleet.tx.set_clock(HOUR)
@@ -232,6 +234,7 @@ async def test_an_attempt_belongs_to_the_period_of_its_claim(fleet: Fleet) -> No
 async def test_an_exhausted_budget_stops_claims_and_cancels_what_runs_if_it_says_so(
     fleet: Fleet, on_exhausted: str
 ) -> None:
+    await fleet.tx.set_clock(timedelta(0))
     await fleet.set(budget=100, period="day", type="x", reserve=10, on_exhausted=on_exhausted)
     await fleet.enqueue(3)
     first, second, third = await fleet.claim()
@@ -501,6 +504,7 @@ async def test_a_job_that_names_a_budget_and_not_its_cost_reserves_what_the_budg
 
 
 async def test_why_names_who_has_the_slots_and_what_is_left_of_a_budget(fleet: Fleet) -> None:
+    await fleet.tx.set_clock(timedelta(0))  # the period does not end meanwhile
     await fleet.set("l", slots=2, type="x")
     await fleet.set("b", budget=100, period="day")
     await fleet.enqueue(2, key="acme")
