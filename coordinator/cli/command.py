@@ -71,7 +71,7 @@ def log_settings() -> list[click.Option]:
 
 def agent_settings() -> list[click.Option]:
     """Make the options of a program that keeps one agent alive."""
-    upstream = setting("database_url", "--upstream", help="Daemon to connect to, https://…; the same as --url.")
+    upstream = setting("database_url", "--upstream", help="Daemon to connect to, https://…; same as --url.")
     return [setting("agent", "--agent"), setting("role", "--role"), upstream, *log_settings()]
 
 
@@ -86,18 +86,18 @@ def _global_options(*, hidden: bool) -> tuple[click.Option, ...]:
         option("project", "-p", "--project"),
         option("actor", "--actor"),
         option("output", "-o", "--output"),
-        option("wide", "--wide", is_flag=True, help="Show every column of a table, and its cells whole."),
+        option("wide", "--wide", is_flag=True, help="Show all columns of a table, and full cells."),
         option(
             "at_least",
             "--at-least",
             metavar="POSITION",
-            help="Read what includes this position, and wait up to 5 seconds for it.",
+            help="Wait up to 5 seconds until reads include this position.",
         ),
         option(
             "position",
             "--position",
             is_flag=True,
-            help="Print the position of a change instead of its result, for --at-least.",
+            help="Print the position of a change, for --at-least, instead of its result.",
         ),
         option("profile", "--profile", metavar="NAME", help="Profile of coordinator.yaml."),
         option(
@@ -216,7 +216,9 @@ def _max_lag(function: Callable[..., Any]) -> Callable[..., Any]:
         if value is not None and isinstance(ctx.obj, Invocation):
             ctx.obj.max_lag = value
 
-    text = "Let the replica of a daemon serve the list if what it has is at most this old.  [default: the primary serves it]"
+    text = (
+        "Let the replica of a daemon serve the list if its data is at most this old.  [default: the primary serves it]"
+    )
     option = click.option(
         "--max-lag", type=DURATION, metavar="DURATION", expose_value=False, callback=remember, help=text
     )

@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def expecting(function: F) -> F:
     """Add the options that say at which version a write happens."""
-    epoch = click.option("--epoch", metavar="EPOCH", help="Only if that version is of this epoch, as it was read.")
+    epoch = click.option("--epoch", metavar="EPOCH", help="Only if the version that was read is from this epoch.")
     expect = click.option(
         "--expect", type=INTEGER, metavar="VERSION", help="Only if it has this version; 0: only if it is absent."
     )
@@ -31,8 +31,8 @@ def reading(function: F) -> F:
     """Add the options that say what is read of a document, and how it is printed."""
     for option in (
         click.option("--value", "only_value", is_flag=True, help="Print only the value, as its exact text."),
-        click.option("--path", multiple=True, metavar="STEP", help="A key, or a place in a list from 0; repeatable."),
-        click.option("--at", type=INSTANT, metavar="TIME", help="The version of this instant: 2030-01-31T14:00Z."),
+        click.option("--path", multiple=True, metavar="STEP", help="A key, or an index in a list, from 0; repeatable."),
+        click.option("--at", type=INSTANT, metavar="TIME", help="The version at this time: 2030-01-31T14:00Z."),
         click.option("--version", type=INTEGER, metavar="N", help="This version.  [default: the latest]"),
     ):
         function = option(function)

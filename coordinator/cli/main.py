@@ -38,7 +38,7 @@ def program() -> None:
     """Coordinate fleets of AI agents through PostgreSQL.
 
     "coordinator serve" starts the daemon, and a private PostgreSQL if no database is configured. Every other command
-    connects to the database, or with --url https://… to a daemon. Each has --help with examples.
+    connects to the database, or with --url https://… to a daemon. Each command has --help with examples.
     """
 
 

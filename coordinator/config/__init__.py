@@ -1,6 +1,6 @@
 """Settings: the only place that reads the environment.
 
-A setting comes from the first of these that has it: a command-line flag, the environment, the profile, the default. An
+The first of these sources that has a setting wins: a command-line flag, the environment, the profile, the default. An
 empty variable counts as unset. ``settings`` declares every setting; ``docs/settings.md`` lists them and explains profiles.
 
 A malformed value raises ``ConfigurationError`` before any connection is made. The error names where the value came from

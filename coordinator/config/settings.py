@@ -86,7 +86,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     direct_url: Annotated[
         str | None,
         Setting(
-            "Address of the same database past any pooler, for LISTEN, liveness locks and the schema",
+            "Address of the same database without a pooler, for LISTEN, liveness locks and the schema",
             "URL",
             unset="database_url",
             secret=True,
@@ -95,7 +95,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     replica_url: Annotated[
         str | None,
         Setting(
-            "Address of a standby of the database, which serves the lists and searches that may be up to max_lag old",
+            "Address of a standby, which serves lists and searches with max_lag",
             "URL",
             unset="the primary alone",
             secret=True,
@@ -127,7 +127,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_connection_age_s: Annotated[
         float,
         Setting(
-            "Age at which a connection is replaced by a new one, between calls; each by up to a fifth earlier",
+            "Age at which a connection is replaced, between calls; up to a fifth earlier",
             "duration",
             1,
             2_592_000,
@@ -146,12 +146,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     )
     access: Annotated[
         Literal["auto", "open", "tokens"],
-        Setting("Whether HTTP needs a token; auto: no for the embedded server on loopback, else yes", "choice"),
+        Setting("Whether HTTP needs a token; auto: no for the embedded server on loopback, otherwise yes", "choice"),
     ] = "auto"
     hosts: Annotated[
         str | None,
         Setting(
-            "Further names of the daemon in Host and Origin headers, separated by commas",
+            "Other names of the daemon in Host and Origin headers, separated by commas",
             "names",
             unset="localhost only",
         ),
@@ -177,22 +177,31 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tls_key: Annotated[Path | None, Setting("PEM file of the certificate's key", "file", unset="plain HTTP")] = None
     http_connections: Annotated[
         int,
-        Setting("Open connections, idle ones included; the next one gets 503", "count", 1, 1_000_000, sidecar_max=2000),
+        Setting(
+            "Maximum of open connections, including idle ones; the next one gets 503",
+            "count",
+            1,
+            1_000_000,
+            sidecar_max=2000,
+        ),
     ] = 21_000
-    http_head_bytes: Annotated[int, Setting("Size of a request's head; beyond: 431", "bytes", 1 << 10, 1 << 20)] = (
-        32 << 10
-    )
+    http_head_bytes: Annotated[
+        int, Setting("Maximum size of a request's head; beyond: 431", "bytes", 1 << 10, 1 << 20)
+    ] = 32 << 10
     http_head_s: Annotated[
-        float, Setting("Time in which a request's head has to arrive; beyond: 408", "duration", 0.1, 3600)
+        float, Setting("Time limit to receive a request's head; beyond: 408", "duration", 0.1, 3600)
     ] = 10.0
     http_body_bytes: Annotated[
         int,
         Setting(
-            "Size of a request's body, except of many jobs (job_batch_bytes); beyond: 413", "bytes", 1 << 10, 64 << 20
+            "Maximum size of a request's body, except of many jobs (job_batch_bytes); beyond: 413",
+            "bytes",
+            1 << 10,
+            64 << 20,
         ),
     ] = 1 << 20
     http_body_s: Annotated[
-        float, Setting("Time in which a request's body has to arrive; beyond: 408", "duration", 0.1, 3600)
+        float, Setting("Time limit to receive a request's body; beyond: 408", "duration", 0.1, 3600)
     ] = 60.0
     http_keep_alive_s: Annotated[
         float,
@@ -200,10 +209,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 75.0
     http_queue: Annotated[
         int,
-        Setting("Requests that wait for one of max_connections; the next one gets 503", "count", 0, 100_000),
+        Setting("Maximum of requests that wait for one of max_connections; the next one gets 503", "count", 0, 100_000),
     ] = 1000
     http_queue_s: Annotated[
-        float, Setting("Time that a request waits for one of max_connections; beyond: 503", "duration", 0.01, 60)
+        float, Setting("Maximum wait of a request for one of max_connections; beyond: 503", "duration", 0.01, 60)
     ] = 2.0
     http_memory_bytes: Annotated[
         int,
@@ -217,7 +226,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 48 << 20
     http_streams: Annotated[
         int,
-        Setting("Open streams and long-polls; the next one gets 503", "count", 1, 1_000_000, sidecar_max=1000),
+        Setting(
+            "Maximum of open streams and long-polls; the next one gets 503", "count", 1, 1_000_000, sidecar_max=1000
+        ),
     ] = 20_000
     mcp_listeners: Annotated[
         int,
@@ -259,30 +270,31 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http_ring_events: Annotated[
         int, Setting("Newest events kept in memory for streams", "count", 1, 10_000_000, sidecar_max=5000)
     ] = 20_000
-    http_ring_bytes: Annotated[int, Setting("The same, in bytes", "bytes", 1 << 10, 4 << 30, sidecar_max=4 << 20)] = (
-        16 << 20
-    )
+    http_ring_bytes: Annotated[
+        int,
+        Setting(
+            "Bytes of the newest events kept in memory for streams", "bytes", 1 << 10, 4 << 30, sidecar_max=4 << 20
+        ),
+    ] = 16 << 20
     http_topics: Annotated[
         int, Setting("Topics of a subscription, and its projects; beyond: 422", "count", 1, LIMITS["list"])
     ] = 100
     log_format: Annotated[
         Literal["auto", "json", "console"],
-        Setting("Format of log lines; auto: console on a terminal, else json", "choice"),
+        Setting("Format of log lines; auto: console on a terminal, json otherwise", "choice"),
     ] = "auto"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Setting("Lowest level of the log lines that are written", "choice"),
+        Setting("Lowest level of log lines to write", "choice"),
     ] = "info"
     slow_call_s: Annotated[
         float,
-        Setting(
-            "Time after which the log has a line about a call of an SQL function; 0: about each", "duration", 0, 3600
-        ),
+        Setting("Log calls of SQL functions that take longer than this; 0: all", "duration", 0, 3600),
     ] = 1.0
     tracing: Annotated[
         Literal["off", "on"],
         Setting(
-            "Whether spans are sent to an OpenTelemetry collector, which OTEL_… variables name; see tracing.md",
+            "Whether to send spans to an OpenTelemetry collector, set with OTEL_… variables; see tracing.md",
             "choice",
         ),
     ] = "off"
@@ -299,19 +311,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         days=7
     )
     directive_retention: Annotated[
-        timedelta, Setting("Time after their end at which directives are pruned", "duration", 1, YEAR_S)
+        timedelta, Setting("Time after which ended directives are pruned", "duration", 1, YEAR_S)
     ] = timedelta(days=30)
     job_completed_retention: Annotated[
         timedelta,
-        Setting("Time after their end at which jobs that completed are pruned, by whole days", "duration", 1, YEAR_S),
+        Setting("Time after which completed jobs are pruned, in whole days", "duration", 1, YEAR_S),
     ] = timedelta(days=7)
     job_retention: Annotated[
-        timedelta, Setting("Time after their end at which other jobs are pruned, by whole days", "duration", 1, YEAR_S)
+        timedelta, Setting("Time after which other ended jobs are pruned, in whole days", "duration", 1, YEAR_S)
     ] = timedelta(days=30)
     job_archive: Annotated[
         Path | None,
         Setting(
-            "Directory to which ended jobs are copied, as compressed JSON lines, before they are pruned",
+            "Directory for copies of ended jobs, as compressed JSON lines, written before they are pruned",
             "dir",
             unset="no archive",
         ),
@@ -319,7 +331,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     artifact_store: Annotated[
         str | None,
         Setting(
-            "Object store to which contents of artifacts are moved, s3://bucket/prefix; AWS_… variables have the rest",
+            "Object store for the contents of artifacts, s3://bucket/prefix; set the rest with AWS_… variables",
             "URL",
             unset="the database",
         ),
@@ -330,13 +342,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     pg_bin_dir: Annotated[
         Path | None,
         Setting(
-            "Directory of pg_dump and pg_restore", "dir", unset="the embedded ones, the system's, or those in PATH"
+            "Directory with pg_dump and pg_restore", "dir", unset="the embedded ones, the system's, or those in PATH"
         ),
     ] = None
     webhook_networks: Annotated[
         str | None,
         Setting(
-            "Networks beside public addresses that webhooks may reach, 10.0.0.0/8, separated by commas; or all",
+            "Networks that webhooks may reach besides public addresses, 10.0.0.0/8, separated by commas; or all",
             "networks",
             unset="public addresses only",
         ),
@@ -365,7 +377,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         timedelta, Setting("Time for which the response to an Idempotency-Key is kept", "duration", 1, YEAR_S)
     ] = timedelta(days=1)
     project: Annotated[str, Setting("Project", "name")] = "default"
-    actor: Annotated[str | None, Setting("Who acts, as events record it", "name", unset="the database role")] = None
+    actor: Annotated[str | None, Setting("Name that events record as the actor", "name", unset="the database role")] = (
+        None
+    )
     agent_id: Annotated[
         str | None,
         Setting(
@@ -417,7 +431,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     pod_labels: Annotated[Path, Setting("File with the labels of the pod", "file")] = Path("/etc/podinfo/labels")
     output: Annotated[
-        Literal["auto", "text", "json"], Setting("Format of results; auto: text on a terminal, else json", "choice")
+        Literal["auto", "text", "json"], Setting("Output format; auto: text on a terminal, json otherwise", "choice")
     ] = "auto"
 
     @property

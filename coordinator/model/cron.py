@@ -1,4 +1,4 @@
-"""Crons: jobs that are enqueued at times that recur."""
+"""Crons: jobs that are enqueued on a schedule."""
 
 from __future__ import annotations
 

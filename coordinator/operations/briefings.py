@@ -1,4 +1,4 @@
-"""Briefings: what an agent should know before it goes on."""
+"""Briefings: what an agent should know before it continues."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Set(Operation[Cron], frozen=True, kw_only=True):
 
 
 class Delete(Operation[bool], frozen=True, kw_only=True):
-    """Delete a cron. The jobs that it enqueued stay.
+    """Delete a cron, but not the jobs that it enqueued.
 
     Raises: ``NotFound``.
     """

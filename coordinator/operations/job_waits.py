@@ -90,7 +90,7 @@ class Ask(Operation[JobSuspension], frozen=True, kw_only=True):
 
 
 class Answer(Operation[JobStep], frozen=True, kw_only=True):
-    """Answer the question of a job; with ``step`` and ``ordinal``, only if it asks this one. Whoever asked may not answer.
+    """Answer the question of a job; with ``step`` and ``ordinal``, only if it asks this one. The agent that asked cannot answer.
 
     Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is over; ``PermissionDenied``; ``InvalidArgument``.
     """

@@ -89,7 +89,7 @@ class List(Operation[list[Limit]], frozen=True, kw_only=True):
 
 
 class Hold(Operation[Limit], frozen=True, kw_only=True):
-    """Hold a limit: no worker is given a job that needs it for ``ttl``. A hold that ends later is kept.
+    """Hold a limit: no worker is given a job that needs it for ``ttl``. If the limit already has a longer hold, that one stays.
 
     Raises: ``NotFound``.
     """

@@ -30,7 +30,7 @@ class Create(Operation[Project], frozen=True, kw_only=True):
 
 
 class Set(Operation[Project], frozen=True, kw_only=True):
-    """Change parts of a project; what is not given stays. ``paths`` says how its locks compare paths.
+    """Change a project; omitted options keep their values. ``paths`` says how its locks compare paths.
 
     exact: byte by byte; normal: in Unicode normal form C, the default; caseless: so, and without case, as file systems of
     macOS and Windows do.

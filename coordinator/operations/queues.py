@@ -53,7 +53,7 @@ class Pause(Operation[Queue], frozen=True, kw_only=True):
 
 
 class Resume(Operation[Queue], frozen=True, kw_only=True):
-    """Resume a queue that was paused. Resuming it again changes nothing.
+    """Resume a paused queue. Resuming it again changes nothing.
 
     Raises: ``NotFound``.
     """

@@ -65,7 +65,7 @@ class List(Operation[list[Session]], frozen=True, kw_only=True):
 
 
 class Set(Operation[Session], frozen=True, kw_only=True):
-    """Change parts of a session; what is not given stays. Another status makes an archived session usable again.
+    """Change a session; omitted options keep their values. A new status reactivates an archived session.
 
     Raises: ``NotFound`` if there is no such session or user.
     """
@@ -86,7 +86,7 @@ class Set(Operation[Session], frozen=True, kw_only=True):
 
 
 class Archive(Operation[Session], frozen=True, kw_only=True):
-    """Archive a session: it stays readable, and takes nothing more. Archiving it again changes nothing.
+    """Archive a session: it stays readable, but nothing can be appended. Archiving it again changes nothing.
 
     Raises: ``NotFound``.
     """

@@ -158,7 +158,7 @@ class List(Operation[list[User]], frozen=True, kw_only=True):
 
 
 class Set(Operation[User], frozen=True, kw_only=True):
-    """Change a user; what is not given stays. An empty ``email`` removes it.
+    """Change a user; omitted options keep their values. An empty ``email`` removes it.
 
     Disabling a user revokes the user's tokens; a lower role revokes those with more.
 

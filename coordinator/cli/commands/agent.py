@@ -32,7 +32,7 @@ command = noun("Agents: running processes, registered with a TTL.")
 )
 @click.pass_obj
 def register(call: Invocation, /, **options: Any) -> None:
-    """Register an agent that starts, and print its new id."""
+    """Register a new agent, and print its id."""
     agent = call.run(call.operation(agents.Register, **options))
     call.output.one(agent, str(agent.id))
 
@@ -45,7 +45,9 @@ def register(call: Invocation, /, **options: Any) -> None:
 )
 @click.argument("name")
 @click.option("--role", metavar="ROLE", help="Receive the directives sent to this role.")
-@click.option("--metadata", type=OBJECT, metavar="JSON", help="Object to add to the agent's; - reads standard input.")
+@click.option(
+    "--metadata", type=OBJECT, metavar="JSON", help="Object to merge into the agent's metadata; - reads standard input."
+)
 @click.option(
     "--ttl",
     type=DURATION,
@@ -55,7 +57,7 @@ def register(call: Invocation, /, **options: Any) -> None:
 )
 @click.pass_obj
 def join(call: Invocation, /, **options: Any) -> None:
-    """Print the id of the agent NAME, and register it if it is not. Renews it and all its leases."""
+    """Print the id of the agent NAME. Register the agent if necessary, and renew it and all its leases."""
     agent = call.run(call.operation(agents.Join, **options))
     call.output.one(agent, str(agent.id))
 
@@ -82,7 +84,7 @@ def deregister(call: Invocation, *, agent: AgentRef) -> None:
 @click.argument("agent", metavar="NAME|ID")
 @click.pass_obj
 def find(call: Invocation, *, agent: str) -> None:
-    """Print the id of the registered agent of a name. Exit code 3: there is none; the message says when the last one ended."""
+    """Print the id of a registered agent. Exit code 3: no agent has this name; the message says when the last one ended."""
     found = call.run(agents.Find(project=call.project, agent=agent))
     call.output.one({"id": found}, str(found))
 
@@ -91,7 +93,7 @@ def find(call: Invocation, *, agent: str) -> None:
     examples=["coordinator agent list", "coordinator agent list --role coder", "coordinator agent list --all"]
 )
 @click.option("--role", metavar="ROLE", help="List only agents of this role.")
-@click.option("--all", "ended", is_flag=True, help="List agents that ended in the last 30 days, too.")
+@click.option("--all", "ended", is_flag=True, help="Also list agents that ended in the last 30 days.")
 @paged
 @click.pass_obj
 def list_(call: Invocation, *, role: str | None, ended: bool, after: str | None, limit: int | None) -> None:
@@ -114,8 +116,9 @@ def list_(call: Invocation, *, role: str | None, ended: bool, after: str | None,
 def run(ctx: click.Context, call: Invocation) -> int:
     """Run a coding agent whose sessions end with it.
 
-    The exit code is that of the agent. The sessions that its hooks register are reaped within 2 seconds of its end, or of this command's, however they end; without it, a session
-    that says no goodbye keeps its leases for its TTL. Through a daemon, only the end of the agent counts.
+    The exit code is the agent's exit code. When the agent or this command ends, even if it is killed, the sessions that its hooks
+    registered are reaped within 2 seconds. Without this command, the session of a killed agent keeps its leases until its TTL expires.
+    Through a daemon, only the end of the agent counts.
     """
     from coordinator.cli.agent_run import run as run_agent  # noqa: PLC0415
 

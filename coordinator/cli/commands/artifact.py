@@ -38,17 +38,17 @@ session_option = click.option("--session", metavar="KEY", help="Session that it 
 )
 @click.argument("data", metavar="FILE")
 @click.option("--name", "artifact", metavar="NAME", help="Name of the artifact.  [default: the file's]")
-@click.option("--type", "media_type", metavar="TYPE", help="Media type.  [default: what the name suggests]")
+@click.option("--type", "media_type", metavar="TYPE", help="Media type.  [default: from the name]")
 @session_option
 @click.option("--sha256", metavar="HEX", help="SHA-256 that the content must have.")
 @click.option(
-    "--expect", metavar="HEX", help="Only in place of the content with this SHA-256; 0: only if there is none."
+    "--expect", metavar="HEX", help="Only replace content with this SHA-256; 0: only if the artifact does not exist."
 )
 @click.pass_obj
 def put(call: Invocation, /, *, data: str, artifact: str | None, media_type: str | None, **options: Any) -> None:
-    """Store a file, in place of the artifact that has its name.
+    """Store a file, and replace the artifact of the same name.
 
-    If FILE is "-", it is standard input. A file whose upload was interrupted continues where it ended.
+    If FILE is "-", read standard input. An interrupted upload of a file continues where it stopped.
     """
     from coordinator.client.artifacts import media_type_of, store  # noqa: PLC0415 - help does not need it
 
@@ -78,7 +78,7 @@ def put(call: Invocation, /, *, data: str, artifact: str | None, media_type: str
 def get(call: Invocation, *, artifact: str, file: str, session: str | None) -> None:
     """Write an artifact to a file, or to standard output.
 
-    The file appears when it is complete. If FILE is "-" or missing, it is standard output; a terminal gets only text. Exit code 3: it does not exist.
+    The file appears when it is complete. If FILE is "-" or omitted, the artifact goes to standard output; a terminal accepts only text. Exit code 3: the artifact does not exist.
     """
     from coordinator.client.artifacts import fetch  # noqa: PLC0415
     from coordinator.operations.transfer import download  # noqa: PLC0415
@@ -139,10 +139,10 @@ def list_(call: Invocation, /, *, after: str | None, limit: int | None, **option
 @command.verb(examples=["coordinator artifact keep report.html", "coordinator artifact keep report.html --no-kept"])
 @click.argument("artifact", metavar="NAME")
 @session_option
-@click.option("--kept/--no-kept", default=True, help="Keep it, or no longer.")
+@click.option("--kept/--no-kept", default=True, help="Keep it, or stop keeping it.")
 @click.pass_obj
 def keep(call: Invocation, *, artifact: str, session: str | None, kept: bool) -> None:
-    """Keep an artifact: retention does not delete it."""
+    """Keep an artifact, so that retention does not delete it."""
     found = call.run(call.operation(artifacts.Keep, artifact=artifact, session=session, kept=kept))
     call.output.one(found, f"{plain(artifact)} is {'' if kept else 'not '}kept")
 

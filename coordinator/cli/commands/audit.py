@@ -22,7 +22,7 @@ from coordinator.operations.executor import Executor
 command = noun("Audits: who did what, when, and from where.")
 
 _filters = (
-    click.option("--by", "actors", multiple=True, metavar="NAME", help="Only what these actors did; repeatable."),
+    click.option("--by", "actors", multiple=True, metavar="NAME", help="Only actions of this actor; repeatable."),
     click.option(
         "--topic",
         "topics",
@@ -30,10 +30,10 @@ _filters = (
         metavar="TOPIC",
         help="Only these topics: token.created, token.*; repeatable.",
     ),
-    click.option("--since", type=INSTANT, metavar="TIME", help="Only what happened from then on: 2030-01-31T14:00Z."),
-    click.option("--until", type=INSTANT, metavar="TIME", help="Only what happened before then."),
+    click.option("--since", type=INSTANT, metavar="TIME", help="Only entries from this time on: 2030-01-31T14:00Z."),
+    click.option("--until", type=INSTANT, metavar="TIME", help="Only entries before this time."),
 )
-_gone = click.option("--gone", is_flag=True, help="The trail of projects that do not exist (any more).")
+_gone = click.option("--gone", is_flag=True, help="The trail of projects that do not exist or were deleted.")
 
 
 def _filtered(function: Callable[..., None]) -> Callable[..., None]:
@@ -113,9 +113,9 @@ def export(
     until: datetime | None,
     gone: bool,
 ) -> None:
-    """Write the audit trail as JSON Lines, as it comes.
+    """Write the audit trail as JSON Lines.
 
-    Each line has the hash, and the entry exactly as it was hashed. Without filters, anybody can verify the lines, see docs/audit.md.
+    Each line has the hash, and the entry exactly as it was hashed. Anyone can verify an export without filters: see docs/audit.md.
     """
     operation = audits.List(
         project=None if gone else call.project,
@@ -138,9 +138,9 @@ def export(
 @_gone
 @click.pass_obj
 def show(call: Invocation, *, gone: bool) -> None:
-    """Show what is audited, and the ends of the trail.
+    """Show which events are audited, and the ends of the trail.
 
-    And how many events were not copied yet.
+    Also show how many events have not been copied yet.
     """
     call.output.one(call.run(audits.Show(project=None if gone else call.project)))
 
@@ -154,9 +154,9 @@ def show(call: Invocation, *, gone: bool) -> None:
 @_gone
 @click.pass_obj
 def head(call: Invocation, *, gone: bool) -> None:
-    """Print number and hash of the newest entry.
+    """Print the number and the hash of the newest entry.
 
-    They stand for all entries up to that.
+    They prove the content of all entries up to this one.
     """
     call.output.one(call.run(audits.Show(project=None if gone else call.project)).head)
 
@@ -211,7 +211,7 @@ def verify(call: Invocation, *, path: Path | None, gone: bool) -> None:
 def set_(call: Invocation, *, topics: tuple[str, ...]) -> None:
     """Choose which events of the project are audited.
 
-    This replaces what was audited. audit.* always is.
+    This replaces the previous choice. audit.* is always audited.
     """
     state = call.run(call.operation(audits.Set, topics=topics))
     call.output.one(state, f"audited: {plain(', '.join(state.topics)) or 'only audit.*'}")
@@ -220,7 +220,7 @@ def set_(call: Invocation, *, topics: tuple[str, ...]) -> None:
 @command.verb(examples=["coordinator audit reset"])
 @click.pass_obj
 def reset(call: Invocation) -> None:
-    """Audit what is audited by default."""
+    """Reset the audited events to the default."""
     state = call.run(call.operation(audits.Reset))
     call.output.one(state, f"audited: {plain(', '.join(state.topics))}")
 

@@ -26,7 +26,7 @@ _jobs = click.option(
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
-    help="Sessions that read or write at the same time.",
+    help="Number of parallel database sessions.",
 )
 
 
@@ -41,15 +41,15 @@ _jobs = click.option(
 @click.option(
     "--keep",
     type=DURATION,
-    help="Then delete backups of this database that are older; the last good one stays.  [default: delete none]",
+    help="Afterwards, delete backups of this database that are older; the last good one stays.  [default: delete none]",
 )
 @click.pass_obj
 def create(call: Invocation, *, jobs: int, keep: timedelta | None) -> None:
-    """Make a backup while everybody goes on working.
+    """Make a backup without stopping anyone's work.
 
-    It has the schema coordinator of one moment, and a count and a checksum of the rows of each table. Meanwhile "schema apply" waits.
+    The backup contains a consistent snapshot of the schema coordinator, with a row count and a checksum for each table. "schema apply" waits until the backup ends.
 
-    Exit code 4: another backup of the database runs; 9: it failed.
+    Exit code 4: another backup of the database is running; 9: the backup failed.
     """
     from coordinator.backup import create as creating  # noqa: PLC0415
 
@@ -68,7 +68,7 @@ def create(call: Invocation, *, jobs: int, keep: timedelta | None) -> None:
 def list_(call: Invocation) -> None:
     """List the complete backups of a directory, newest first. This needs no database.
 
-    Status "differs": a verification found so; "damaged": a file is missing or cut off.
+    Status "differs": a verification found differences; "damaged": a file is missing or truncated.
     """
     from coordinator.backup import place  # noqa: PLC0415
 
@@ -98,15 +98,15 @@ def list_(call: Invocation) -> None:
 )
 @click.argument("backup", required=False)
 @_jobs
-@click.option("--on", metavar="URL", help="Make the scratch database on this server.  [default: that of --url]")
-@click.option("--embedded", "in_embedded", is_flag=True, help="Make it on an embedded server that is started for it.")
+@click.option("--on", metavar="URL", help="Create the scratch database on this server.  [default: the server of --url]")
+@click.option("--embedded", "in_embedded", is_flag=True, help="Start an embedded server, and create it there.")
 @click.pass_obj
 def verify(call: Invocation, *, backup: str | None, jobs: int, on: str | None, in_embedded: bool) -> None:
     """Restore a backup into a scratch database and compare it.
 
-    By default it is the newest good backup. Every table is compared with the manifest. The scratch database is dropped at the end, whatever happened. Time and result are kept beside the backup, and in the database, where metrics find them.
+    By default, verify the newest good backup. Every table is compared with the manifest. The scratch database is always dropped at the end. The time and the result are stored beside the backup, and in the database for metrics.
 
-    Exit code 9: the backup is not what it was made of.
+    Exit code 9: the restored data differs from the manifest.
     """
     from coordinator.backup import verify as verifying  # noqa: PLC0415
     from coordinator.errors import DatabaseUnavailable  # noqa: PLC0415
@@ -145,10 +145,11 @@ def verify(call: Invocation, *, backup: str | None, jobs: int, on: str | None, i
 def restore(call: Invocation, *, backup: str | None, jobs: int) -> None:
     """Restore a backup into a database without the schema.
 
-    By default it is the newest good backup. Everything is compared with the manifest. Roles get their grants, and a new epoch begins: fencing tokens, leases of jobs and versions of
-    signals go on above all earlier ones, and cursors of what is lost get a reset.
+    By default, restore the newest good backup. Every table is compared with the manifest, and roles get their grants. A new epoch
+    begins: new fencing tokens, job fences and signal versions are larger than all earlier ones, and readers with a cursor of lost events
+    get a reset.
 
-    Exit code 4: the database has the schema already; 9: what was restored differs.
+    Exit code 4: the database already has the schema; 9: the restored data differs from the backup.
     """
     from coordinator.backup import restore as restoring  # noqa: PLC0415
 

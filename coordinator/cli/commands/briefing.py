@@ -9,7 +9,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
 from coordinator.operations import briefings
 
-command = noun("Briefings: what an agent should know before it goes on.")
+command = noun("Briefings: what an agent should know before it continues.")
 
 
 @command.verb(examples=["coordinator briefing read coder-1", "coordinator briefing read coder-1 --news"])
@@ -19,13 +19,13 @@ command = noun("Briefings: what an agent should know before it goes on.")
     "--again/--not-again",
     default=True,
     show_default=True,
-    help="Include directives that it has seen and not answered, and all watched signals.",
+    help="Include directives that it has seen but not acknowledged, and all watched signals.",
 )
 @click.pass_obj
 def read(call: Invocation, *, agent: str, news: bool, again: bool) -> None:
-    """Brief AGENT of what it should know before it goes on.
+    """Print what AGENT should know before it continues.
 
-    What is addressed to it, which signals changed, who else is at work, and what they hold. Directives that are shown become seen.
+    This includes directives for it, changed signals, other active agents, and their locks. Printed directives are marked as seen.
     """
     items = call.run(call.operation(briefings.Read, agent=agent, news=news, again=again))
     call.output.many(
@@ -43,9 +43,9 @@ def read(call: Invocation, *, agent: str, news: bool, again: bool) -> None:
 @click.argument("patterns", metavar="[PATTERN]…", nargs=-1)
 @click.pass_obj
 def subscribe(call: Invocation, *, agent: str, patterns: tuple[str, ...]) -> None:
-    """Choose the signals of whose changes AGENT is told.
+    """Choose the signals that AGENT watches.
 
-    Their keys match a pattern, in which * stands for any text. The patterns replace those from before; without one, it watches nothing.
+    AGENT watches signals whose key matches a PATTERN; * matches any text. The patterns replace the previous ones. Without a pattern, AGENT watches nothing.
     """
     briefing = call.run(call.operation(briefings.Subscribe, agent=agent, patterns=patterns))
     call.output.one(briefing, plain(f"{briefing.agent} watches {', '.join(briefing.patterns) or 'nothing'}"))
@@ -55,7 +55,7 @@ def subscribe(call: Invocation, *, agent: str, patterns: tuple[str, ...]) -> Non
 @paged
 @click.pass_obj
 def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
-    """List what agents watch, and when they last read news."""
+    """List which signals agents watch, and when they last read news."""
     call.list(
         briefings.List(project=call.project),
         ("agent", "patterns", "read_at", "told"),

@@ -18,14 +18,14 @@ from coordinator.config import SETTINGS
         "coordinator config --output json | jq -r '.[] | select(.setting == \"port\").value'",
     ],
 )
-@click.option("--all", "everything", is_flag=True, help="Show also the settings that have their default.")
+@click.option("--all", "everything", is_flag=True, help="Also show settings with their default.")
 @click.pass_obj
 def command(call: Invocation, *, everything: bool) -> None:
-    """Show the settings that apply, and where they came from.
+    """Show the settings in effect, and where they come from.
 
-    JSON has all of them. Text has those that were set; with --all, the others, too.
+    JSON output has all settings. Text output has the settings that were set; with --all, all of them.
 
-    A setting comes from the first of these that has it: a command-line flag, the environment, the profile, the default.
+    The first of these sources that has a setting wins: a command-line flag, the environment, the profile, the default.
     Passwords and tokens are not shown.
     """
     found = call.origins()

@@ -14,7 +14,7 @@ from coordinator.cli.values import INSTANT, INTEGER, OBJECT, read_json, read_tex
 from coordinator.model.operation import Json
 from coordinator.operations import crons
 
-command = noun("Crons: jobs that are enqueued at times that recur.")
+command = noun("Crons: jobs that are enqueued on a schedule.")
 
 COLUMNS = (
     "cron", "schedule", "zone", "next_at", "last_at", "paused_at", "error", "last_job", "job", "missed", "pause_reason", "paused_by", "actor",
@@ -37,10 +37,12 @@ _cron = click.argument("cron", metavar="NAME")
 @click.argument("type", required=False)
 @click.argument("payload", metavar="[JSON]", required=False)
 @click.option("-q", "--queue", metavar="NAME", help="Queue of the jobs.  [default: default]")
-@click.option("--job", type=OBJECT, metavar="JSON", help="More fields of the job, as in a line of job enqueue --lines.")
+@click.option(
+    "--job", type=OBJECT, metavar="JSON", help="Other fields of the job, as in a line of job enqueue --lines."
+)
 @click.option("--zone", metavar="ZONE", help="Time zone of the schedule, such as Europe/Berlin.  [default: UTC]")
 @click.option(
-    "--missed", metavar="skip|once|all", help="After times without a daemon: skip them, or run once, or for each."
+    "--missed", metavar="skip|once|all", help="For times when no daemon ran: skip them, run once, or run once for each."
 )
 @click.pass_obj
 def set_(
@@ -53,10 +55,10 @@ def set_(
     job: dict[str, Json] | None,
     **options: Any,
 ) -> None:
-    """Create or change a cron. What is not given stays as it is.
+    """Create or change a cron. Omitted options keep their values.
 
-    SCHEDULE is minute, hour, day, month and weekday, such as '30 8 * * mon-fri', or @hourly, @daily, @weekly, @monthly, @yearly. A
-    job of TYPE with the payload JSON is enqueued at each of its times. {fire_at} in any text of the job stands for the time.
+    SCHEDULE is minute, hour, day, month and weekday, such as '30 8 * * mon-fri', or @hourly, @daily, @weekly, @monthly, @yearly. At each
+    time, a job of TYPE with the payload JSON is enqueued. {fire_at} in any string of the job is replaced by the time.
     """
     fields: dict[str, Json] = dict(job or {})
     fields.update({name: value for name, value in {"type": type, "queue": queue}.items() if value is not None})
@@ -75,7 +77,7 @@ def set_(
 @_cron
 @click.pass_obj
 def delete(call: Invocation, *, cron: str) -> None:
-    """Delete a cron. The jobs that it enqueued stay."""
+    """Delete a cron, but not the jobs that it enqueued."""
     call.run(call.operation(crons.Delete, cron=cron))
     call.output.one({"cron": cron, "deleted": True}, f"deleted {plain(cron)}")
 
@@ -85,7 +87,7 @@ def delete(call: Invocation, *, cron: str) -> None:
 @click.option("--reason", metavar="TEXT", help="Reason.")
 @click.pass_obj
 def pause(call: Invocation, *, cron: str, reason: str | None) -> None:
-    """Pause a cron: it does not fire. Times that pass do not count as missed."""
+    """Pause a cron. Times during the pause do not count as missed."""
     call.output.one(call.run(call.operation(crons.Pause, cron=cron, reason=reason)), f"paused {plain(cron)}")
 
 
@@ -93,7 +95,7 @@ def pause(call: Invocation, *, cron: str, reason: str | None) -> None:
 @_cron
 @click.pass_obj
 def resume(call: Invocation, *, cron: str) -> None:
-    """Resume a cron that was paused."""
+    """Resume a paused cron."""
     resumed = call.run(call.operation(crons.Resume, cron=cron))
     call.output.one(resumed, plain(f"{cron} fires next at {resumed.next_at:%Y-%m-%d %H:%M}Z"))
 
@@ -104,7 +106,7 @@ def resume(call: Invocation, *, cron: str) -> None:
 def run(call: Invocation, *, cron: str) -> None:
     """Enqueue the job of a cron now, and print its id.
 
-    This works for a paused cron, too. The next time stays.
+    This also works for a paused cron. The schedule does not change.
     """
     receipt = call.run(call.operation(crons.Run, cron=cron))
     call.output.one(receipt, str(receipt.id))
@@ -134,8 +136,8 @@ def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
 )
 @click.argument("schedule")
 @click.option("--zone", metavar="ZONE", help="Time zone of the schedule.  [default: UTC]")
-@click.option("--since", type=INSTANT, metavar="TIME", help="Begin there: 2030-01-31T14:00Z.  [default: now]")
-@click.option("--limit", type=INTEGER, metavar="N", help="How many times.  [default: 5]")
+@click.option("--since", type=INSTANT, metavar="TIME", help="Start at this time: 2030-01-31T14:00Z.  [default: now]")
+@click.option("--limit", type=INTEGER, metavar="N", help="Number of times to print.  [default: 5]")
 @click.pass_obj
 def preview(call: Invocation, *, schedule: str, zone: str | None, since: datetime | None, limit: int | None) -> None:
     """Print the next times of a schedule."""

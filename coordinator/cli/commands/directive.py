@@ -25,12 +25,12 @@ command = noun("Directives: instructions from managers to agents.")
     ]
 )
 @click.argument("body")
-@click.option("--to-agent", metavar="NAME", help="Send it to the agent of this name, or to that of an id.")
-@click.option("--to-role", metavar="ROLE", help="Send it to all agents of this role.")
+@click.option("--to-agent", metavar="NAME", help="Send it to the agent with this name or id.")
+@click.option("--to-role", metavar="ROLE", help="Send it to all agents with this role.")
 @click.option("--to-job", type=JOB, metavar="ID", help="Send it to whoever runs this job, until it ends.")
 @click.option("--everyone", is_flag=True, help="Send it to all agents of the project.")
 @click.option(
-    "--priority", type=INTEGER, default=0, show_default=True, help="Rank in inboxes, -100 to 100; the highest is first."
+    "--priority", type=INTEGER, default=0, show_default=True, help="Priority, -100 to 100; the highest comes first."
 )
 @click.option("--ttl", type=DURATION, default="7d", show_default=True, help="Expire it after this long.")
 @click.option("--key", metavar="KEY", help="Supersede the open directive with this key and target.")
@@ -56,7 +56,7 @@ def send(call: Invocation, /, *, body: str, **options: Any) -> None:
 @paged
 @click.pass_obj
 def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None) -> None:
-    """List an agent's open directives. It has neither done nor refused them. The highest priority is first, then the oldest."""
+    """List an agent's open directives. It has neither done nor refused them. The highest priority comes first, then the oldest."""
     call.list(
         directives.Inbox(project=call.project, agent=agent),
         ("id", "status", "body", "priority", "actor", "sent_at", "expires_at"),
@@ -75,7 +75,7 @@ def inbox(call: Invocation, *, agent: str, after: str | None, limit: int | None)
 )
 @click.argument("directive", type=INTEGER)
 @acting_agent(help="The agent.", type=click.STRING, metavar="NAME|ID")
-@click.option("--status", default="done", show_default=True, metavar="seen|done|refused", help="What to acknowledge.")
+@click.option("--status", default="done", show_default=True, metavar="seen|done|refused", help="Status to acknowledge.")
 @click.option("--reason", metavar="TEXT", help="Reason; required to refuse.")
 @click.pass_obj
 def acknowledge(call: Invocation, *, directive: int, agent: str, status: str, reason: str | None) -> None:
@@ -91,7 +91,7 @@ def acknowledge(call: Invocation, *, directive: int, agent: str, status: str, re
 @paged
 @click.pass_obj
 def pending(call: Invocation, *, directive: int | None, after: str | None, limit: int | None) -> None:
-    """List the agents that have not answered. Without DIRECTIVE, list them for every open directive."""
+    """List agents that have not acknowledged. Without DIRECTIVE, list them for all open directives."""
     call.list(
         directives.ListPending(project=call.project, directive=directive),
         ("id", "agent", "status", "body", "sent_at", "priority", "actor", "expires_at"),
@@ -115,7 +115,7 @@ def revoke(call: Invocation, *, directive: int, reason: str | None) -> None:
 
 
 @command.verb(examples=["coordinator directive list", "coordinator directive list --all"])
-@click.option("--all", "everything", is_flag=True, help="List ended directives, too.")
+@click.option("--all", "everything", is_flag=True, help="Also list ended directives.")
 @paged
 @click.pass_obj
 def list_(call: Invocation, *, everything: bool, after: str | None, limit: int | None) -> None:

@@ -24,14 +24,14 @@ EXIT_CODES = {"ok": 0, "unknown": 0, "warning": 9, "critical": 10}
         """coordinator doctor --output json | jq '.findings[] | select(.severity == "critical")'""",
     ],
 )
-@click.option("--fix", is_flag=True, help="Do what destroys nothing: missing grants, missing partitions, ANALYZE.")
+@click.option("--fix", is_flag=True, help="Apply safe fixes: missing grants, missing partitions, ANALYZE.")
 @click.pass_obj
 def command(call: Invocation, *, fix: bool) -> None:
-    """Find what is wrong, and say what to do about it.
+    """Find problems, and say how to fix them.
 
-    It looks at the connections, a pooler between, clocks, the schema, rights, sessions that are in the way, the relay, tables, standbys and
-    limits. It says what it could not see: a role in pg_monitor sees all. Through a daemon (--url https://…), it shows what the daemon and the
-    functions of the database see; on the host of the daemon, give the address of the database.
+    The doctor checks connections, a pooler, clocks, the schema, privileges, blocking sessions, the relay, tables, standbys and limits.
+    It reports what it cannot see; a role in pg_monitor sees everything. Through a daemon (--url https://…), it shows the findings of the
+    daemon and the database. To check the daemon's own connections, run it on the daemon's host with the address of the database.
 
     Exit code 9: the worst finding is a warning; 10: it is critical.
     """

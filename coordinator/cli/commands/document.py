@@ -13,7 +13,7 @@ from coordinator.cli.output import plain
 from coordinator.cli.values import DURATION, INTEGER
 from coordinator.operations import documents
 
-command = noun("Documents: JSON values by kind and key, in versions.")
+command = noun("Documents: versioned JSON values, by kind and key.")
 
 COLUMNS = ("kind", "key", "version", "updated_at", "actor", "expires_at", "session", "kept", "epoch", "created_at")
 VERSIONS = ("version", "written_at", "actor", "text_bytes", "deleted", "expires_at", "epoch")
@@ -21,7 +21,7 @@ VERSIONS = ("version", "written_at", "actor", "text_bytes", "deleted", "expires_
 
 _kind = click.argument("kind")
 _key = click.argument("key")
-_path = click.option("--path", multiple=True, metavar="STEP", help="A key, or a place in a list from 0; repeatable.")
+_path = click.option("--path", multiple=True, metavar="STEP", help="A key, or an index in a list, from 0; repeatable.")
 
 
 @command.verb(
@@ -36,12 +36,12 @@ _path = click.option("--path", multiple=True, metavar="STEP", help="A key, or a 
 @click.argument("value", metavar="JSON")
 @expecting
 @click.option("--ttl", type=DURATION, help="Expire it after this long.  [default: never]")
-@click.option("--session", metavar="KEY", help="The session that it belongs to.")
+@click.option("--session", metavar="KEY", help="Session that it belongs to.")
 @click.pass_obj
 def put(call: Invocation, /, *, value: str, **options: Any) -> None:
     """Write a version of a document.
 
-    JSON is kept exactly; - reads standard input.
+    JSON is stored byte for byte; - reads standard input.
     """
     written(call, call.run(call.operation(documents.Put, value=exact(value), **options)))
 
@@ -61,7 +61,7 @@ def put(call: Invocation, /, *, value: str, **options: Any) -> None:
 def get(call: Invocation, /, *, only_value: bool, path: tuple[str, ...], **options: Any) -> None:
     """Read a document.
 
-    Exit code 3: it is absent, the version is no longer kept, or nothing is at the path.
+    Exit code 3: the document does not exist, the version is no longer kept, or the path leads to nothing.
     """
     operation = documents.Get(project=call.project, path=list(path) or None, **options)
     shown(call, call.run(operation), only_value=only_value)
@@ -76,7 +76,7 @@ def get(call: Invocation, /, *, only_value: bool, path: tuple[str, ...], **optio
 def patch(call: Invocation, /, *, patch: str, **options: Any) -> None:
     """Merge an object into a document (RFC 7396).
 
-    null deletes a key, objects are merged, anything else replaces. Two at once lose nothing.
+    null deletes a key, objects are merged, and any other value replaces the old one. Concurrent calls lose no updates.
     """
     written(call, call.run(call.operation(documents.Patch, patch=exact(patch), **options)))
 
@@ -92,13 +92,13 @@ def patch(call: Invocation, /, *, patch: str, **options: Any) -> None:
 @click.argument("item", metavar="ID")
 @click.argument("patch", metavar="JSON")
 @_path
-@click.option("--field", metavar="KEY", help="The key of the ids.  [default: id]")
+@click.option("--field", metavar="KEY", help="Key that holds the id.  [default: id]")
 @expecting
 @click.pass_obj
 def item(call: Invocation, /, *, patch: str, path: tuple[str, ...], field: str | None, **options: Any) -> None:
     """Merge an object into one item of a list, found by its ID.
 
-    Two at once lose nothing. The path leads to the list. By default it is where todo lists and features have theirs, else the document itself.
+    Concurrent calls lose no updates. The path leads to the list. The default is the place where todo lists and features have their list, or the document itself.
     """
     if field is not None:
         options["field"] = field
@@ -116,7 +116,7 @@ def item(call: Invocation, /, *, patch: str, path: tuple[str, ...], field: str |
 def delete(call: Invocation, /, **options: Any) -> None:
     """Delete a document.
 
-    Its versions stay for 7 days, in which "document restore" brings it back.
+    Its versions are kept for 7 days; until then, "document restore" recovers it.
     """
     header = call.run(call.operation(documents.Delete, **options))
     call.output.one(
@@ -128,12 +128,12 @@ def delete(call: Invocation, /, **options: Any) -> None:
 @command.verb(examples=["coordinator document keep plan main", "coordinator document keep plan main --not"])
 @_kind
 @_key
-@click.option("--not", "kept", flag_value=False, default=True, help="Keep it no longer.")
+@click.option("--not", "kept", flag_value=False, default=True, help="Stop keeping it.")
 @click.pass_obj
 def keep(call: Invocation, *, kind: str, key: str, kept: bool) -> None:
-    """Keep a document from being taken by retention.
+    """Keep a document, so that retention does not delete it.
 
-    This works for a document that was deleted, too.
+    This also works for a deleted document.
     """
     changed = call.run(call.operation(documents.Keep, kind=kind, key=key, kept=kept))
     call.output.one(
@@ -150,7 +150,9 @@ def keep(call: Invocation, *, kind: str, key: str, kept: bool) -> None:
 )
 @_kind
 @_key
-@click.option("--version", type=INTEGER, metavar="N", help="The value of this version.  [default: the latest value]")
+@click.option(
+    "--version", type=INTEGER, metavar="N", help="Version whose value to restore.  [default: the latest value]"
+)
 @expecting
 @click.option("--ttl", type=DURATION, help="Expire it after this long.  [default: never]")
 @click.pass_obj
@@ -178,9 +180,9 @@ def list_(call: Invocation, *, kind: str | None, prefix: str, after: str | None,
 @paged
 @click.pass_obj
 def history(call: Invocation, *, kind: str, key: str, after: str | None, limit: int | None) -> None:
-    """List the versions that are kept, the newest first.
+    """List the retained versions, newest first.
 
-    This works for a document that was deleted or has expired, too.
+    This also works for a deleted or expired document.
     """
     operation = documents.History(project=call.project, kind=kind, key=key)
     call.list(operation, VERSIONS, after=after, limit=limit, empty="")
@@ -195,7 +197,7 @@ def history(call: Invocation, *, kind: str, key: str, after: str | None, limit: 
 @click.argument("other", type=INTEGER, required=False)
 @click.pass_obj
 def diff(call: Invocation, *, kind: str, key: str, version: int, other: int | None) -> None:
-    """Print what leads from one version to another.
+    """Print the difference between two versions.
 
     The output is a JSON Patch (RFC 6902) from VERSION to OTHER, by default the latest.
     """

@@ -26,7 +26,7 @@ _topics = click.option(
 _keys = click.option(
     "--key", "keys", multiple=True, metavar="PATTERN", help="Key, or pattern such as task/7/*; repeatable."
 )
-_actors = click.option("--by", "actors", multiple=True, metavar="NAME", help="Who made the change; repeatable.")
+_actors = click.option("--by", "actors", multiple=True, metavar="NAME", help="Actor of the change; repeatable.")
 
 
 @command.verb(
@@ -43,8 +43,8 @@ _actors = click.option("--by", "actors", multiple=True, metavar="NAME", help="Wh
 @_actors
 @click.option("--after", metavar="CURSOR", help='Start after this cursor, or "now".  [default: the oldest event]')
 @click.option("-f", "--follow", is_flag=True, help="Follow new events until Ctrl-C or SIGTERM.")
-@click.option("--limit", type=INTEGER, metavar="N", help="End after this many events.")
-@click.option("--timeout", type=DURATION, help="End after this long, with exit code 8.")
+@click.option("--limit", type=INTEGER, metavar="N", help="Stop after this many events.")
+@click.option("--timeout", type=DURATION, help="Stop after this long, with exit code 8.")
 @click.option("--all-projects", is_flag=True, help="Print the events of all projects.")
 @click.pass_obj
 def tail(
@@ -61,8 +61,8 @@ def tail(
 ) -> None:
     """Print the retained events in order; --follow adds new ones.
 
-    JSON output has one object on each line. To resume, give --after the cursor of the last event. An event of type "reset"
-    means that the events before it are gone. After a lost connection, the tail reconnects and misses no event.
+    JSON output has one object per line. To resume, pass the cursor of the last event to --after. An event of type "reset" means that
+    earlier events are gone. After a lost connection, the tail reconnects and misses no event.
     """
     from coordinator.cli.tail import Tail  # noqa: PLC0415
 
@@ -96,7 +96,7 @@ def tail(
     "--cursor-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Keep the position in this file, and continue there after a restart.",
+    help="Store the position in this file, and continue from it after a restart.",
 )
 @_topics
 @_keys
@@ -104,8 +104,8 @@ def tail(
 @click.option(
     "--after", default="now", show_default=True, metavar="CURSOR", help="Start here, if there is no cursor file yet."
 )
-@click.option("--limit", type=INTEGER, metavar="N", help="End after this many events.")
-@click.option("--timeout", type=DURATION, help="End after this long, with exit code 8.")
+@click.option("--limit", type=INTEGER, metavar="N", help="Stop after this many events.")
+@click.option("--timeout", type=DURATION, help="Stop after this long, with exit code 8.")
 @click.option("--all-projects", is_flag=True, help="Handle the events of all projects.")
 @click.pass_obj
 def watch(
@@ -113,9 +113,9 @@ def watch(
 ) -> None:
     """Run a program for each event, one after the other.
 
-    The environment has COORDINATOR_EVENT_TYPE, COORDINATOR_EVENT_KEY and COORDINATOR_EVENT_CURSOR. A handler that fails ends the
-    watch with its exit code. With --cursor-file, the next run repeats that event, and no event is lost in between. An event may
-    be handled twice if the watch is killed.
+    The environment of the handler has COORDINATOR_EVENT_TYPE, COORDINATOR_EVENT_KEY and COORDINATOR_EVENT_CURSOR. If a handler fails,
+    the watch ends with its exit code. With --cursor-file, the next run repeats that event and loses none. If the watch is killed, an
+    event may be handled twice.
     """
     from coordinator.cli.watch import Watch  # noqa: PLC0415
 
@@ -132,7 +132,7 @@ def watch(
 @click.option("--data", type=OBJECT, default="{}", metavar="JSON", help="Object; - reads standard input.")
 @click.pass_obj
 def emit(call: Invocation, *, type: str, key: str | None, data: dict[str, Json]) -> None:
-    """Emit an event of your own. Its type begins with "custom."."""
+    """Emit a custom event. Its type starts with "custom."."""
     from coordinator.operations import events  # noqa: PLC0415
 
     call.run(call.operation(events.Emit, type=type, key=key, data=data))
@@ -162,9 +162,9 @@ def head(call: Invocation) -> None:
 )
 @click.pass_obj
 def configure(call: Invocation, *, payloads: str) -> None:
-    """Choose what NOTIFY carries to LISTEN clients, for all projects.
+    """Choose the NOTIFY payload for LISTEN clients, for all projects.
 
-    Any role that may connect to the database can listen. Clients, streams and this command line need only the head.
+    Every role that can connect to the database can listen. Clients, streams and this command line need only the head.
     """
     from coordinator.operations import events  # noqa: PLC0415
 

@@ -14,7 +14,7 @@ from coordinator.model.json import text_of
 from coordinator.model.operation import Json
 from coordinator.operations import documents
 
-command = noun("Features: what a project is to have, and what passes.")
+command = noun("Features: what a project should do, and what passes.")
 
 _list = click.argument("key", metavar="LIST")
 
@@ -32,7 +32,7 @@ _list = click.argument("key", metavar="LIST")
 def save(call: Invocation, /, *, value: str, **options: Any) -> None:
     """Save a whole list.
 
-    JSON is a list of features, or an object with that list as "features". A feature has an "id", and perhaps "status" and "passes".
+    JSON is a list of features, or an object with that list as "features". A feature has an "id", and can have "status" and "passes".
     """
     written(call, call.run(call.operation(documents.Put, kind="features", value=exact(value), **options)))
 

@@ -13,7 +13,7 @@ from coordinator.cli.values import DURATION, OBJECT
 from coordinator.model.file import FileState, FileStep
 from coordinator.operations import files
 
-command = noun("Files that several agents edit: leases and views.")
+command = noun("Files that agents edit: leases, and what each agent has seen.")
 
 _AGENT = click.argument("agent")
 _PATHS = click.argument("paths", metavar="PATH…", nargs=-1, required=True)
@@ -24,11 +24,9 @@ _HASH = click.option(
     multiple=True,
     help="Hash of each path's content, in their order; -: no such file.",
 )
-_OWNER = click.option(
-    "--owner", metavar="OWNER", default="", help="Who it is below the agent, such as session/subagent."
-)
+_OWNER = click.option("--owner", metavar="OWNER", default="", help="Owner below the agent, such as session/subagent.")
 _METADATA = click.option(
-    "--metadata", type=OBJECT, metavar="JSON", help="Object to add to the agent's; - reads standard input."
+    "--metadata", type=OBJECT, metavar="JSON", help="Object to merge into the agent's metadata; - reads standard input."
 )
 
 
@@ -54,16 +52,18 @@ def _ttl(function: Any) -> Any:
 @_OWNER
 @_ttl
 @click.option(
-    "--wait", type=DURATION, metavar="DURATION", help="Take a place in the queue for this long, if a file is not free."
+    "--wait", type=DURATION, metavar="DURATION", help="If a file is not free, stay in the queue for this long."
 )
-@click.option("--shared", is_flag=True, help="Share the files with others that only read.")
-@click.option("--told", is_flag=True, help="Accept a change that an earlier call has told of, without a recorded read.")
+@click.option("--shared", is_flag=True, help="Share the files with other readers.")
+@click.option(
+    "--told", is_flag=True, help="Accept a change that an earlier call reported, even without a recorded read."
+)
 @_METADATA
 @click.pass_obj
 def edit(call: Invocation, /, **options: Any) -> int:
     """Lease files for an edit, all or none.
 
-    With hashes, they are compared with what AGENT last saw. Exit code 4: a file is held by somebody else, or has changed since.
+    With hashes, the files are compared with what AGENT last saw. Exit code 4: somebody else holds a file, or it has changed since then.
     """
     grants = call.run(call.operation(files.Edit, **options))
     call.output.many(
@@ -90,7 +90,7 @@ def edit(call: Invocation, /, **options: Any) -> int:
 @_METADATA
 @click.pass_obj
 def record(call: Invocation, /, *, step: str, **options: Any) -> None:
-    """Record the content of files as AGENT sees it."""
+    """Record the content of files that AGENT sees."""
     count = call.run(call.operation(files.Record, step=FileStep(step), **options))
     call.output.one({"recorded": count}, f"recorded {count}")
 
@@ -99,10 +99,10 @@ def record(call: Invocation, /, *, step: str, **options: Any) -> None:
 @_AGENT
 @_OWNER
 @click.option("--path", "paths", metavar="PATH", multiple=True, help="Release only this; repeat it for several.")
-@click.option("--end", is_flag=True, help="Deregister the agent, too.")
+@click.option("--end", is_flag=True, help="Also deregister the agent.")
 @click.pass_obj
 def leave(call: Invocation, *, agent: str, owner: str, paths: tuple[str, ...], end: bool) -> None:
-    """Release whatever AGENT holds, or one of its owners."""
+    """Release everything that AGENT, or one of its owners, holds."""
     count = call.run(call.operation(files.Leave, agent=agent, owner=owner, paths=paths or None, end=end))
     call.output.one({"agent": agent, "released": count}, f"released {count} of {plain(agent)}")
 
@@ -112,7 +112,7 @@ def leave(call: Invocation, *, agent: str, owner: str, paths: tuple[str, ...], e
 @paged
 @click.pass_obj
 def list_(call: Invocation, *, agent: str | None, after: str | None, limit: int | None) -> None:
-    """List what the agents, or only AGENT, have seen of files."""
+    """List which versions of files the agents, or only AGENT, have seen."""
     call.list(
         files.List(project=call.project, agent=agent),
         ("path", "agent", "owner", "seen_at", "wrote_at", "hash"),

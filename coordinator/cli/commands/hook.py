@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coordinator.hooks.decide import Unreachable
     from coordinator.hooks.dialects.entries import SettingsScope, Setup
 
-command = noun("Let unmodified coding agents hold the files that they edit.")
+command = noun("Hooks: lock the files that coding agents edit.")
 
 _worktrees = click.option(
     "--worktrees",
@@ -38,7 +38,7 @@ QUERY = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "workt
         "coordinator hook run --dialect codex --wait 1m --hold until-commit --unreachable deny < payload.json",
     ]
 )
-@click.option("--dialect", metavar="TOOL", help="Tool that calls.  [default: as the payload says]")
+@click.option("--dialect", metavar="TOOL", help="Tool that calls.  [default: from the payload]")
 @click.option(
     "--wait",
     type=DURATION,
@@ -66,11 +66,11 @@ QUERY = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "workt
     type=click.Choice(["ask", "allow", "deny"]),
     default="ask",
     show_default=True,
-    help="What to answer if the coordinator does not.",
+    help="Answer if the coordinator cannot be reached.",
 )
 @_worktrees
 @click.option(
-    "--limit", type=DURATION, default="300ms", show_default=True, help="Time for each call of the coordinator."
+    "--limit", type=DURATION, default="300ms", show_default=True, help="Time limit for each call to the coordinator."
 )
 @click.pass_obj
 def run(
@@ -87,7 +87,7 @@ def run(
 ) -> int:
     """Answer a hook of a coding agent.
 
-    The tool writes its event as JSON on standard input, and reads what to do from standard output and the exit code.
+    The tool writes its event as JSON to standard input, and reads the decision from standard output and the exit code.
     """
     from coordinator.cli.hook_run import Running  # noqa: PLC0415
 
@@ -137,8 +137,8 @@ def _setup(tool: str, scope: SettingsScope, root: Path, options: tuple[str, ...]
 @click.argument("tool", type=TOOLS, metavar="TOOL")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]")
 @_worktrees
-@click.option("--agents-md", is_flag=True, help="Write a paragraph for agents into AGENTS.md, too.")
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--agents-md", is_flag=True, help="Also add a paragraph for agents to AGENTS.md.")
+@click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def install(
@@ -154,8 +154,9 @@ def install(
 ) -> None:
     """Put the hooks into the settings of a tool.
 
-    TOOL is claude-code, codex, copilot, cursor, gemini or vscode. It shows what changes, and asks. Everything else in the file stays as it is, and a copy of it is kept beside it. OPTIONS are those of
-    "coordinator hook run". With --url, a tool that can sends its hooks to a daemon, whose token it reads from COORDINATOR_TOKEN.
+    TOOL is claude-code, codex, copilot, cursor, gemini or vscode. The command shows its changes, and asks before it makes them. The rest
+    of the file does not change, and a backup copy is kept beside it. OPTIONS are options of "coordinator hook run". With --url, a tool
+    that supports HTTP hooks sends them to a daemon, and reads the token from COORDINATOR_TOKEN.
     """
     options = _with(options, worktrees)
     _change(call, tool, options, scope, install=True, agents_md=agents_md, dry_run=dry_run, yes=yes)
@@ -163,8 +164,8 @@ def install(
 
 @command.verb(settings=scopes(), examples=["coordinator hook uninstall codex --user --yes"])
 @click.argument("tool", type=TOOLS, metavar="TOOL")
-@click.option("--agents-md", is_flag=True, help="Remove the paragraph from AGENTS.md, too.")
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--agents-md", is_flag=True, help="Also remove the paragraph from AGENTS.md.")
+@click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def uninstall(call: Invocation, *, tool: str, scope: str | None, agents_md: bool, dry_run: bool, yes: bool) -> None:
@@ -180,9 +181,9 @@ def uninstall(call: Invocation, *, tool: str, scope: str | None, agents_md: bool
 def status(
     call: Invocation, *, tool: str | None, options: tuple[str, ...], scope: str | None, worktrees: str | None
 ) -> None:
-    """Show where the hooks are set, and the project of sessions here.
+    """Show where hooks are installed, and this directory's project.
 
-    They are outdated if they differ from what "install" would write with the same --url, --worktrees and OPTIONS.
+    Hooks are outdated if "install" with the same --url, --worktrees and OPTIONS would write something else.
     """
     from coordinator.hooks.place import locate  # noqa: PLC0415
 
@@ -235,9 +236,9 @@ def _change(
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT]…")
 @click.pass_obj
 def git(call: Invocation, *, action: str, arguments: tuple[str, ...]) -> None:
-    """Install hooks of git that refuse what others hold.
+    """Install git hooks that protect files locked by others.
 
-    They refuse to commit, merge or push it in this repository, and catch what no hook of a tool sees. Existing hooks are kept and run first. Git calls the other actions.
+    The hooks refuse to commit, merge or push files that another agent has locked. They also catch edits that the hooks of a tool cannot see. Existing hooks are kept, and run first. Git calls the other actions.
     """
     from coordinator.hooks import git_hooks  # noqa: PLC0415 - most calls are others
 

@@ -16,13 +16,13 @@ from coordinator.operations import knowledge
 command = noun("Knowledge: texts with a title and a source.")
 
 _key = click.argument("key")
-_source_type = click.option("--source-type", metavar="TEXT", help="Where it is from, such as url or file.")
+_source_type = click.option("--source-type", metavar="TEXT", help="Kind of source, such as url or file.")
 _source_url = click.option("--source-url", metavar="URL", help="Address of the source.")
 _metadata = click.option(
     "--metadata",
     type=OBJECT,
     metavar="JSON",
-    help='An object such as {"team": "core"}; searches can select by its members.',
+    help='An object such as {"team": "core"}; searches can filter by its members.',
 )
 
 
@@ -47,7 +47,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 )
 @_key
 @click.argument("content")
-@click.option("--title", metavar="TEXT", help="Title, whose words count more.  [default: KEY]")
+@click.option("--title", metavar="TEXT", help="Title; its words count more in searches.  [default: KEY]")
 @_source_type
 @_source_url
 @_metadata
@@ -56,7 +56,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 @_expected
 @click.pass_obj
 def put(call: Invocation, /, *, key: str, content: str, **options: Any) -> None:
-    """Put an entry, which replaces the one with its key.
+    """Store an entry, and replace the one with the same key.
 
     If CONTENT is "-", it is read from standard input.
     """
@@ -84,7 +84,7 @@ def get(call: Invocation, *, key: str) -> None:
 @paged
 @click.pass_obj
 def list_(call: Invocation, /, *, after: str | None, limit: int | None, **options: Any) -> None:
-    """List entries, those first that were last put."""
+    """List entries, most recently changed first."""
     operation = knowledge.List(project=call.project, **_given(options))
     columns = (
         "key",
@@ -129,10 +129,10 @@ def delete(call: Invocation, /, *, key: str, **options: Any) -> None:
 @paged
 @click.pass_obj
 def search(call: Invocation, /, *, after: str | None, limit: int | None, **options: Any) -> None:
-    """Search the entries for words: the best first.
+    """Search the entries for words, best match first.
 
-    WORDS are as in a web search: word other, "a phrase", or, -without. If so much is found that only the newest matches were
-    ranked, partial is true. With an embedding, both rankings are merged; this needs the extension pgvector.
+    WORDS have the syntax of a web search: word other, "a phrase", or, -without. If there are too many matches, only the newest are
+    ranked, and partial is true. With an embedding, both rankings are merged; this needs the extension pgvector.
     """
     operation = knowledge.Search(project=call.project, **_given(options))
     columns = (

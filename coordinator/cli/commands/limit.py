@@ -13,7 +13,7 @@ from coordinator.cli.output import age, plain
 from coordinator.cli.values import DURATION, INTEGER, JOB, NUMBER
 from coordinator.operations import limits
 
-command = noun("Limits of jobs: at once, in an interval, or of their cost.")
+command = noun("Limits: how many jobs run, how often, and at what cost.")
 
 COLUMNS = (
     "name", "kind", "used", "free", "slots", "rate", "per", "burst", "budget", "period", "queue", "type", "per_key", "tree", "held_until",
@@ -33,31 +33,31 @@ COLUMNS = (
     ],
 )
 @click.argument("name")
-@click.option("--slots", type=INTEGER, metavar="N", help="Maximum of its jobs that run at once.")
-@click.option("--rate", type=NUMBER, metavar="N", help="Maximum of its jobs that start in each --per.")
+@click.option("--slots", type=INTEGER, metavar="N", help="Maximum number of jobs that run at once.")
+@click.option("--rate", type=NUMBER, metavar="N", help="Maximum number of jobs that start in each --per.")
 @click.option("--per", type=DURATION, help="Interval of the rate.  [default: 1s]")
-@click.option("--burst", type=INTEGER, metavar="N", help="Maximum that the rate saves up.  [default: the rate]")
+@click.option(
+    "--burst", type=INTEGER, metavar="N", help="Maximum number of unused starts to save up.  [default: the rate]"
+)
 @click.option("--budget", type=INTEGER, metavar="N", help="Maximum cost of its jobs in each --period, in any unit.")
 @click.option("--period", metavar="hour|day|ever", help="Period of the budget; hours and days are in UTC.")
-@click.option(
-    "--reserve", type=INTEGER, metavar="N", help="What a job reserves that does not say its cost.  [default: 0]"
-)
+@click.option("--reserve", type=INTEGER, metavar="N", help="Amount reserved for a job without a cost.  [default: 0]")
 @click.option(
     "--on-exhausted",
     metavar="stop|cancel",
-    help="When the budget is spent, start no job, or also cancel those that run.  [default: stop]",
+    help="When the budget is spent, start no more jobs, or also cancel running ones.  [default: stop]",
 )
 @click.option("--queue", metavar="NAME", help="Apply it to the jobs of this queue.")
 @click.option("--type", metavar="TYPE", help="Apply it to the jobs of this type.")
-@click.option("--per-key", is_flag=True, default=None, help="Apply it to each key on its own.")
+@click.option("--per-key", is_flag=True, default=None, help="Apply it to each key separately.")
 @click.option("--tree", type=JOB, metavar="ID", help="Apply it to this job and all jobs below it.")
 @click.pass_obj
 def set_(call: Invocation, /, **options: Any) -> None:
     """Set a limit, and create it if it does not exist.
 
-    Give --slots, --rate or --budget. What is not given stays as it is. Without --queue and --type, it applies to the jobs that
-    name it: "coordinator job enqueue --limit NAME=COST". With --tree, it ends with the last job of the tree. This and the kind are
-    chosen once.
+    Give --slots, --rate or --budget. Omitted options keep their values. Without --queue and --type, the limit applies to jobs that name
+    it: "coordinator job enqueue --limit NAME=COST". With --tree, it ends with the last job of the tree. The tree and the kind cannot be
+    changed later.
     """
     call.output.one(call.run(call.operation(limits.Set, **options)))
 
@@ -68,7 +68,7 @@ def set_(call: Invocation, /, **options: Any) -> None:
 def show(call: Invocation, *, name: str) -> None:
     """Show a limit, and how much of it is used and free.
 
-    Also who uses most, how many jobs wait, and until when it is held. Exit code 3: it does not exist.
+    Also shows who uses most, how many jobs wait, and until when it is held. Exit code 3: it does not exist.
     """
     call.output.one(call.run(limits.Show(project=call.project, name=name)))
 
@@ -95,12 +95,12 @@ def delete(call: Invocation, *, name: str) -> None:
 @command.verb(examples=["coordinator limit hold openai --for 30s --reason 429"])
 @click.argument("name")
 @click.option("--for", "ttl", type=DURATION, required=True, help="Length of the hold, 1s to 366d.")
-@click.option("--reason", metavar="TEXT", help="Reason, for everybody who asks why nothing starts.")
+@click.option("--reason", metavar="TEXT", help="Reason, shown to people who ask why nothing starts.")
 @click.pass_obj
 def hold(call: Invocation, *, name: str, ttl: timedelta, reason: str | None) -> None:
-    """Hold a limit: no worker is given a job that needs it. Those that run continue.
+    """Hold a limit: no worker gets a job that needs it. Running jobs continue.
 
-    A hold that ends later is kept.
+    If the limit already has a longer hold, that one stays.
     """
     held = call.run(call.operation(limits.Hold, name=name, ttl=ttl, reason=reason))
     until = "" if held.held_until is None else f"; jobs start again {age(held.held_until)}"

@@ -79,7 +79,7 @@ _tokens = click.option(
     type=DURATION,
     default="0s",
     show_default=True,
-    help="Keep them locked this long after they expire or are broken.",
+    help="Keep them locked for this long after they expire or are broken.",
 )
 @click.option("--request-id", type=ID, metavar="UUID", help="Id of the request; a repetition gets the same response.")
 @_owner
@@ -218,7 +218,7 @@ def waiting(call: Invocation, *, resource: str, after: str | None, limit: int | 
 @command.verb(examples=["coordinator lock chains"])
 @click.pass_obj
 def chains(call: Invocation) -> None:
-    """List who waits for whom: the oldest 200 requests. "coordinator top" shows the chains live."""
+    """List who waits for whom, for the oldest 200 requests. "coordinator top" shows the chains live."""
     found = call.run(locks.Chains(project=call.project))
     columns = ("ticket", "agent", "resource", "for_agent", "for_resource", "for_ticket", "owner", "for_owner")
     call.output.many(found, columns, empty="No agent waits.")
@@ -284,9 +284,9 @@ def run(
 ) -> int:
     """Run a command while holding locks, and exit with its exit code.
 
-    The locks are renewed until the command ends. If one is lost, the command is ended (exit code 4). Its environment has the
-    fencing token in COORDINATOR_FENCING_TOKEN (by resource: COORDINATOR_FENCING_TOKENS), the agent in COORDINATOR_AGENT_ID
-    and the owner in COORDINATOR_LOCK_OWNER. A lock run within it may lock the same again, as a part of this owner.
+    The locks are renewed until the command ends. If a lock is lost, the command is killed (exit code 4). The environment of the command
+    has the fencing token in COORDINATOR_FENCING_TOKEN (by resource: COORDINATOR_FENCING_TOKENS), the agent in COORDINATOR_AGENT_ID and
+    the owner in COORDINATOR_LOCK_OWNER. A nested "lock run" can lock the same resources again, as a part of this owner.
     """
     from coordinator.cli.lock_run import LockRun  # noqa: PLC0415
 

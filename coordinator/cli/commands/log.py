@@ -30,9 +30,9 @@ GONE = "ZC218"
 _kind = click.argument("kind")
 _key = click.argument("key")
 _expect = click.option(
-    "--expect", type=INTEGER, metavar="SEQ", help="Only if this is the last number; 0: only if there is no such log."
+    "--expect", type=INTEGER, metavar="SEQ", help="Only if this is the last number; 0: only if the log does not exist."
 )
-_epoch = click.option("--epoch", metavar="EPOCH", help="Only if the last number was given in this epoch.")
+_epoch = click.option("--epoch", metavar="EPOCH", help="Only if the last number is from this epoch.")
 
 
 @command.verb(
@@ -53,8 +53,8 @@ _epoch = click.option("--epoch", metavar="EPOCH", help="Only if the last number 
     help='Entries with all their fields, such as [{"data": 1, "uid": "a"}]; -: from standard input.',
 )
 @click.option("--uid", metavar="NAME", help="Name of the entry: appending it again does nothing.")
-@click.option("--role", metavar="NAME", help="Whose the entry is.  [default: the role in DATA]")
-@click.option("--tokens", type=INTEGER, metavar="N", help="How many tokens of a model it takes.")
+@click.option("--role", metavar="NAME", help="Role of the author.  [default: the role in DATA]")
+@click.option("--tokens", type=INTEGER, metavar="N", help="Number of model tokens.")
 @click.option(
     "--needs",
     type=INTEGER,
@@ -64,7 +64,9 @@ _epoch = click.option("--epoch", metavar="EPOCH", help="Only if the last number 
 @_expect
 @_epoch
 @click.option(
-    "--session", metavar="KEY", help="Session that a new log belongs to: its key is KEY, or begins with KEY and /."
+    "--session",
+    metavar="KEY",
+    help="Session that a new log belongs to; the log's key is KEY, or starts with KEY and /.",
 )
 @click.option("--text", "form", flag_value="text", help="Take DATA as text, even if it is JSON.")
 @click.option("--json", "form", flag_value="json", help="Reject DATA that is not JSON.")
@@ -89,7 +91,7 @@ def append(
 
     The first append creates the log.
 
-    DATA is JSON, which is stored byte for byte, or else text. If it is "-", it is read from standard input.
+    DATA is JSON, which is stored byte for byte, or text. If it is "-", it is read from standard input.
     """
     if (entries is None) == (not data) or (len(data) != 1 and (uid, role, tokens, needs) != (None,) * 4):
         raise InvalidArgument(
@@ -126,8 +128,10 @@ def append(
 @_key
 @click.option("--before", type=INTEGER, metavar="SEQ", help="Read only entries with lower numbers.")
 @click.option("--last", type=INTEGER, metavar="N", help="Read only the last N entries.")
-@click.option("--at", type=INSTANT, metavar="TIME", help="Read what had been appended by then: 2030-01-31T14:00Z.")
-@click.option("--data", "only_data", is_flag=True, help="Print only the contents, as they were given.")
+@click.option(
+    "--at", type=INSTANT, metavar="TIME", help="Read the entries that existed at this time: 2030-01-31T14:00Z."
+)
+@click.option("--data", "only_data", is_flag=True, help="Print only the contents, byte for byte.")
 @paged
 @click.pass_obj
 def read(
@@ -142,7 +146,7 @@ def read(
     after: str | None,
     limit: int | None,
 ) -> None:
-    """Read entries of a log. Exit code 3: there is no such log."""
+    """Read entries of a log. Exit code 3: the log does not exist."""
     operation = logs.Read(project=call.project, kind=kind, key=key, before=before, last=last, at=at)
     if not only_data:
         call.list(operation, ENTRY_COLUMNS, after=after, limit=limit, empty="The log is empty.")
@@ -158,7 +162,7 @@ def read(
 @_key
 @click.pass_obj
 def show(call: Invocation, *, kind: str, key: str) -> None:
-    """Show a log without its entries. Exit code 3: there is no such log."""
+    """Show a log without its entries. Exit code 3: the log does not exist."""
     call.output.one(call.run(logs.Show(project=call.project, kind=kind, key=key)))
 
 
@@ -182,17 +186,17 @@ def list_(call: Invocation, *, kind: str | None, prefix: str, after: str | None,
 )
 @_kind
 @_key
-@click.option("--last", type=INTEGER, metavar="N", help="Begin with the last N entries.  [default: all]")
-@click.option("--after", metavar="CURSOR", help="Begin after the cursor of a page.")
-@click.option("--data", "only_data", is_flag=True, help="Print only the contents, as they were given.")
+@click.option("--last", type=INTEGER, metavar="N", help="Start with the last N entries.  [default: all]")
+@click.option("--after", metavar="CURSOR", help="Start after the cursor of a page.")
+@click.option("--data", "only_data", is_flag=True, help="Print only the contents, byte for byte.")
 @click.pass_obj
 def follow(call: Invocation, *, kind: str, key: str, last: int | None, after: str | None, only_data: bool) -> None:
-    """Print the entries of a log as they come.
+    """Print the entries of a log as they arrive.
 
-    Each is a line, until the command is interrupted.
+    Prints one line per entry, until interrupted.
 
-    A log that does not exist is waited for. Where entries that were not read are gone, or the log was deleted, a line on standard
-    error says so, and what is there follows.
+    If the log does not exist yet, the command waits for it. If unread entries are gone, or the log was deleted, a line on standard error
+    says so, and the existing entries follow.
     """
     import anyio  # noqa: PLC0415
 
@@ -239,7 +243,7 @@ def follow(call: Invocation, *, kind: str, key: str, last: int | None, after: st
 def pop(call: Invocation, *, kind: str, key: str, last: int, expect: int | None, epoch: str | None) -> None:
     """Take the last entry from a log, and print it.
 
-    Its number is not given again.
+    Its number is not reused.
     """
     operation = call.operation(logs.Pop, kind=kind, key=key, last=last, expect=expect, epoch=epoch)
     call.output.many(call.run(operation), ENTRY_COLUMNS, empty="The log is empty.")
@@ -254,14 +258,14 @@ def pop(call: Invocation, *, kind: str, key: str, last: int, expect: int | None,
 )
 @_kind
 @_key
-@click.option("--kept", is_flag=True, help="Delete also what is kept.")
+@click.option("--kept", is_flag=True, help="Also delete kept entries.")
 @_expect
 @_epoch
 @click.pass_obj
 def clear(call: Invocation, *, kind: str, key: str, kept: bool, expect: int | None, epoch: str | None) -> None:
-    """Delete the entries of a log that are not kept.
+    """Delete the entries of a log, except kept ones.
 
-    What a kept entry needs stays, too. The next entry has the next number.
+    Entries that a kept entry needs stay, too. The numbers continue.
     """
     count = call.run(call.operation(logs.Clear, kind=kind, key=key, kept=kept, expect=expect, epoch=epoch))
     call.output.one(
@@ -281,12 +285,12 @@ def clear(call: Invocation, *, kind: str, key: str, kept: bool, expect: int | No
 @_key
 @click.argument("first_seq", metavar="[SEQ", type=INTEGER, required=False)
 @click.argument("last_seq", metavar="[SEQ]]", type=INTEGER, required=False)
-@click.option("--not", "kept", flag_value=False, default=True, help="Keep them no longer.")
+@click.option("--not", "kept", flag_value=False, default=True, help="Stop keeping them.")
 @click.pass_obj
 def keep(call: Invocation, /, *, kind: str, key: str, **options: Any) -> None:
-    """Keep entries from being deleted by retention.
+    """Keep entries, so that retention does not delete them.
 
-    This is about one entry, those from the first SEQ to the second, or the whole log.
+    Give one SEQ for one entry, two for a range, none for the whole log.
     """
     count = call.run(call.operation(logs.Keep, kind=kind, key=key, **options))
     call.output.one(
@@ -303,7 +307,7 @@ def keep(call: Invocation, /, *, kind: str, key: str, **options: Any) -> None:
 def delete(call: Invocation, *, kind: str, key: str, expect: int | None, epoch: str | None) -> None:
     """Delete a log with its entries.
 
-    For some days, a new one with its kind and key continues its numbers.
+    For some days, a new log with the same kind and key continues the numbers.
     """
     count = call.run(call.operation(logs.Delete, kind=kind, key=key, expect=expect, epoch=epoch))
     call.output.one(

@@ -27,7 +27,7 @@ class Serving(Noun):
         return super().parse_args(ctx, args if named else ["serve", *args])
 
 
-command = Serving(help="Offer the operations to models as tools (MCP).")
+command = Serving(help="MCP: offer the operations to models as tools.")
 
 
 @command.verb(
@@ -43,15 +43,15 @@ command = Serving(help="Offer the operations to models as tools (MCP).")
     type=click.Choice(["reader", "agent", "manager"]),
     default="agent",
     show_default=True,
-    help="Offer the tools of this role and of those below it.",
+    help="Offer the tools of this role and the roles below it.",
 )
 @agent_ttl
 @click.pass_obj
 def serve(call: Invocation, *, tools: str, ttl: timedelta) -> None:
     """Serve over stdio.
 
-    It registers the agent, keeps the agent and its locks alive, and offers the operations as tools. It ends with its input, and
-    releases everything. Without --agent, it makes up a name. It needs the extra "mcp".
+    The server registers the agent, keeps the agent and its locks alive, and offers the operations as tools. When its input ends, it
+    releases everything and exits. Without --agent, it generates a name. It needs the extra "mcp".
     """
     config = replace(call.config, database_url=call.dsn())
     from coordinator.model.token import Role  # noqa: PLC0415
@@ -82,20 +82,20 @@ def _setup(tool: str, scope: SettingsScope, root: Path, url: str | None) -> Setu
     ],
 )
 @click.argument("tool", type=TOOLS, metavar="TOOL")
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def install(call: Invocation, *, tool: str, scope: str | None, dry_run: bool, yes: bool) -> None:
-    """Put the server into the settings of a tool.
+    """Add the server to the settings of a tool.
 
-    TOOL is claude-code, codex, copilot, cursor, gemini or vscode. It shows what changes, and asks. With --url, the tool connects to a daemon, whose token it reads from COORDINATOR_TOKEN.
+    TOOL is claude-code, codex, copilot, cursor, gemini or vscode. The command shows its changes, and asks before it makes them. With --url, the tool connects to a daemon, and reads the token from COORDINATOR_TOKEN.
     """
     _change(call, tool, scope, install=True, dry_run=dry_run, yes=yes)
 
 
 @command.verb(settings=scopes(), examples=["coordinator mcp uninstall codex --user --yes"])
 @click.argument("tool", type=TOOLS, metavar="TOOL")
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def uninstall(call: Invocation, *, tool: str, scope: str | None, dry_run: bool, yes: bool) -> None:
@@ -107,7 +107,7 @@ def uninstall(call: Invocation, *, tool: str, scope: str | None, dry_run: bool, 
 @click.argument("tool", type=TOOLS, metavar="[TOOL]", required=False)
 @click.pass_obj
 def status(call: Invocation, *, tool: str | None, scope: str | None) -> None:
-    """Show in which settings the server is."""
+    """Show which settings contain the server."""
     url = daemon(call)
     states(call, [tool] if tool else [*TOOLS.choices], scope, lambda name, kind, root: _setup(name, kind, root, url))
 

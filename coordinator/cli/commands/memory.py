@@ -28,7 +28,7 @@ def _parts(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--context", metavar="TEXT", help="When the lesson applies."),
         click.option("--tool-name", metavar="TOOL", help="Tool that the lesson is about."),
-        click.option("--confidence", type=NUMBER, metavar="N", help="How sure it is, 0 to 100.  [default: 50]"),
+        click.option("--confidence", type=NUMBER, metavar="N", help="Confidence, 0 to 100.  [default: 50]"),
         click.option("--scope", "memory_scope", metavar="TEXT", help="Whom it concerns.  [default: everybody]"),
         click.option("--language", metavar="NAME", help="Language of the lesson.  [default: english]"),
         click.option("--embedding", type=EMBEDDING, metavar="JSON", help="Embedding of lesson and context: [0.1, …]."),
@@ -42,7 +42,7 @@ def _selected(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--scope", "memory_scope", metavar="TEXT", help="Only those of this scope."),
         click.option("--tool-name", metavar="TOOL", help="Only those about this tool."),
-        click.option("--superseded", is_flag=True, help="Also those that were superseded."),
+        click.option("--superseded", is_flag=True, help="Include superseded memories."),
     ):
         function = option(function)
     return function
@@ -65,8 +65,8 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 def record(call: Invocation, /, *, lesson: str, **options: Any) -> None:
     """Record a lesson, and print the id of its memory.
 
-    The same lesson with the same context, tool and scope is one memory: recording it again raises its confidence, which is halved
-    for every 90 days without that. If LESSON is "-", it is read from standard input.
+    The same lesson with the same context, tool and scope is one memory. Recording it again raises its confidence; every 90 days without
+    that halve it. If LESSON is "-", it is read from standard input.
     """
     memory = call.run(call.operation(memories.Record, lesson=read_text(lesson), **_given(options)))
     call.output.one(memory, memory.memory_id)
@@ -78,9 +78,9 @@ def record(call: Invocation, /, *, lesson: str, **options: Any) -> None:
 @_parts
 @click.pass_obj
 def supersede(call: Invocation, /, *, memory: str, lesson: str, **options: Any) -> None:
-    """Replace a memory by a new lesson, and print its id.
+    """Replace a memory with a new lesson, and print the new id.
 
-    What is not given is taken from the old one, which stays out of lists and searches without --superseded.
+    Omitted options keep the values of the old memory. Lists and searches omit the old memory, unless --superseded is given.
     """
     operation = call.operation(memories.Supersede, memory=memory, lesson=read_text(lesson), **_given(options))
     made = call.run(operation)
@@ -109,7 +109,7 @@ def get(call: Invocation, *, memory: str) -> None:
 @paged
 @click.pass_obj
 def list_(call: Invocation, /, *, after: str | None, limit: int | None, **options: Any) -> None:
-    """List memories, those first that were last recorded."""
+    """List memories, most recently recorded first."""
     operation = memories.List(project=call.project, **_given(options))
     call.list(operation, COLUMNS, after=after, limit=limit, empty="There are no memories.")
 
@@ -128,10 +128,10 @@ def list_(call: Invocation, /, *, after: str | None, limit: int | None, **option
 @paged
 @click.pass_obj
 def search(call: Invocation, /, *, after: str | None, limit: int | None, **options: Any) -> None:
-    """Search memories for words: the best first.
+    """Search memories for words, best match first.
 
-    WORDS are as in a web search: word other, "a phrase", or, -without. If so much is found that only the newest matches were
-    ranked, partial is true. With an embedding, both rankings are merged; this needs the extension pgvector.
+    WORDS have the syntax of a web search: word other, "a phrase", or, -without. If there are too many matches, only the newest are
+    ranked, and partial is true. With an embedding, both rankings are merged; this needs the extension pgvector.
     """
     operation = memories.Search(project=call.project, **_given(options))
     columns = (

@@ -11,7 +11,7 @@ from coordinator.cli.output import plain
 from coordinator.cli.values import INTEGER, read_exact, read_text
 from coordinator.operations import logs, messages
 
-command = noun("Messages: what was said in sessions, and windows of it.")
+command = noun("Messages: the conversations of sessions, and windows of them.")
 
 _session = click.argument("session")
 
@@ -28,26 +28,26 @@ _session = click.argument("session")
 @_session
 @click.argument("content", metavar="TEXT|MESSAGE")
 @click.option(
-    "--role", metavar="NAME", help="Who says TEXT: user, assistant, system. Without it, give a whole message as JSON."
+    "--role",
+    metavar="NAME",
+    help="Author of TEXT: user, assistant, system. Without it, give a complete message as JSON.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Take TEXT as JSON, such as a list of parts.")
-@click.option(
-    "--tokens", type=INTEGER, metavar="N", help="How many tokens of a model it takes.  [default: one for four bytes]"
-)
+@click.option("--tokens", type=INTEGER, metavar="N", help="Number of model tokens.  [default: one for four bytes]")
 @click.option("--uid", metavar="NAME", help="Name of the message: appending it again does nothing.")
 @click.option(
     "--needs",
     type=INTEGER,
     metavar="SEQ",
-    help="The earliest message without which it is nothing; -1: the one before it.",
+    help="Earliest message that it needs; -1: the one before it.",
 )
 @click.option(
     "--expect",
     type=INTEGER,
     metavar="SEQ",
-    help="Append only if this is the last number; 0: only if there is no message.",
+    help="Append only if this is the last number; 0: only if there is no message yet.",
 )
-@click.option("--epoch", metavar="EPOCH", help="Append only if the last number is of this epoch.")
+@click.option("--epoch", metavar="EPOCH", help="Append only if the last number is from this epoch.")
 @click.pass_obj
 def append(
     call: Invocation,
@@ -91,12 +91,12 @@ def append(
 )
 @_session
 @click.option("--last", type=INTEGER, metavar="N", help="At most the last N messages.")
-@click.option("--turns", type=INTEGER, metavar="N", help="At most the last N turns; begin with a message of a user.")
+@click.option("--turns", type=INTEGER, metavar="N", help="At most the last N turns; start with a user message.")
 @click.option("--tokens", type=INTEGER, metavar="N", help="At most N tokens.")
 @click.option(
-    "--complete", is_flag=True, help="Leave out calls without a result, results without a call, and what needs them."
+    "--complete", is_flag=True, help="Omit calls without a result, results without a call, and messages that need them."
 )
-@click.option("--data", "only_data", is_flag=True, help="Print only the messages, as they were given.")
+@click.option("--data", "only_data", is_flag=True, help="Print only the messages, byte for byte.")
 @click.pass_obj
 def window(
     call: Invocation,
@@ -108,9 +108,9 @@ def window(
     complete: bool,
     only_data: bool,
 ) -> None:
-    """Print the longest end of a conversation that fits.
+    """Print the longest tail of a conversation that fits.
 
-    It never begins between the call of a tool and its result, or between reasoning and what needs it. Exit code 3: there is no such session.
+    It never starts between a tool call and its result, or between reasoning and the message that needs it. Exit code 3: the session does not exist.
     """
     found = call.run(
         messages.Window(project=call.project, session=session, last=last, turns=turns, tokens=tokens, complete=complete)

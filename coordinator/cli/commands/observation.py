@@ -10,7 +10,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.values import INTEGER
 from coordinator.operations import logs
 
-command = noun('Observations: what agents noticed. Append one with "coordinator observe".')
+command = noun('Observations: what agents noticed. Record one with "coordinator observe".')
 
 
 @command.verb(examples=["coordinator observation list coder-1", "coordinator observation list coder-1 --last 10"])

@@ -20,12 +20,12 @@ from coordinator.operations import observations
     ],
 )
 @click.argument("content", metavar="TEXT")
-@acting_agent(help="Who observes.", required=False)
+@acting_agent(help="Agent that observes.", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Take TEXT as JSON.")
 @click.option("--uid", metavar="NAME", help="Name of the observation: appending it again does nothing.")
 @click.pass_obj
 def command(call: Invocation, *, content: str, agent: object, as_json: bool, uid: str | None) -> None:
-    """Note what an agent observes. Without an agent, it is the caller's own observation.
+    """Record an observation of an agent. Without an agent, it is the caller's own observation.
 
     If TEXT is "-", it is read from standard input.
     """

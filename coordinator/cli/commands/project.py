@@ -12,12 +12,12 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.values import OBJECT
 from coordinator.operations import projects
 
-command = noun("Projects: everything else belongs to one.")
+command = noun("Projects: everything else belongs to a project.")
 
 
-_username = click.option("--user", "username", metavar="NAME", help="User whose project it is.")
-_title = click.option("--title", metavar="TEXT", help="Name for people, one line.")
-_settings = click.option("--settings", type=OBJECT, metavar="JSON", help="An object of your own.")
+_username = click.option("--user", "username", metavar="NAME", help="User who owns the project.")
+_title = click.option("--title", metavar="TEXT", help="Display name, one line.")
+_settings = click.option("--settings", type=OBJECT, metavar="JSON", help="Your own settings, an object.")
 
 
 @command.verb(
@@ -54,10 +54,10 @@ def create(call: Invocation, /, *, name: str, **options: Any) -> None:
 @_settings
 @click.pass_obj
 def set_(call: Invocation, /, *, name: str | None, **options: Any) -> None:
-    """Change parts of a project; what is not given stays.
+    """Change a project; omitted options keep their values.
 
-    Paths: normal, the default: composed and decomposed letters are equal. caseless: capital and small letters are, too, as in file systems of
-    macOS and Windows. exact: byte by byte. Exit code 4: paths are locked.
+    Paths: normal (default) treats composed and decomposed letters as equal. caseless also ignores case, like the file systems of macOS
+    and Windows. exact compares bytes. Exit code 4: paths are locked.
     """
     project = call.run(call.operation(projects.Set, project=name or call.project, **options))
     call.output.one(project, f"changed {project.project}")
@@ -82,7 +82,7 @@ def show(call: Invocation, *, name: str | None) -> None:
 
 @command.verb(examples=["coordinator project delete shop --yes"])
 @click.argument("name", metavar="PROJECT")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation; required where nobody can be asked.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation; required without a terminal.")
 @click.pass_obj
 def delete(call: Invocation, *, name: str, yes: bool) -> None:
     """Delete a project and everything in it."""
@@ -103,14 +103,14 @@ def delete(call: Invocation, *, name: str, yes: bool) -> None:
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write to this file, and continue the export that it has.",
+    help="Write to this file, or continue an interrupted export in it.",
 )
 @click.pass_obj
 def export(call: Invocation, *, name: str | None, file: Path | None) -> None:
     """Print a project as lines of JSON, for "project import".
 
-    They have its own fields, sessions, logs, documents, artifacts, signals, rules and policies of retention, and no passwords or tokens. What changes
-    meanwhile may be in the export or not.
+    The export has the fields, sessions, logs, documents, artifacts, signals, rules and retention policies of the project, but no
+    passwords or tokens. It may or may not include changes made during the export.
     """
     from coordinator.cli.transfer import export_project  # noqa: PLC0415
 
@@ -127,14 +127,16 @@ def export(call: Invocation, *, name: str | None, file: Path | None) -> None:
 )
 @click.argument("name", metavar="[PROJECT]", required=False)
 @click.option(
-    "--allow-missing-users", is_flag=True, help="What belongs to a user who does not exist here belongs to nobody."
+    "--allow-missing-users",
+    is_flag=True,
+    help="If a user does not exist here, import that user's data without an owner.",
 )
 @click.pass_obj
 def import_(call: Invocation, *, name: str | None, allow_missing_users: bool) -> None:
     """Import an export from standard input into an empty project.
 
-    An import that was interrupted continues when it is run again with the same lines. What the project was given before, such as a title,
-    stays. Exit code 3: a user does not exist here; 4: the project has content of its own.
+    To continue an interrupted import, run it again with the same lines. Existing fields of the project, such as a title, stay. Exit code
+    3: a user does not exist here; 4: the project already has content.
     """
     from coordinator.cli.transfer import import_project  # noqa: PLC0415
 

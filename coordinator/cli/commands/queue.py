@@ -43,25 +43,26 @@ COLUMNS = (
 )
 @click.argument("queue")
 @click.option("--fair-by", metavar="key|none", help="Let the keys of jobs take turns, or not.")
-@click.option(
-    "--ageing", type=DURATION, help="Time that a job waits to gain one step of priority; 0s: strict priority."
-)
+@click.option("--ageing", type=DURATION, help="Waiting time that raises a job's priority by one; 0s: strict priority.")
 @click.option("--strict", is_flag=True, help="Claim by strict priority, as --ageing 0s does.")
 @click.option(
     "--weight", "weights", type=WEIGHT, multiple=True, metavar="KEY=N", help="Shares of a key, 1 to 1000; repeatable."
 )
-@click.option("--max-waiting", type=INTEGER, metavar="N", help="Maximum of jobs that wait; 0: no limit.")
+@click.option("--max-waiting", type=INTEGER, metavar="N", help="Maximum number of waiting jobs; 0: no limit.")
 @click.option(
-    "--max-waiting-per-key", type=INTEGER, metavar="N", help="Maximum of jobs of one key that wait; 0: no limit."
+    "--max-waiting-per-key",
+    type=INTEGER,
+    metavar="N",
+    help="Maximum number of waiting jobs with the same key; 0: no limit.",
 )
-@click.option("--events", metavar="call|job", help="One event for each call, or for each job.")
+@click.option("--events", metavar="call|job", help="Emit one event per call, or one per job.")
 @click.pass_obj
 def set_(
     call: Invocation, /, *, ageing: timedelta | None, strict: bool, weights: tuple[tuple[str, int], ...], **options: Any
 ) -> None:
     """Set the policy of a queue, and create it if it does not exist.
 
-    What is not given stays as it is. The policy also applies to the jobs that wait already.
+    Omitted options keep their values. The policy also applies to jobs that are already waiting.
     """
     if strict and ageing:
         raise click.UsageError("give --ageing or --strict, not both")
@@ -71,10 +72,10 @@ def set_(
 
 @command.verb(examples=["coordinator queue pause mail --reason 'The mail server is down'"])
 @click.argument("queue")
-@click.option("--reason", metavar="TEXT", help="Reason, for everybody who asks why nothing runs.")
+@click.option("--reason", metavar="TEXT", help="Reason, shown to people who ask why nothing runs.")
 @click.pass_obj
 def pause(call: Invocation, *, queue: str, reason: str | None) -> None:
-    """Pause a queue: none of its jobs is claimed. Those that run continue."""
+    """Pause a queue: workers cannot claim its jobs. Running jobs continue."""
     paused = call.run(call.operation(queues.Pause, queue=queue, reason=reason))
     call.output.one(paused, f"paused {plain(queue)}; {paused.running_count} of its jobs are running")
 
@@ -83,7 +84,7 @@ def pause(call: Invocation, *, queue: str, reason: str | None) -> None:
 @click.argument("queue")
 @click.pass_obj
 def resume(call: Invocation, *, queue: str) -> None:
-    """Resume a queue that was paused."""
+    """Resume a paused queue."""
     call.output.one(call.run(call.operation(queues.Resume, queue=queue)), f"resumed {plain(queue)}")
 
 
@@ -93,7 +94,7 @@ def resume(call: Invocation, *, queue: str) -> None:
 def delete(call: Invocation, *, queue: str) -> None:
     """Delete a queue without open jobs, and its policy.
 
-    Its ended jobs stay, as do limits and crons that name it. The next job creates it again. Exit code 4: it has open jobs.
+    Its ended jobs stay, and so do limits and crons that name it. The next job creates the queue again. Exit code 4: it has open jobs.
     """
     call.run(call.operation(queues.Delete, queue=queue))
     call.output.one({"queue": queue, "deleted": True}, f"deleted {plain(queue)}")

@@ -36,7 +36,7 @@ _everywhere = click.option("--everywhere", is_flag=True, help="In all projects t
 )
 @_subject
 @_kind
-@click.option("--max-age", type=DURATION, metavar="DURATION", help="Keep what is younger.  [default: any age]")
+@click.option("--max-age", type=DURATION, metavar="DURATION", help="Keep items younger than this.  [default: any age]")
 @click.option(
     "--max-count", type=INTEGER, metavar="N", help="Keep the newest N entries, or versions.  [default: any number]"
 )
@@ -45,10 +45,10 @@ _everywhere = click.option("--everywhere", is_flag=True, help="In all projects t
 def set_(
     call: Invocation, *, subject: str, kind: str, max_age: timedelta | None, max_count: int | None, everywhere: bool
 ) -> None:
-    """Set what is kept of a kind, and for how long.
+    """Set how much of a kind is kept, and for how long.
 
-    The age is that of a log's entries, or the time since a document was deleted, a session was last active, or an artifact of no session was stored. What is marked as kept
-    stays. Without KIND, the policy applies to kinds without one of their own.
+    The age is the age of a log entry, or the time since a document was deleted, a session was last active, or an artifact without a
+    session was stored. Kept items stay. Without KIND, the policy applies to kinds without their own policy.
     """
     operation = call.operation(
         retentions.Set, subject=subject, kind=kind, max_age=max_age, max_count=max_count, everywhere=everywhere
@@ -67,7 +67,7 @@ def set_(
 def reset(call: Invocation, *, subject: str, kind: str, everywhere: bool) -> None:
     """Remove the policy of the project.
 
-    The one of all projects applies then. With --everywhere, set the policy of all projects back to its default.
+    The policy for all projects then applies. With --everywhere, reset the policy for all projects to its default.
     """
     policy = call.run(call.operation(retentions.Reset, subject=subject, kind=kind, everywhere=everywhere))
     call.output.one(policy, _sentence(policy))
@@ -77,7 +77,7 @@ def reset(call: Invocation, *, subject: str, kind: str, everywhere: bool) -> Non
 @paged
 @click.pass_obj
 def show(call: Invocation, *, after: str | None, limit: int | None) -> None:
-    """List the policies that apply in the project, by subject and kind.
+    """List the policies of the project, by subject and kind.
 
     Those without a project apply to all projects.
     """
@@ -85,14 +85,14 @@ def show(call: Invocation, *, after: str | None, limit: int | None) -> None:
 
 
 @command.verb(examples=["coordinator retention run --dry-run", "coordinator retention run"])
-@click.option("--dry-run", is_flag=True, help="Say what would go and why, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed and why, but remove nothing.")
 @paged
 @click.pass_obj
 def run(call: Invocation, *, dry_run: bool, after: str | None, limit: int | None) -> None:
-    """Remove what is beyond the bounds now, instead of when it is due.
+    """Apply the retention policies now, instead of when they are due.
 
-    The leading daemon does so in paced batches. With --dry-run, list what would go, by subject, kind and reason: the bound that is exceeded,
-    or ttl for documents that have expired.
+    The leading daemon does so in paced batches. With --dry-run, list what would be removed, by subject, kind and reason: the exceeded
+    bound, or ttl for expired documents.
     """
     if dry_run:
         columns = ("subject", "kind", "reason", "removed", "count", "oldest_at", "project")

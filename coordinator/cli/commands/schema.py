@@ -25,7 +25,7 @@ NOTHING = "nothing to apply: up to date"
 def apply(call: Invocation, *, dry_run: bool) -> None:
     """Apply this program's schema to the database. Repeated and concurrent runs are safe.
 
-    The schema of a newer release stays as it is.
+    A schema of a newer release is not changed.
     """
     from coordinator.db import schema  # noqa: PLC0415
 
@@ -45,9 +45,9 @@ def apply(call: Invocation, *, dry_run: bool) -> None:
 @command.verb(examples=["coordinator schema verify && echo fits"])
 @click.pass_obj
 def verify(call: Invocation) -> None:
-    """Verify that the schema serves this program. Exit code 6: it does not.
+    """Verify that the schema supports this program. Exit code 6: it does not.
 
-    It is the program's own, or that of a newer release.
+    The schema can be the program's own, or that of a newer release.
     """
     from coordinator.db import schema  # noqa: PLC0415
 
@@ -63,9 +63,9 @@ def _ahead(newer: str) -> str:
 @command.verb(examples=["coordinator schema status"])
 @click.pass_obj
 def status(call: Invocation) -> None:
-    """List the schema's files and their state in the database. Warn of an outdated embedded PostgreSQL.
+    """List the schema's files and their state in the database. Warn about an outdated embedded PostgreSQL.
 
-    pending, changed: to be applied. newer: of a newer release, which this program leaves as it is. edited: refused.
+    pending, changed: will be applied. newer: from a newer release, which this program does not change. edited: refused.
     """
     from coordinator import embedded  # noqa: PLC0415
     from coordinator.db import schema  # noqa: PLC0415
@@ -90,7 +90,7 @@ def print_(call: Invocation) -> None:
 @click.argument("role")
 @click.pass_obj
 def grant(call: Invocation, *, role: str) -> None:
-    """Let a database role run the daemon. It may not change the schema."""
+    """Let a database role run the daemon. The role cannot change the schema."""
     from coordinator.db import schema  # noqa: PLC0415
 
     call.on_connection(lambda connection: schema.grant(connection, role))

@@ -29,11 +29,11 @@ COLUMNS = (
 )
 
 _session = click.argument("session", metavar="KEY")
-_username = click.option("--user", "username", metavar="NAME", help="User whose session it is.")
+_username = click.option("--user", "username", metavar="NAME", help="User who owns the session.")
 _title = click.option("--title", metavar="TEXT", help="Title, one line.")
-_mission = click.option("--mission", metavar="TEXT", help="What is to be done.")
-_status = click.option("--status", metavar="WORD", help="Status: active, or a word of your own.")
-_context = click.option("--context", type=OBJECT, metavar="JSON", help="An object of your own.")
+_mission = click.option("--mission", metavar="TEXT", help="Goal of the session.")
+_status = click.option("--status", metavar="WORD", help="Status: active, or your own word.")
+_context = click.option("--context", type=OBJECT, metavar="JSON", help="Your own settings, an object.")
 
 
 @command.verb(
@@ -89,9 +89,9 @@ def show(call: Invocation, *, session: str) -> None:
 @_context
 @click.pass_obj
 def set_(call: Invocation, /, **options: Any) -> None:
-    """Change parts of a session; what is not given stays.
+    """Change a session; omitted options keep their values.
 
-    Another status makes an archived session usable again.
+    A new status reactivates an archived session.
     """
     changed = call.run(call.operation(sessions.Set, **options))
     call.output.one(changed, plain(f"{changed.session} is {changed.status}"))
@@ -101,7 +101,7 @@ def set_(call: Invocation, /, **options: Any) -> None:
 @_session
 @click.pass_obj
 def archive(call: Invocation, *, session: str) -> None:
-    """Archive a session: it stays readable, and takes nothing more."""
+    """Archive a session: it becomes read-only."""
     call.output.one(call.run(call.operation(sessions.Archive, session=session)), f"archived {plain(session)}")
 
 
@@ -123,7 +123,7 @@ def archive(call: Invocation, *, session: str) -> None:
 def fork(call: Invocation, /, **options: Any) -> None:
     """Copy a session, and print the key of the copy.
 
-    With SEQ, the copy is what the session was when that message was appended, without later entries and versions of documents.
+    With SEQ, the copy has the state at that message, without later entries and document versions.
     """
     made = call.run(call.operation(sessions.Fork, **options))
     call.output.one(made, plain(made.session))
@@ -131,7 +131,7 @@ def fork(call: Invocation, /, **options: Any) -> None:
 
 @command.verb(examples=["coordinator session delete review-42 --yes"])
 @_session
-@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation; required where nobody can be asked.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation; required without a terminal.")
 @click.pass_obj
 def delete(call: Invocation, *, session: str, yes: bool) -> None:
     """Delete a session and everything in it."""

@@ -33,7 +33,7 @@ def command(
 ) -> None:
     """Run the sidecar of one agent.
 
-    It registers the agent, keeps the agent and its locks alive, and serves it the HTTP API.
+    The sidecar registers the agent, keeps the agent and its locks alive, and serves the HTTP API to it.
 
     "curl localhost:7421/v1/sidecar" shows the agent and its locks. The agent's process can keep
     "curl -N -X POST localhost:7421/v1/sidecar/attach" open; when it ends, the sidecar releases everything and exits.

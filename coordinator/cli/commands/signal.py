@@ -42,9 +42,9 @@ COLUMNS = ("key", "value", "version", "expires_at", "actor", "updated_at", "crit
 @click.option("--json", "form", flag_value="json", help="Reject a VALUE that is not JSON.")
 @click.pass_obj
 def set_(call: Invocation, /, *, key: str, value: str, form: str | None, **options: Any) -> None:
-    """Set a signal, and clear the signals that the rules name.
+    """Set a signal. Rules may clear other signals.
 
-    VALUE is JSON if it parses as JSON, else text. If it is "-", it is read from standard input.
+    VALUE is JSON if it parses as JSON, otherwise text. If it is "-", it is read from standard input.
     """
     content = read_text(value)
     if value == "-":

@@ -12,7 +12,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.values import DURATION
 from coordinator.operations import documents
 
-command = noun("States: the state of each session, in versions.")
+command = noun("States: the state of each session, with its versions.")
 
 _session = click.argument("session")
 
@@ -31,7 +31,7 @@ _session = click.argument("session")
 def save(call: Invocation, /, *, session: str, value: str, **options: Any) -> None:
     """Save the state of a session, an object.
 
-    The first state creates the session. JSON is kept exactly; - reads standard input.
+    The first state creates the session. JSON is stored byte for byte; - reads standard input.
     """
     operation = call.operation(documents.Put, kind="state", key=session, value=exact(value), **options)
     written(call, call.run(operation))
@@ -46,7 +46,7 @@ def save(call: Invocation, /, *, session: str, value: str, **options: Any) -> No
 def load(call: Invocation, /, *, session: str, only_value: bool, path: tuple[str, ...], **options: Any) -> None:
     """Print the state of a session.
 
-    Exit code 3: it has none, the version is no longer kept, or nothing is at the path.
+    Exit code 3: it has no state, the version is no longer kept, or the path leads to nothing.
     """
     operation = documents.Get(project=call.project, kind="state", key=session, path=list(path) or None, **options)
     shown(call, call.run(operation), only_value=only_value)

@@ -27,7 +27,7 @@ from coordinator.version import version
 def command(call: Invocation) -> None:
     """Show the database, the leader, and what needs attention.
 
-    It also shows the versions, the number of things in the project, and the cursor of the newest event.
+    It also shows versions, row counts of the project, and the cursor of the newest event.
 
     Exit code 6: the schema does not fit; 7: the database or daemon does not respond.
     """

@@ -26,12 +26,12 @@ _session = click.argument("session")
 @_session
 @click.option("--thought", metavar="TEXT", help="What the agent thought.")
 @click.option("--action", metavar="JSON|TEXT", help="What it did.")
-@click.option("--observation", metavar="JSON|TEXT", help="What it saw then; -: from standard input.")
+@click.option("--observation", metavar="JSON|TEXT", help="What it observed; - reads standard input.")
 @click.option("--uid", metavar="NAME", help="Name of the step: appending it again does nothing.")
 @click.option(
     "--expect", type=INTEGER, metavar="SEQ", help="Append only if this is the last number; 0: only if there is no step."
 )
-@click.option("--epoch", metavar="EPOCH", help="Append only if the last number is of this epoch.")
+@click.option("--epoch", metavar="EPOCH", help="Append only if the last number is from this epoch.")
 @click.pass_obj
 def append(
     call: Invocation,

@@ -11,7 +11,7 @@ from coordinator.cli.document_lines import exact, expecting, reading, shown, wri
 from coordinator.cli.invocation import Invocation
 from coordinator.operations import documents
 
-command = noun("Todo lists: items, each of which changes in one call.")
+command = noun("Todo lists: lists of items, changed one at a time.")
 
 _list = click.argument("key", metavar="LIST")
 
@@ -25,12 +25,12 @@ _list = click.argument("key", metavar="LIST")
 @_list
 @click.argument("value", metavar="JSON")
 @expecting
-@click.option("--session", metavar="KEY", help="The session that it belongs to.")
+@click.option("--session", metavar="KEY", help="Session that it belongs to.")
 @click.pass_obj
 def save(call: Invocation, /, *, value: str, **options: Any) -> None:
     """Save a whole list.
 
-    JSON is a list of items, or an object with that list as "items". An item has an "id", and perhaps a "status".
+    JSON is a list of items, or an object with that list as "items". An item has an "id", and can have a "status".
     """
     written(call, call.run(call.operation(documents.Put, kind="todo", value=exact(value), **options)))
 
@@ -54,6 +54,6 @@ def load(call: Invocation, /, *, key: str, only_value: bool, path: tuple[str, ..
 def item(call: Invocation, /, *, patch: str, **options: Any) -> None:
     """Change one item, found by its ID.
 
-    The object JSON is merged into the item: null deletes a key. Two at once lose nothing.
+    The object JSON is merged into the item; null deletes a key. Concurrent calls lose no updates.
     """
     written(call, call.run(call.operation(documents.Item, kind="todo", patch=exact(patch), **options)))

@@ -44,12 +44,12 @@ COLUMNS = (
     type=click.Choice([role.name for role in Role]),
     metavar="|".join(role.name for role in Role),
     required=True,
-    help="Role; each includes the one before it.",
+    help="Role; each role includes the previous one.",
 )
 @click.option("--everywhere", is_flag=True, help="Give access to all projects; implied by admin.")
 @click.option("--ttl", type=DURATION, default="90d", show_default=True, help="Expire it after this long.")
 @click.option(
-    "--user", "username", metavar="NAME", help="User to whom it belongs; it ends when the user is disabled or deleted."
+    "--user", "username", metavar="NAME", help="User who owns it; the token ends when the user is disabled or deleted."
 )
 @click.pass_obj
 def create(call: Invocation, *, name: str, role: str, everywhere: bool, ttl: timedelta, username: str | None) -> None:

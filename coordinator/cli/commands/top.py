@@ -22,13 +22,13 @@ from coordinator.errors import ConfigurationError
         "coordinator top --url https://db:7420",
     ],
 )
-@click.option("--interval", type=DURATION, default="2s", show_default=True, help="Time between two looks.")
+@click.option("--interval", type=DURATION, default="2s", show_default=True, help="Time between two refreshes.")
 @click.pass_obj
 def command(call: Invocation, *, interval: timedelta) -> None:
     """Watch agents, locks, waits, jobs, events and calls live.
 
-    1 to 6 choose the view, s sorts by the next column, r reverses, / filters, enter opens a row, and x acts on it after a question: it
-    deregisters an agent, breaks a lock or cancels a job. Space pauses, q quits. It needs a terminal and the extra "top".
+    Keys: 1 to 6 choose the view, s sorts by the next column, r reverses the order, / filters, enter opens a row. x deregisters an agent,
+    breaks a lock or cancels a job, after a confirmation. Space pauses, q quits. It needs a terminal and the extra "top".
     """
     try:
         from coordinator.cli.top.app import Top, source_of  # noqa: PLC0415 - Textual is optional and slow to import

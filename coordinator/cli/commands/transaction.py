@@ -10,7 +10,7 @@ from coordinator.cli.values import read_json, read_text
 from coordinator.errors import InvalidArgument
 from coordinator.operations import transactions
 
-command = noun("Transactions: several writes in one call; all or none.")
+command = noun("Transactions: several writes in one call, all or none.")
 
 SHAPE = 'Write {"conditions": [{"verb": "assert_signal", …}], "writes": [{"verb": "signal_set", …}]}.'
 
@@ -24,11 +24,11 @@ SHAPE = 'Write {"conditions": [{"verb": "assert_signal", …}], "writes": [{"ver
 @click.argument("parts", metavar="JSON")
 @click.pass_obj
 def run(call: Invocation, *, parts: str) -> None:
-    """Do several writes if all conditions hold.
+    """Make several writes if all conditions hold.
 
-    JSON is an object with the lists "writes" and "conditions"; - reads standard input. A part has a "verb", such as signal_set
-    or assert_signal, and the parameters of that verb, without the project. The error for an unknown one lists what there is.
-    If a part fails, nothing is changed, and the exit code is that of its error.
+    JSON is an object with the lists "writes" and "conditions"; - reads standard input. Each part has a "verb", such as signal_set or
+    assert_signal, and the parameters of that verb, without the project. The error for an unknown verb lists the known ones. If a part
+    fails, nothing changes, and the exit code is that of its error.
     """
     given = read_json(read_text(parts), "JSON")
     if not isinstance(given, dict) or given.keys() - {"conditions", "writes"}:

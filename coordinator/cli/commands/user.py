@@ -48,7 +48,7 @@ def _password(*, new: bool) -> Password:
 def create(call: Invocation, *, username: str, role: str, email: str | None, no_password: bool) -> None:
     """Create a user.
 
-    The password is asked for on a terminal, else read from standard input.
+    The command asks for the password on a terminal, and otherwise reads it from standard input.
     """
     password = None if no_password else _password(new=True)
     user = call.run(call.operation(users.Create, username=username, role=role, email=email, password=password))
@@ -61,7 +61,7 @@ def create(call: Invocation, *, username: str, role: str, email: str | None, no_
 def verify(call: Invocation, *, username: str) -> None:
     """Check the password of a user. Exit code 5: it is wrong.
 
-    It is asked for on a terminal, else read from standard input.
+    The command asks for it on a terminal, and otherwise reads it from standard input.
     """
     user = call.run(call.operation(users.Verify, username=username, password=_password(new=False)))
     call.output.one(user, plain(f"{user.username} is {user.role}"))
@@ -73,7 +73,7 @@ def verify(call: Invocation, *, username: str) -> None:
 def password(call: Invocation, *, username: str) -> None:
     """Set the password of a user.
 
-    It is asked for on a terminal, else read from standard input.
+    The command asks for it on a terminal, and otherwise reads it from standard input.
     """
     user = call.run(call.operation(users.ChangePassword, username=username, password=_password(new=True)))
     call.output.one(user, plain(f"changed the password of {user.username}"))
@@ -92,12 +92,12 @@ def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
     examples=["coordinator user set ada --role admin", "coordinator user set ada --disabled  # revokes her tokens"],
 )
 @_username
-@click.option("--role", type=_role, metavar=_ROLES, help="Role. A lower one revokes tokens that have more.")
+@click.option("--role", type=_role, metavar=_ROLES, help="Role. A lower role revokes tokens with a higher one.")
 @click.option("--email", metavar="ADDRESS", help="Email address; '' removes it.")
 @click.option("--disabled/--enabled", default=None, help="Disable the user and revoke all tokens, or enable the user.")
 @click.pass_obj
 def set_(call: Invocation, *, username: str, role: str | None, email: str | None, disabled: bool | None) -> None:
-    """Change a user; what is not given stays."""
+    """Change a user; omitted options keep their values."""
     user = call.run(call.operation(users.Set, username=username, role=role, email=email, disabled=disabled))
     call.output.one(user, plain(f"{user.username} is {'disabled' if user.disabled_at else user.role}"))
 

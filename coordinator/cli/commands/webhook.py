@@ -35,12 +35,12 @@ _topics = click.option("--topic", "topics", multiple=True, metavar="TOPIC", help
 )
 @click.argument("address", metavar="URL")
 @_topics
-@click.option("--after", metavar="CURSOR", help="Begin after this cursor of the log.  [default: now]")
+@click.option("--after", metavar="CURSOR", help="Start after this cursor of the log.  [default: now]")
 @click.pass_obj
 def add(call: Invocation, *, address: str, topics: tuple[str, ...], after: str | None) -> None:
     """Send events to a URL, and print the secret that signs them. It cannot be printed again.
 
-    The leading daemon delivers them in order, and each at least once. Private addresses are refused, unless the daemon's setting
+    The leading daemon delivers them in order, each at least once. Private addresses are refused, unless the daemon's setting
     webhook_networks allows them.
     """
     made = call.run(call.operation(webhooks.Add, url=address, topics=topics, after=after))
@@ -87,7 +87,7 @@ def pause(call: Invocation, *, webhook: int, reason: str | None) -> None:
 @_webhook
 @click.pass_obj
 def resume(call: Invocation, *, webhook: int) -> None:
-    """Resume a webhook that was paused or disabled. It continues where it was."""
+    """Resume a paused or disabled webhook. It continues where it stopped."""
     resumed = call.run(call.operation(webhooks.Resume, webhook=webhook))
     call.output.one(resumed, f"resumed webhook {webhook}")
 
@@ -101,7 +101,7 @@ def resume(call: Invocation, *, webhook: int) -> None:
     type=DURATION,
     default="1d",
     show_default=True,
-    help="Let the former secret sign as well for this long, up to 30d.",
+    help="Also sign with the previous secret for this long, up to 30d.",
 )
 @click.pass_obj
 def rotate(call: Invocation, *, webhook: int, overlap: timedelta) -> None:
@@ -118,9 +118,9 @@ def rotate(call: Invocation, *, webhook: int, overlap: timedelta) -> None:
 )
 @click.pass_obj
 def test(call: Invocation, *, webhook: int, wait: timedelta) -> None:
-    """Deliver a test, and show what the receiver responded. It also works for a paused webhook.
+    """Deliver a test, and show the response. This also works for a paused webhook.
 
-    Exit code 4: the delivery failed. Exit code 8: it did not end in time; only a leading daemon delivers.
+    Exit code 4: the delivery failed; 8: it did not end in time (only a leading daemon delivers).
     """
     sent = call.run(call.operation(webhooks.Test, webhook=webhook))
     if wait:
@@ -164,8 +164,8 @@ def delivery(call: Invocation, *, delivery: int) -> None:
 @_webhook
 @click.option("--delivery", type=INTEGER, metavar="ID", help="Only this one.")
 @_topics
-@click.option("--since", type=INSTANT, metavar="TIME", help="Only events from then on: 2030-01-31T14:00Z.")
-@click.option("--until", type=INSTANT, metavar="TIME", help="Only events before then.")
+@click.option("--since", type=INSTANT, metavar="TIME", help="Only events from this time on: 2030-01-31T14:00Z.")
+@click.option("--until", type=INSTANT, metavar="TIME", help="Only events before this time.")
 @click.pass_obj
 def redrive(
     call: Invocation,
@@ -176,7 +176,7 @@ def redrive(
     since: datetime | None,
     until: datetime | None,
 ) -> None:
-    """Deliver dead deliveries again, with the same webhook-id. Without options, all of the webhook."""
+    """Deliver dead deliveries again, with the same webhook-id. Without options, all dead deliveries of the webhook."""
     count = call.run(
         call.operation(
             webhooks.Redrive, webhook=webhook, delivery=delivery, topics=topics or None, since=since, until=until

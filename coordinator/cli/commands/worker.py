@@ -56,9 +56,9 @@ def list_(call: Invocation, *, type: str | None, after: str | None, limit: int |
 @click.option(
     "--label", "labels", multiple=True, metavar="LABEL", help="Accept jobs that require this label; repeatable."
 )
-@click.option("--agent", metavar="NAME", help="Name of its agent.  [default: of the host and the process]")
+@click.option("--agent", metavar="NAME", help="Name of its agent.  [default: from the host and the process]")
 @click.option("--ttl", type=DURATION, help="Time without a heartbeat after which its jobs are rescued.  [default: 30s]")
-@click.option("--grace", type=DURATION, help="Time that jobs have to finish when it stops.  [default: 10s]")
+@click.option("--grace", type=DURATION, help="Time for jobs to finish when it stops.  [default: 10s]")
 @click.pass_obj
 def run(
     call: Invocation,
@@ -73,11 +73,11 @@ def run(
 ) -> None:
     """Run jobs with the functions of a Python worker.
 
-    MODULE is imported, also from the current directory. WORKER is the name of a coordinator.Worker in it; it may be omitted if there is
-    only one. A line of the log says what started, completed and failed.
+    The command imports MODULE, also from the current directory. WORKER is the name of a coordinator.Worker in it; omit it if there is
+    only one. Log lines show which jobs started, completed and failed.
 
-    The first SIGTERM or Ctrl-C stops it in order: it claims nothing more, its jobs have the time of --grace to finish, and the
-    others are released. A second one stops it at once. Exit code 1: a job ignored its cancellation.
+    The first SIGTERM or Ctrl-C shuts it down: it claims no more jobs, lets running jobs finish within --grace, and releases the rest. A
+    second one stops it at once. Exit code 1: a job ignored its cancellation.
     """
     from coordinator.cli import worker_run  # noqa: PLC0415
 

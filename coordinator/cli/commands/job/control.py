@@ -31,14 +31,14 @@ from coordinator.operations import job_history, job_trees, jobs
     ]
 )
 @job_argument
-@click.option("--tree", is_flag=True, help="Cancel all jobs below it, too, even if it has ended.")
+@click.option("--tree", is_flag=True, help="Also cancel all jobs below it, even if it has ended itself.")
 @click.option("--children", is_flag=True, help="Cancel only the jobs below it; its worker may do that.")
 @acting_agent(help="With --children: worker that has the job.", required=False)
 @click.option("--fence", type=INTEGER, metavar="N", help="With --children: fence that the claim printed.")
 @click.option("--reason", metavar="TEXT", help="Reason, for the worker and for the history.")
 @click.pass_obj
 def cancel(call: Invocation, /, *, tree: bool, children: bool, agent: AgentRef | None, **options: Any) -> None:
-    """Cancel a job. The worker of a running one has 30 seconds to stop."""
+    """Cancel a job. If it is running, its worker has 30 seconds to stop."""
     fence = options.pop("fence")
     if children:
         if agent is None or fence is None or tree:
@@ -53,20 +53,20 @@ def cancel(call: Invocation, /, *, tree: bool, children: bool, agent: AgentRef |
 
 @command.verb(examples=['coordinator job pause "$id" --tree --reason "The site is down"'])
 @job_argument
-@click.option("--tree", is_flag=True, help="Pause all jobs below it, too, and children that it gets later.")
+@click.option("--tree", is_flag=True, help="Also pause all jobs below it, and children that are added later.")
 @click.option("--reason", metavar="TEXT", help="Reason, for people.")
 @click.pass_obj
 def pause(call: Invocation, /, **options: Any) -> None:
-    """Pause a job: no worker can claim it. An attempt that runs continues."""
+    """Pause a job: no worker can claim it. A running attempt continues."""
     show_outcome(call, call.run(call.operation(job_trees.Pause, **options)))
 
 
 @command.verb(examples=['coordinator job resume "$id" --tree'])
 @job_argument
-@click.option("--tree", is_flag=True, help="Resume all jobs below it, too.")
+@click.option("--tree", is_flag=True, help="Also resume all jobs below it.")
 @click.pass_obj
 def resume(call: Invocation, /, **options: Any) -> None:
-    """Resume a job that was paused."""
+    """Resume a paused job."""
     show_outcome(call, call.run(call.operation(job_trees.Resume, **options)))
 
 
@@ -81,7 +81,7 @@ def resume(call: Invocation, /, **options: Any) -> None:
 )
 @click.argument("job", type=JOB, metavar="[ID]", required=False)
 @status_option
-@click.option("--reason", metavar="REASON", help="Only of this reason, such as worker_lost.")
+@click.option("--reason", metavar="REASON", help="Only jobs that ended for this reason, such as worker_lost.")
 @type_option
 @queue_option
 @key_option
@@ -94,11 +94,11 @@ def resume(call: Invocation, /, **options: Any) -> None:
     default=1,
     show_default=True,
     metavar="N",
-    help="Which of the steps of this name it is.",
+    help="Ordinal of the step among those with this name.",
 )
 @click.pass_obj
 def retry(call: Invocation, /, *, job: UUID | None, status: tuple[str, ...], **options: Any) -> None:
-    """Enqueue JOB again, or all that meet the conditions.
+    """Enqueue JOB again, or all jobs that match the options.
 
     Each is retried once. Prints the ids of the new jobs.
     """

@@ -27,23 +27,29 @@ RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
 @click.option("-q", "--queue", metavar="NAME", help="Queue.  [default: default]")
 @click.option("-k", "--key", metavar="KEY", help="Key by which a fair queue takes turns.")
 @click.option("--priority", type=INTEGER, metavar="N", help="-100 to 100; higher comes first.  [default: 0]")
-@click.option("--at", type=INSTANT, metavar="TIME", help="Do not start it before: 2030-01-31T14:00Z, or 10m from now.")
+@click.option(
+    "--at", type=INSTANT, metavar="TIME", help="Do not start it before this time: 2030-01-31T14:00Z, or 10m from now."
+)
 @click.option("--delay", type=DURATION, help="Do not start it before this long has passed.")
-@click.option("--start-by", type=INSTANT, metavar="TIME", help="Let it expire unless it has started by then.")
-@click.option("--max-attempts", type=INTEGER, metavar="N", help="Maximum of attempts.  [default: 3]")
-@click.option("--backoff", type=DURATION, help="Wait after the first failed attempt, doubled by each.  [default: 10s]")
-@click.option("--deadline", type=DURATION, help="Maximum length of an attempt.  [default: 1d]")
+@click.option("--start-by", type=INSTANT, metavar="TIME", help="Let it expire if it has not started by this time.")
+@click.option("--max-attempts", type=INTEGER, metavar="N", help="Maximum number of attempts.  [default: 3]")
+@click.option(
+    "--backoff",
+    type=DURATION,
+    help="Wait after the first failed attempt, doubled after each further one.  [default: 10s]",
+)
+@click.option("--deadline", type=DURATION, help="Maximum duration of an attempt.  [default: 1d]")
 @click.option("--stall", type=DURATION, help="Maximum time without progress.  [default: no maximum]")
 @click.option(
     "--rescue", metavar="retry|resume|fail", help="After a lost attempt: retry, resume from its checkpoint, or fail."
 )
 @click.option("--label", "labels", multiple=True, metavar="LABEL", help="Require this label of the worker; repeatable.")
-@click.option("--dedupe-key", metavar="KEY", help="Enqueue it only if no other job answers for this key.")
-@click.option("--dedupe-for", type=DURATION, help="Let it answer for its key this long.  [default: until it ends]")
+@click.option("--dedupe-key", metavar="KEY", help="Enqueue it only if no other job occupies this key.")
+@click.option("--dedupe-for", type=DURATION, help="Let it occupy its key this long.  [default: until it ends]")
 @click.option(
-    "--on-duplicate", metavar="raise|skip|replace", help="If another job answers for the key.  [default: raise]"
+    "--on-duplicate", metavar="raise|skip|replace", help="What to do if another job occupies the key.  [default: raise]"
 )
-@click.option("--dedupe-failed", is_flag=True, help="Let it answer for its key even if it does not complete.")
+@click.option("--dedupe-failed", is_flag=True, help="Let it occupy its key even if it does not complete.")
 @click.option("--parent", type=JOB, metavar="ID", help="Job that enqueues it.")
 @click.option(
     "--after", type=JOB, multiple=True, metavar="ID", help="Let it wait until this job has completed; repeatable."
@@ -54,14 +60,16 @@ RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
     metavar="cancel|ignore|run",
     help="If one of them does not complete: cancel it, wait for the others, or run it.  [default: cancel]",
 )
-@click.option("--lock", "locks", multiple=True, metavar="RESOURCE", help="Lock this while it runs; repeatable.")
+@click.option(
+    "--lock", "locks", multiple=True, metavar="RESOURCE", help="Lock this resource while it runs; repeatable."
+)
 @click.option(
     "--limit",
     "limits",
     type=COST,
     multiple=True,
     metavar="NAME[=COST]",
-    help="Limit that it needs, and what it costs of it; repeatable.  [default: 1]",
+    help="Limit that it needs, and its cost; repeatable.  [default: 1]",
 )
 @click.option(
     "--lines", metavar="FILE", help="Enqueue a job for each line, an object of these options; - reads standard input."
@@ -70,10 +78,10 @@ RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
 def enqueue(call: Invocation, /, *, payload: str | None, lines: str | None, **options: Any) -> None:
     """Enqueue a job, and print its id.
 
-    A worker with TYPE among its job types runs it, if it has all labels. JSON is the payload, by default {}; - reads standard input.
+    A worker runs the job if it has TYPE among its job types, and all labels. JSON is the payload, {} by default; - reads standard input.
 
     With --lines, each line is an object such as {"type": "summarize", "payload": {"page": 7}}; TYPE and the options are the defaults.
-    Up to 10,000 lines are enqueued at once, all or none.
+    Up to 10,000 lines are enqueued atomically.
     """
     given = {name: value for name, value in options.items() if value not in (None, (), False)}
     if "limits" in given:

@@ -29,7 +29,7 @@ __all__ = [
     "type_option",
 ]
 
-command = noun("Jobs: work that is handed over and never lost.")
+command = noun("Jobs: work that agents hand over, and that is never lost.")
 job_argument = click.argument("job", type=JOB, metavar="ID")
 
 
@@ -45,7 +45,12 @@ type_option = click.option("--type", metavar="TYPE", help="Only of this type.")
 queue_option = click.option("--queue", metavar="QUEUE", help="Only of this queue.")
 key_option = click.option("--key", metavar="KEY", help="Only with this key.")
 ordinal_option = click.option(
-    "--ordinal", type=INTEGER, default=1, show_default=True, metavar="N", help="Which of the steps of this name it is."
+    "--ordinal",
+    type=INTEGER,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Ordinal of the step among those with this name.",
 )
 
 

@@ -42,7 +42,7 @@ STEP = ("place", "name", "ordinal", "kind", "result", "actor", "finished_at", "f
 @type_option
 @queue_option
 @key_option
-@click.option("--worker", metavar="NAME|ID", help="Only those that this worker runs, or ran last.")
+@click.option("--worker", metavar="NAME|ID", help="Only jobs that this worker runs, or ran last.")
 @click.option(
     "--label", "labels", multiple=True, metavar="LABEL", help="Only those that require this label; repeatable."
 )
@@ -53,7 +53,7 @@ STEP = ("place", "name", "ordinal", "kind", "result", "actor", "finished_at", "f
 @paged
 @click.pass_obj
 def list_(call: Invocation, /, *, payload: str | None, after: str | None, limit: int | None, **options: Any) -> None:
-    """List jobs, newest first. Those that ended are listed while they are retained."""
+    """List jobs, newest first, including retained ended jobs."""
     given = {name: [*value] if isinstance(value, tuple) else value for name, value in options.items() if value}
     if payload is not None:
         given["payload"] = read_json(payload, "--payload")
@@ -78,7 +78,7 @@ def list_(call: Invocation, /, *, payload: str | None, after: str | None, limit:
 def tree(call: Invocation, /, *, job: UUID, after: str | None, limit: int | None) -> None:
     """List a job and all those below it.
 
-    A parent comes before its children. As text, they are drawn as a tree.
+    A parent comes before its children. Text output draws a tree.
     """
     listed = call.operation(job_trees.Tree, job=job)
     rows = call.read(listed, after=after, limit=limit)
@@ -103,7 +103,7 @@ def tree(call: Invocation, /, *, job: UUID, after: str | None, limit: int | None
 def show(call: Invocation, *, job: UUID) -> None:
     """Show a job: its state, payload, result and error.
 
-    As text, followed by what it waits for, and by its finished steps.
+    Text output also shows what the job waits for, and its finished steps.
     """
     found = call.run(job_history.Show(project=call.project, job=job))
     call.output.one(found)
@@ -123,13 +123,13 @@ def show(call: Invocation, *, job: UUID) -> None:
     ]
 )
 @job_argument
-@click.option("-f", "--follow", is_flag=True, help="Print what comes, until the job has ended.")
-@click.option("--after", type=INTEGER, metavar="N", help="Begin after this chunk.")
+@click.option("-f", "--follow", is_flag=True, help="Print new output until the job ends.")
+@click.option("--after", type=INTEGER, metavar="N", help="Start after this chunk.")
 @click.pass_obj
 def output(call: Invocation, *, job: UUID, follow: bool, after: int | None) -> None:
     """Print the output of a job.
 
-    Texts are printed as they are, other values as JSON; with -o json, a line for each chunk. --follow reconnects after a lost connection and misses nothing. The exit code is 4 if the job did not complete.
+    Strings are printed as they are, other values as JSON; with -o json, one line per chunk. --follow reconnects after a lost connection and misses nothing. Exit code 4: the job did not complete.
     """
     from coordinator.cli.job_output import print_output  # noqa: PLC0415
 
@@ -165,7 +165,7 @@ def steps(call: Invocation, *, job: UUID, after: str | None, limit: int | None) 
 @paged
 @click.pass_obj
 def attempts(call: Invocation, *, job: UUID, after: str | None, limit: int | None) -> None:
-    """List the attempts of a job, oldest first. Of those that ended, the last 50 are kept."""
+    """List the attempts of a job, oldest first. The last 50 ended attempts are kept."""
     call.list(
         job_history.Attempts(project=call.project, job=job),
         ("attempt", "outcome", "worker", "started_at", "ended_at", "error", "fence", "worker_id"),
@@ -179,7 +179,7 @@ def attempts(call: Invocation, *, job: UUID, after: str | None, limit: int | Non
 @job_argument
 @click.pass_obj
 def why(call: Invocation, *, job: UUID) -> None:
-    """Say in one sentence why a job waits, or what became of it."""
+    """Say in one sentence why a job waits, or how it ended."""
     found = call.run(job_history.Why(project=call.project, job=job))
     call.output.one(found, plain(found.sentence))
 
@@ -191,10 +191,10 @@ def why(call: Invocation, *, job: UUID) -> None:
     ]
 )
 @job_argument
-@click.option("--timeout", type=DURATION, help="End after this long, with exit code 8.")
+@click.option("--timeout", type=DURATION, help="Stop after this long, with exit code 8.")
 @click.pass_obj
 def wait(call: Invocation, *, job: UUID, timeout: timedelta | None) -> None:
-    """Wait for the end of a job, and show it. The exit code is 4 if it did not complete."""
+    """Wait until a job ends, and show it. Exit code 4: it did not complete."""
     read = job_history.Show(project=call.project, job=job)
     found = call.until_answered(read, None if timeout is None else timeout.total_seconds())
     call.output.one(found)
@@ -210,15 +210,14 @@ def wait(call: Invocation, *, job: UUID, timeout: timedelta | None) -> None:
 )
 @queue_option
 @type_option
-@click.option("--period", type=DURATION, default="1d", show_default=True, help="Count what ended in this time.")
-@click.option("--hourly", is_flag=True, help="Count by the hour of the end.")
+@click.option("--period", type=DURATION, default="1d", show_default=True, help="Count jobs that ended in this period.")
+@click.option("--hourly", is_flag=True, help="Count by the hour in which jobs ended.")
 @paged
 @click.pass_obj
 def stats(call: Invocation, /, *, after: str | None, limit: int | None, **options: Any) -> None:
     """Count jobs by queue and type.
 
-    Counts those that wait and run now, and those that ended, with the median and the 95th percentile of how long they waited
-    and ran, in seconds.
+    Counts waiting, running and ended jobs, with the median and the 95th percentile of their waiting and running times in seconds.
     """
     hourly = options["hourly"]
     now = () if hourly else ("queued", "scheduled", "waiting", "running")

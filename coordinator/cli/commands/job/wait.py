@@ -51,14 +51,21 @@ def step(call: Invocation, /, *, result: str, **options: Any) -> None:
 @click.option("--signal", "signals", multiple=True, metavar="KEY[=JSON]", help="Until a signal is set; repeatable.")
 @click.option("--event", "events", multiple=True, metavar="TOPIC[=KEY]", help="Until an event; repeatable.")
 @click.option("--job", "others", type=JOB, multiple=True, metavar="ID", help="Until other jobs have ended; repeatable.")
-@click.option("--any", "any_", is_flag=True, help="Of the jobs, until any has ended.  [default: all]")
+@click.option("--any", "any_", is_flag=True, help="Until any of the jobs has ended.  [default: all]")
 @click.option(
-    "--directive", "directives", type=INTEGER, multiple=True, metavar="N", help="Until an answer; repeatable."
+    "--directive",
+    "directives",
+    type=INTEGER,
+    multiple=True,
+    metavar="N",
+    help="Until an agent answers this directive; repeatable.",
 )
 @click.option("--conditions", metavar="JSON", help="An array of conditions instead; - reads standard input.")
 @click.option("--ttl", type=DURATION, help="At most this long.  [default: no maximum]")
 @ordinal_option
-@click.option("--after", metavar="CURSOR", help="Only events after it.  [default: since the job first started]")
+@click.option(
+    "--after", metavar="CURSOR", help="Only events after this cursor.  [default: since the job first started]"
+)
 @click.pass_obj
 def suspend(
     call: Invocation,
@@ -76,7 +83,7 @@ def suspend(
 ) -> None:
     """Let a job wait without its worker.
 
-    It waits for the first of the conditions. The outcome becomes the result of STEP: "met" is the place of the condition, in the order of the options here, or null after --ttl.
+    The job waits for the first condition that is met. The outcome becomes the result of STEP: "met" is the index of the condition, in the order of the options here, or null after --ttl.
     """
     wanted: list[dict[str, Json]] = []
     if at is not None:
@@ -115,7 +122,7 @@ def suspend(
 def ask(call: Invocation, /, *, options: tuple[str, ...], fallback: str | None, **given: Any) -> None:
     """Ask managers a question, and let the job wait for the answer.
 
-    The answer becomes the result of STEP, with who gave it.
+    The answer, and who gave it, become the result of STEP.
     """
     value: Json = None if fallback is None else read_json(read_text(fallback), "--default")
     operation = call.operation(job_waits.Ask, options=list(options) or None, fallback=value, **given)
@@ -132,12 +139,12 @@ def ask(call: Invocation, /, *, options: tuple[str, ...], fallback: str | None, 
 @click.argument("value", metavar="VALUE")
 @click.option("--reason", metavar="TEXT", help="Reason, for the worker and for the history.")
 @click.option("--step", metavar="STEP", help="Only if it asks this question.")
-@click.option("--ordinal", type=INTEGER, metavar="N", help="Only if it is this one of that name.")
+@click.option("--ordinal", type=INTEGER, metavar="N", help="Only if the step has this ordinal.")
 @click.pass_obj
 def answer(call: Invocation, /, *, value: str, **options: Any) -> None:
-    """Answer the question of a job. VALUE is JSON, or else text.
+    """Answer the question of a job. VALUE is JSON if it parses as JSON, otherwise text.
 
-    Whoever asked may not answer.
+    The agent that asked cannot answer.
     """
     operation = call.operation(job_waits.Answer, value=read_value(read_text(value)), **options)
     call.output.one(call.run(operation), "answered")

@@ -46,7 +46,7 @@ GRANT = (
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Claim only jobs of this type; repeatable.")
 @click.option("--wait", type=DURATION, help="Wait at most this long for a job, then exit with 8.  [default: no wait]")
 @click.option("--request-id", type=ID, metavar="UUID", help="Id of the request; a repetition gets the same jobs.")
-@click.option("--short", is_flag=True, help="Print only id and fence, a line for each job.")
+@click.option("--short", is_flag=True, help="Print only the id and fence, one line per job.")
 @click.pass_obj
 def claim(
     call: Invocation,
@@ -60,7 +60,7 @@ def claim(
 ) -> None:
     """Claim jobs for a worker, the best ones first.
 
-    Each has a fence, which the verbs of the worker take. Of the worker's job types, with labels that it has. None may be there.
+    Claims only jobs that match the worker's job types and labels; there may be none. Each claimed job has a fence, which later calls need.
     """
     operation = call.operation(jobs.Claim, queues=list(queues) or None, types=list(types) or None, **options)
     grants = call.run(operation) if wait is None else call.until_answered(operation, wait.total_seconds())
@@ -78,7 +78,7 @@ def claim(
 def complete(call: Invocation, *, job: UUID, agent: AgentRef, fence: int, result: str) -> None:
     """Complete a job. JSON is its result; - reads standard input.
 
-    Exit code 4: the job is no longer the worker's; the message says whose it is, or how it ended.
+    Exit code 4: the worker no longer has the job; the message says who has it, or how it ended.
     """
     value = read_json(read_text(result), "JSON")
     show_outcome(call, call.run(call.operation(jobs.Complete, job=job, agent=agent, fence=fence, result=value)))
@@ -94,7 +94,7 @@ def complete(call: Invocation, *, job: UUID, agent: AgentRef, fence: int, result
 @click.argument("error", metavar="TEXT")
 @click.option("--final", is_flag=True, help="Do not retry it.")
 @click.option(
-    "--retry-at", type=INSTANT, metavar="TIME", help="Retry it then: an instant, or 10m from now.  [default: back-off]"
+    "--retry-at", type=INSTANT, metavar="TIME", help="Retry it at this time, or 10m from now.  [default: back-off]"
 )
 @click.pass_obj
 def fail(call: Invocation, /, **options: Any) -> None:
@@ -108,10 +108,12 @@ def fail(call: Invocation, /, **options: Any) -> None:
 @of_attempt
 @click.option("--percent", type=NUMBER, metavar="N", help="0 to 100.")
 @click.option("--message", metavar="TEXT", help="Progress in words.")
-@click.option("--checkpoint", metavar="JSON", help="What a next attempt can continue from; - reads standard input.")
+@click.option(
+    "--checkpoint", metavar="JSON", help="Data from which the next attempt can continue; - reads standard input."
+)
 @click.pass_obj
 def progress(call: Invocation, /, *, checkpoint: str | None, **options: Any) -> None:
-    """Report the progress of a job. The answer says whether the worker must stop."""
+    """Report the progress of a job. The response says whether the worker must stop."""
     value: Json = None if checkpoint is None else read_json(read_text(checkpoint), "--checkpoint")
     lease = call.run(call.operation(jobs.Report, checkpoint=value, **options))
     text = f"the worker may have it until {lease.deadline_at:%Y-%m-%d %H:%M:%S}Z"
@@ -133,7 +135,7 @@ def progress(call: Invocation, /, *, checkpoint: str | None, **options: Any) -> 
 @click.option("--seq", type=INTEGER, metavar="N", help="Number of the first chunk, so that the call can be repeated.")
 @click.pass_obj
 def write(call: Invocation, /, *, text: str | None, chunks: tuple[str, ...], **options: Any) -> None:
-    """Append to the output of a job: TEXT, or JSON values. - reads standard input."""
+    """Append TEXT or JSON values to the output of a job. - reads standard input."""
     if (text is None) == (not chunks):
         raise click.UsageError("give TEXT or --chunk")
     values = [read_json(chunk, "--chunk") for chunk in chunks] if text is None else [read_text(text)]
@@ -147,9 +149,9 @@ def write(call: Invocation, /, *, text: str | None, chunks: tuple[str, ...], **o
 @click.argument("amount", type=INTEGER)
 @click.pass_obj
 def spend(call: Invocation, /, **options: Any) -> None:
-    """Add to what a job has spent of a budget. The answer says whether the worker must stop.
+    """Report what a job has spent of a budget. The response says whether the worker must stop.
 
-    The end of the attempt charges the sum; if nothing was reported, what was reserved.
+    The end of the attempt charges the sum of the reports, or the reserved amount if there were none.
     """
     charge = call.run(call.operation(jobs.Spend, **options))
     text = f"it has spent {charge.spent}; {charge.free} of {plain(charge.budget)} is free"
@@ -163,7 +165,7 @@ def spend(call: Invocation, /, **options: Any) -> None:
 @click.argument("delay", type=DURATION, metavar="DURATION")
 @click.pass_obj
 def snooze(call: Invocation, /, **options: Any) -> None:
-    """Put a job off, with its checkpoint. This spends no attempt."""
+    """Postpone a job, and keep its checkpoint. This does not use up an attempt."""
     show_outcome(call, call.run(call.operation(jobs.Snooze, **options)))
 
 
@@ -171,7 +173,7 @@ def snooze(call: Invocation, /, **options: Any) -> None:
 @of_attempt
 @click.pass_obj
 def release(call: Invocation, /, **options: Any) -> None:
-    """Return a job to its place in the queue. This spends no attempt."""
+    """Return a job to its place in the queue. This does not use up an attempt."""
     show_outcome(call, call.run(call.operation(jobs.Release, **options)))
 
 
@@ -181,13 +183,13 @@ def release(call: Invocation, /, **options: Any) -> None:
     "--fence", "fences", type=INTEGER, multiple=True, metavar="N", help="Fence of a job that it has; repeatable."
 )
 @click.option(
-    "--grace", type=DURATION, default="10s", show_default=True, help="Time that the answer of a claim may take."
+    "--grace", type=DURATION, default="10s", show_default=True, help="Time allowed for the response to a claim."
 )
 @click.pass_obj
 def reconcile(call: Invocation, /, **options: Any) -> None:
-    """Compare the jobs of a worker with those that it knows of.
+    """Compare the jobs of a worker with the jobs that it knows.
 
-    Print a row for each fence that needs attention. lost: the job is no longer the worker's. cancel: a cancellation was requested.
+    Print a row for each fence that needs attention. lost: the worker no longer has the job. cancel: a cancellation was requested.
     released: the worker did not know that it had the job.
     """
     verdicts = call.run(call.operation(jobs.Reconcile, **options))
