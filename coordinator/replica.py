@@ -5,14 +5,15 @@ renewal has everything that was committed before it. So the age of what a standb
 of the newest renewal at the standby: the clocks of the standby and of this process do not matter, and an idle primary does not look late.
 
 A standby of another database, or of a history that a fail-over left behind, has another origin and is not used. Nor is one that
-does not answer. Everything that cannot be read here is read from the primary instead.
+does not answer a look within ``LOOK_TIMEOUT_S``: then reads that wait for it are cancelled, too, however long calls may take. Everything
+that cannot be read here is read from the primary instead.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
@@ -21,10 +22,10 @@ import structlog
 
 from coordinator.backoff import Backoff
 from coordinator.db.database import Database
-from coordinator.errors import CoordinatorError
+from coordinator.errors import CoordinatorError, DatabaseUnavailable
+from coordinator.model.work import Beat
 from coordinator.operations.executor import Runner
 from coordinator.operations.work import LeaderBeat
-from coordinator.progress import Progress
 from coordinator.telemetry import metrics
 
 __all__ = ["Replica"]
@@ -51,7 +52,9 @@ class Replica:
         self._primary = primary
         self._database: Database | None = None
         self._seen: _Seen | None = None
-        self._progress = Progress()
+        self._answers = False
+        self._readers: set[anyio.CancelScope] = set()
+        self._unused: str | None = None  # why, as the log says
         metrics.REPLICA_LAG.set_function(self._lag)
 
     @property
@@ -66,20 +69,31 @@ class Replica:
     def within(self, max_lag_s: float) -> Database | None:
         """Return the standby if what it has is at most this old."""
         lag_s = self.lag_s
-        return self._database if lag_s is not None and lag_s <= max_lag_s else None
+        return self._database if self._answers and lag_s is not None and lag_s <= max_lag_s else None
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """End the context early, without an error, when the standby no longer answers."""
+        with anyio.CancelScope() as scope:
+            self._readers.add(scope)
+            try:
+                yield
+            finally:
+                self._readers.discard(scope)
 
     async def run_forever(self) -> None:
         """Follow the standby until cancelled; connect when it is there."""
         backoff = Backoff(0.1, 5.0)
         while True:
             try:
-                async with self._open() as database, database.aside("replica", 1, LOOK_TIMEOUT_S) as standby:
+                async with self._open() as database, database.aside("replica_looks", 1, LOOK_TIMEOUT_S) as standby:
                     self._database = database
                     backoff.reset()
                     await self._follow(standby)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the standby, the primary serves
                 self._failed(error)
             finally:
+                self._silent()
                 self._database = self._seen = None
             await backoff.wait()
 
@@ -87,22 +101,48 @@ class Replica:
         while True:
             try:
                 asked_at = time.monotonic()
-                here = await standby.run(LeaderBeat())
+                here = await self._look(standby)
                 there = await self._primary.run(LeaderBeat())
                 if here.origin != there.origin:
                     self._failed(CoordinatorError("it is of another database, or of another history of this one"))
                     self._seen = None
                 elif here.renewed_at is not None:
                     self._seen = _Seen(there.now, asked_at, here.renewed_at)
-                    if self._progress.made():
+                    if self._unused is not None:
+                        self._unused = None
                         log.info("replica.used", lag_s=self.lag_s)
             except CoordinatorError as error:
                 self._failed(error)  # what was seen last grows old
             await anyio.sleep(LOOK_S)
 
+    async def _look(self, standby: Runner) -> Beat:
+        """Ask the standby how far it is.
+
+        Raises: ``CoordinatorError``.
+        """
+        try:
+            with anyio.fail_after(LOOK_TIMEOUT_S):
+                here = await standby.run(LeaderBeat())
+        except TimeoutError:
+            self._silent()
+            raise DatabaseUnavailable(f"it did not answer within {LOOK_TIMEOUT_S:g} seconds") from None
+        except CoordinatorError:
+            self._silent()
+            raise
+        self._answers = True
+        return here
+
+    def _silent(self) -> None:
+        """Read nothing from the standby, and stop reading, until it answers."""
+        self._answers = False
+        for reader in self._readers:
+            reader.cancel()
+
     def _failed(self, error: Exception) -> None:
-        if self._progress.failed(error):
-            log.warning("replica.unused", reason=str(error) or type(error).__name__)
+        reason = str(error) or type(error).__name__
+        if reason != self._unused:
+            self._unused = reason
+            log.warning("replica.unused", reason=reason)
 
     def _lag(self) -> float:
         lag_s = self.lag_s

@@ -81,21 +81,27 @@ class Calls:
         self._gateway = gateway
         self._config = gateway.config
         self._admission = Admission(gateway.config)
+        self._replica_admission = Admission(
+            gateway.config
+        )  # whoever waits for the replica takes no turn at the primary
         self._objects = ObjectStore(gateway.config)
 
-    async def run(self, operation: Operation[Any], server: Runner | None = None) -> Any:
-        """Run an operation when it is its turn, on the primary if no other server is given.
+    async def run(self, operation: Operation[Any]) -> Any:
+        """Run an operation when it is its turn.
 
         Raises: ``Overloaded``, and what the operation raises.
         """
         if operation.prepares:  # this takes a while, without the database: the turns are for others
             return await self._database.run(operation)
+        return await self._in_turn(operation, self._database, self._admission)
+
+    async def _in_turn(self, operation: Operation[Any], server: Runner, admission: Admission) -> Any:
         project = _project(operation)
-        await self._admission.enter(project)
+        await admission.enter(project)
         try:
-            result = await (server or self._database).run(operation)
+            result = await server.run(operation)
         finally:
-            self._admission.leave(project)
+            admission.leave(project)
         return await complete(operation, result, self._objects)
 
     async def read(self, endpoint: Endpoint, request: Request) -> Response | PartStream:
@@ -132,18 +138,23 @@ class Calls:
             return None
         lag_s = self._replica.lag_s or 0.0
         at_least = at_least_of(request)
+        turns = self._replica_admission
+        reason = "it no longer answers"
         try:
-            if at_least and not await self.run(Included(position=at_least, in_log=operation.of_log), replica):
-                metrics.REPLICA_READS.labels("behind").inc()
-                return None
-            event_cursor = await self.run(Head(), replica)
-            result = await self.run(operation, replica)
+            with self._replica.reading():
+                included = Included(position=at_least or "", in_log=operation.of_log)
+                if at_least and not await self._in_turn(included, replica, turns):
+                    metrics.REPLICA_READS.labels("behind").inc()
+                    return None
+                event_cursor = await self._in_turn(Head(), replica, turns)
+                result = await self._in_turn(operation, replica, turns)
+                metrics.REPLICA_READS.labels("served").inc()
+                return result, event_cursor, [(b"replica-lag", b"%.3f" % lag_s)]
         except CoordinatorError as error:  # a project that is not there yet, or a conflict with what is replayed
-            metrics.REPLICA_READS.labels("failed").inc()
-            log.debug("replica.failed", function=operation.function, error=error.message)
-            return None
-        metrics.REPLICA_READS.labels("served").inc()
-        return result, event_cursor, [(b"replica-lag", b"%.3f" % lag_s)]
+            reason = error.message
+        metrics.REPLICA_READS.labels("failed").inc()
+        log.debug("replica.failed", function=operation.function, error=reason)
+        return None
 
     async def _follow(self, endpoint: Endpoint, operation: Operation[Any], request: Request) -> Response | PartStream:
         resumed = request.header("last-event-id")

@@ -149,7 +149,7 @@ async def test_responses_have_the_headers_of_their_description(
     await ask(path, "get", url, 206, "content-range", *content, params=place, headers={"range": "bytes=1-2"})
     await ask(path, "get", url, 416, "content-range", params=place, headers={"range": "bytes=9-"})
     assert seen == {name.lower() for name in description["components"]["headers"]} - {
-        "replica-lag",  # tests/test_replica.py
+        "replica-lag",  # tests/faults/test_replica.py
         "retry-after",
         "www-authenticate",
     }

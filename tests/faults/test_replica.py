@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
 import anyio
 import httpx
+import psutil
 
 import coordinator
 from coordinator import embedded
@@ -33,7 +34,8 @@ async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everythin
         with Daemon(server.dsn) as first:
             await first.ready()
         async with standby(server, tmp_path / "standby") as url, opened(url) as replay:
-            with Daemon(server.dsn, replica_url=url) as daemon:
+            # A call may take longer than this test.
+            with Daemon(server.dsn, replica_url=url, call_timeout_s=600) as daemon:
                 await daemon.ready()
                 async with http_client(daemon.url) as http:
 
@@ -125,6 +127,40 @@ async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everythin
                     fresh = await http.get("/v1/signals", params={"project": "new", "max_lag": "1h"})
                     assert (fresh.status_code, LAG in fresh.headers) == (200, False)
 
+                    # All its processes stand still: reads that wait for it come from the primary soon, later ones at once.
+                    await replay.execute("select pg_wal_replay_resume()")
+                    failed = 'coordinator_replica_reads_total{outcome="failed"}'
+
+                    async def stood_still() -> bool:
+                        await until(served, "the replica serves again")
+                        before = await daemon.metric(failed)
+                        with halted(tmp_path / "standby"):
+                            assert LAG not in (await listed(max_lag="1h")).headers
+                            waited = await daemon.metric(failed) - before
+                            assert LAG not in (await listed(max_lag="1h")).headers
+                            assert await daemon.metric(failed) - before == waited
+                        return bool(waited)  # else a look came first
+
+                    await until(stood_still, "a read was waiting for the replica")
+                    await until(served, "the replica serves again")
+
+
+@contextmanager
+def halted(folder: Path) -> Iterator[None]:
+    """Let all processes of a server stand still within the context; those that it starts first are stopped too."""
+    postmaster = psutil.Process(int((folder / "postgres" / "postmaster.pid").read_text().split()[0]))
+    postmaster.suspend()
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    try:
+        for process in processes[1:]:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
 
 async def test_no_error_of_the_standby_ends_the_daemon() -> None:
     attempts = 0
@@ -155,7 +191,11 @@ async def test_another_database_is_no_replica(server_url: str, database_url: str
         with Daemon(other) as its_own, Daemon(database_url, replica_url=other) as daemon:
             await (await its_own.ready()).lead()
             await (await daemon.ready()).lead()
-            assert "another database" in (await daemon.logged("replica.unused"))["reason"]
+
+            async def look() -> bool:
+                return any("another database" in line["reason"] for line in daemon.lines("replica.unused"))
+
+            await until(look, "the log says why")
             async with http_client(daemon.url) as http:
                 assert math.isnan(await daemon.metric("coordinator_replica_lag_seconds"))
                 answer = await http.get("/v1/signals", params={"project": "default", "max_lag": "1h"})
