@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from coordinator.model.log import Log, LogEntry, LogReceipt, NewEntry
     from coordinator.model.operation import JsonText
     from coordinator.model.project import Project, ProjectContents
-    from coordinator.model.server import ServerCalls
+    from coordinator.model.server import ServerCalls, ServerSize
     from coordinator.model.signal import Rule, Signal
     from coordinator.model.status import Status
     from coordinator.model.transfer import ExportLine, ImportProgress
@@ -71,7 +71,7 @@ _PLACES = {
     "coordinator.model.log": "Log LogEntry LogReceipt NewEntry",
     "coordinator.model.operation": "JsonText",
     "coordinator.model.project": "Project ProjectContents",
-    "coordinator.model.server": "ServerCalls",
+    "coordinator.model.server": "ServerCalls ServerSize",
     "coordinator.model.signal": "Rule Signal",
     "coordinator.model.status": "Status",
     "coordinator.model.transfer": "ExportLine ImportProgress",
@@ -132,6 +132,7 @@ __all__ = [
     "SchemaMismatch",
     "Sent",
     "ServerCalls",
+    "ServerSize",
     "Signal",
     "SnoozeJob",
     "Status",

@@ -1220,6 +1220,17 @@ create table coordinator.signals (
 CREATE INDEX signals_agent_idx ON coordinator.signals USING btree (agent_id) WHERE (agent_id IS NOT NULL);
 CREATE INDEX signals_expires_at_idx ON coordinator.signals USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 
+-- Sizes of the last 60 days on which they were measured. Written by server_measure: the row of a day is its last measurement.
+create table coordinator.sizes (
+  day         date not null, -- The day, in UTC (database clock).
+  kind        text collate "C" not null, -- database; table, with its partitions; project; or limit, the maximum size of the database.
+  name        text collate "C" not null, -- Name of the table or project; empty for the database and its limit.
+  bytes       bigint not null, -- Size with indexes; of a project, an estimate. Tables and projects below 1 MB, and projects beyond the 50 largest, have no row.
+  measured_at timestamp with time zone not null, -- When it was measured (database clock).
+  constraint sizes_pkey PRIMARY KEY (day, kind, name),
+  constraint sizes_kind CHECK ((kind = ANY (ARRAY['database'::text, 'table'::text, 'project'::text, 'limit'::text])))
+);
+
 -- Tokens for HTTP: their hashes, never the secrets. Written by token_create, token_use and token_revoke; deleted 90 days after they end, or with their project.
 create table coordinator.tokens (
   id           bigint not null generated always as identity, -- Number of the token.
@@ -2856,6 +2867,16 @@ create function coordinator.doctor_grade(p_value double precision, p_warning dou
 create function coordinator.doctor_grants(p_warning double precision, p_critical double precision)
   returns table (severity text, message text, remedy text)
   stable;
+
+-- Measure how fast the database grows. Internal.
+create function coordinator.doctor_growth(p_warning double precision, p_critical double precision)
+  returns table (severity text, message text, remedy text)
+  stable;
+
+-- Return what to do about a table that grows. Internal.
+create function coordinator.doctor_growth_remedy(p_table text)
+  returns text
+  immutable;
 
 -- List ten invalid and ten bloated indexes. Internal.
 create function coordinator.doctor_indexes(p_warning double precision, p_critical double precision)
@@ -5177,8 +5198,8 @@ create function coordinator.metric_sample(p_samplers text[], p_since timestamp w
   returns table (name text, labels text[], value double precision)
   stable security definer;
 
--- Return which share of a table a sample reads, so that it is at most 2,000 pages. Internal.
-create function coordinator.metric_share(p_table regclass)
+-- Return which share of a table a sample reads, so that it is at most p_pages pages. Internal.
+create function coordinator.metric_share(p_table regclass, p_pages integer default 2000)
   returns double precision
   volatile;
 
@@ -5645,6 +5666,16 @@ create function coordinator.server_calls()
   returns table (function text, running bigint, longest_seconds double precision, calls double precision, seconds double precision)
   stable security definer;
 
+-- Return what server_sizes does, to whoever may ask. Internal.
+create function coordinator.server_growth()
+  returns table (kind text, name text, bytes bigint, day_bytes bigint, week_bytes bigint, measured_at timestamp with time zone)
+  stable;
+
+-- Measure the database, its tables and its projects, and keep it as the sizes of today; returns how many there are, 0 if another daemon measures now. p_limit_bytes: maximum size of the database; p_free_bytes: free space on its disk. Internal: the leading daemon calls it. No event.
+create function coordinator.server_measure(p_limit_bytes bigint default null, p_free_bytes bigint default null)
+  returns integer
+  volatile security definer;
+
 -- Sample the metrics of the server. Internal.
 create function coordinator.server_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
@@ -5654,6 +5685,11 @@ create function coordinator.server_sample(p_since timestamp with time zone)
 create function coordinator.server_settled()
   returns boolean
   stable;
+
+-- List the sizes of the database, of its tables and of its projects as they were last measured (the leading daemon does so every hour), with how much each grew in a day and in a week; null: not known yet. kind: database; limit, the maximum size of the database, if it has one; table; project, an estimate of its artifacts, logs and documents. Tables and projects below 1 MB are left out, as are projects beyond the 50 largest.
+create function coordinator.server_sizes()
+  returns table (kind text, name text, bytes bigint, day_bytes bigint, week_bytes bigint, measured_at timestamp with time zone)
+  stable security definer;
 
 -- Archive a session: it stays readable, and appends and puts are refused (ZC332). Archiving it again changes nothing. ZC215: there is no such session.
 create function coordinator.session_archive(p_project text, p_session text, p_actor text default null)

@@ -26,7 +26,7 @@ ADDED: dict[str, list[tuple[str, str]]] = {
     "coordinator/loops/table.py": [
         ("        Loop(signals.Expire()),", "        Loop(notes.Expire()),"),
         (
-            "from coordinator.operations.work import SampleMetrics, TablesAnalyze",
+            "from coordinator.operations.work import SampleMetrics, SizesMeasure, TablesAnalyze",
             "from coordinator.operations import notes",
         ),
     ],

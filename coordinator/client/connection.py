@@ -49,7 +49,7 @@ from coordinator.errors import ConfigurationError, InvalidArgument
 from coordinator.model.doctor import Finding
 from coordinator.model.lag import MAX_LAG_S
 from coordinator.model.operation import Json
-from coordinator.model.server import ServerCalls
+from coordinator.model.server import ServerCalls, ServerSize
 from coordinator.model.status import Status
 from coordinator.operations import agents, doctor, server, status
 from coordinator.operations.liveness import Liveness
@@ -144,6 +144,13 @@ class Client:
         Raises: ``PermissionDenied`` for who may not see all projects.
         """
         return await self._caller.run(server.ListCalls())
+
+    async def sizes(self) -> list[ServerSize]:
+        """Return how large the database, its tables and its projects are, and how much they grew in a day and in a week.
+
+        Raises: ``PermissionDenied`` for who may not see all projects.
+        """
+        return await self._caller.run(server.ListSizes())
 
     async def doctor(self, *checks: str) -> list[Finding]:
         """Examine the database, and return what was found: all checks, or these.

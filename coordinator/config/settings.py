@@ -373,6 +373,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             unset="as retention set says",
         ),
     ] = None
+    database_max_bytes: Annotated[
+        int | None,
+        Setting(
+            "Maximum size of the database; coordinator doctor warns before it is reached",
+            "bytes",
+            1 << 20,
+            10**15,
+            unset="the disk of the embedded server; no limit otherwise",
+        ),
+    ] = None
     idempotency_retention: Annotated[
         timedelta, Setting("Time for which the response to an Idempotency-Key is kept", "duration", 1, YEAR_S)
     ] = timedelta(days=1)

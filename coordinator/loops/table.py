@@ -10,6 +10,7 @@ from coordinator.config import Config
 from coordinator.loops.artifact_objects import DeletingObjects, MovingContents
 from coordinator.loops.job_archive import ArchivingPrune
 from coordinator.loops.loop import Loop, LoopRun
+from coordinator.loops.measuring import Measuring
 from coordinator.loops.sampling import Sampling
 from coordinator.model.agent import Reaped
 from coordinator.model.retention import RetentionResult
@@ -37,7 +38,7 @@ from coordinator.operations import (
     signals,
     webhooks,
 )
-from coordinator.operations.work import SampleMetrics, TablesAnalyze
+from coordinator.operations.work import SampleMetrics, SizesMeasure, TablesAnalyze
 from coordinator.telemetry import metrics
 
 __all__ = ["table"]
@@ -95,6 +96,11 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(briefings.Prune(), every_s=3600),
         Loop(agents.Prune(), every_s=3600),
         Loop(TablesAnalyze(), every_s=300),
+        Measuring(
+            operation=SizesMeasure(limit_bytes=config.database_max_bytes),
+            every_s=3600,
+            disk=config.data_dir if config.database_url is None else None,
+        ),
         Sampling(operation=SampleMetrics(samplers=metrics.SAMPLES.samplers), every_s=15),
     )
 

@@ -216,6 +216,7 @@ ROLES: Final[Mapping[str, Role]] = {
     "backup_restored": Role.admin,
     "backup_verified": Role.admin,
     "server_calls": Role.reader,
+    "server_sizes": Role.reader,
     "doctor_run": Role.reader,
     "status_show": Role.reader,
 }
@@ -759,6 +760,7 @@ CHECKS: Final[Mapping[str, str | None]] = {
     "objects": None,
     "grants": "grants what is missing",
     "size": None,
+    "growth": None,
     "dead_rows": None,
     "bloat": None,
     "statistics": "analyzes these tables",

@@ -17,6 +17,7 @@ __all__ = [
     "RelayRun",
     "RelayStep",
     "SampleMetrics",
+    "SizesMeasure",
     "TablesAnalyze",
 ]
 
@@ -95,6 +96,16 @@ class SampleMetrics(Operation[list[Sample]], frozen=True, kw_only=True):
 
     samplers: list[str]
     since: datetime | None = None
+
+
+class SizesMeasure(Operation[int], frozen=True, kw_only=True):
+    """Measure the database, its tables and its projects; return how many sizes were kept, 0 if another daemon measures now."""
+
+    function = "server_measure"
+    internal = True
+
+    limit_bytes: int | None = None
+    free_bytes: int | None = None
 
 
 class TablesAnalyze(Operation[int], frozen=True, kw_only=True):

@@ -30,14 +30,14 @@ $$;
 comment on function coordinator.metric_sample(text[], timestamptz) is
   'Return what these samplers (see the table metrics) find now, and how long each took. Internal: the leading daemon calls it.';
 
-create or replace function coordinator.metric_share(p_table regclass) returns double precision
+create or replace function coordinator.metric_share(p_table regclass, p_pages integer default 2000) returns double precision
 language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select least(1, 2000 / greatest(1, pg_relation_size(p_table) / 8192)::double precision)
+  select least(1, p_pages / greatest(1, pg_relation_size(p_table) / 8192)::double precision)
 $$;
-comment on function coordinator.metric_share(regclass) is
-  'Return which share of a table a sample reads, so that it is at most 2,000 pages. Internal.';
+comment on function coordinator.metric_share(regclass, integer) is
+  'Return which share of a table a sample reads, so that it is at most p_pages pages. Internal.';
 
 create or replace function coordinator.metric_label(p_text text, p_place bigint) returns text
 language sql immutable parallel safe

@@ -2,7 +2,8 @@
 -- of the schema is a member of pg_monitor; else what is hidden from the owner is left out.
 
 insert into coordinator.rights (function, role) values
-  ('server_calls', 'reader');
+  ('server_calls', 'reader'),
+  ('server_sizes', 'reader');
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_postgres_connections', 'server_sample', 'gauge', '{state}', '', 'Sessions in this database: active, idle, idle in transaction and so on; hidden: of a role that the owner of the schema may not watch.'),
@@ -170,3 +171,97 @@ end
 $$;
 comment on function coordinator.server_calls() is
   'List calls by function of the schema: how many run now and for how long the longest has, and, where pg_stat_statements is there, how many ended and how many seconds they took since its figures were reset. At most 51 functions besides those that run; "other" is what calls none of ours.';
+
+-- Sizes, day by day. The leading daemon measures every hour. The last measurement of a day stays as its row, and the newest 60 days stay. They are
+-- counted, not compared with the clock: a clock that jumps ahead or back costs no history, and what it left ahead of now goes.
+create or replace function coordinator.server_measure(p_limit_bytes bigint default null, p_free_bytes bigint default null) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms' -- another daemon measures, which is as good
+set jit = off
+as $$
+declare
+  v_now      timestamptz := coordinator.now_utc();
+  v_day      date := (v_now at time zone 'UTC')::date;
+  v_size     bigint := pg_database_size(current_database());
+  v_logs     double precision := coordinator.metric_share('coordinator.logs', 32768);
+  v_versions double precision := coordinator.metric_share('coordinator.document_versions', 32768);
+  v_count    integer;
+begin
+  delete from coordinator.sizes s
+  where s.day = v_day
+     or s.day > v_day and (select count(distinct o.day) filter (where o.day > v_day) < count(distinct o.day) filter (where o.day < v_day) from coordinator.sizes o);
+  insert into coordinator.sizes (day, kind, name, bytes, measured_at)
+  with entries as (
+    select l.project_id, sum(l.count) / v_logs as n from coordinator.logs l tablesample system (100 * v_logs) group by l.project_id),
+  used (project_id, bytes) as (
+    select u.project_id, u.bytes::double precision from coordinator.artifact_usage u
+    union all
+    select e.project_id, e.n * pg_total_relation_size('coordinator.entries') / greatest(1, sum(e.n) over ()) from entries e
+    union all
+    select d.project_id, sum(100 + coalesce(pg_column_size(v.value), 0) + coalesce(pg_column_size(v.raw), 0)) / v_versions
+    from coordinator.document_versions v tablesample system (100 * v_versions) join coordinator.documents d on d.id = v.document_id group by d.project_id),
+  projects as (
+    select p.name, sum(u.bytes)::bigint as bytes from used u join coordinator.projects p on p.id = u.project_id
+    group by p.name having sum(u.bytes) >= 1e6 order by sum(u.bytes) desc, p.name limit 50)
+  select v_day, f.kind, f.name, f.bytes, v_now
+  from (select 'database', '', v_size
+        union all
+        select 'limit', '', least(p_limit_bytes, v_size + p_free_bytes) where coalesce(p_limit_bytes, p_free_bytes) is not null
+        union all
+        select 'table', s.labels[1], s.value::bigint from coordinator.table_sample(null) s where s.name = 'coordinator_table_bytes' and s.value >= 1e6
+        union all
+        select 'project', p.name, p.bytes from projects p) f (kind, name, bytes);
+  get diagnostics v_count = row_count;
+  delete from coordinator.sizes s where s.day <= (select d.day from (select distinct o.day from coordinator.sizes o) d order by d.day desc limit 1 offset 60);
+  return v_count;
+exception when lock_not_available or unique_violation then
+  return 0;
+end
+$$;
+comment on function coordinator.server_measure(bigint, bigint) is
+  'Measure the database, its tables and its projects, and keep it as the sizes of today; returns how many there are, 0 if another daemon measures now. p_limit_bytes: maximum size of the database; p_free_bytes: free space on its disk. Internal: the leading daemon calls it. No event.';
+
+create or replace function coordinator.server_growth()
+returns table (kind text, name text, bytes bigint, day_bytes bigint, week_bytes bigint, measured_at timestamptz)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with days as (
+    select s.day, s.measured_at from coordinator.sizes s
+    where s.kind = 'database' and s.measured_at <= coordinator.now_utc() + interval '1 minute'),
+  newest as (
+    select d.day, d.measured_at from days d order by d.day desc limit 1),
+  then_ as (
+    select p.span, b.day, extract(epoch from p.span) / extract(epoch from n.measured_at - b.measured_at) as factor
+    from newest n
+    -- A day was measured last before its midnight, so what is a day earlier is up to 42 hours old.
+    cross join (values (interval '1 day', interval '18 hours'), (interval '7 days', interval '6 days 12 hours')) p (span, least)
+    cross join lateral (
+      select d.day, d.measured_at from days d where d.measured_at <= n.measured_at - p.least order by d.day desc limit 1) b)
+  select s.kind, s.name, s.bytes, g.day_bytes, g.week_bytes, s.measured_at
+  from newest n
+  join coordinator.sizes s on s.day = n.day
+  cross join lateral (
+    select max(grown) filter (where t.span = interval '1 day') as day_bytes, max(grown) filter (where t.span = interval '7 days') as week_bytes
+    from then_ t
+    left join coordinator.sizes o on o.day = t.day and o.kind = s.kind and o.name = s.name
+    cross join lateral (select round((s.bytes - coalesce(o.bytes, 0)) * t.factor)::bigint) c (grown)
+    where s.kind <> 'limit') g
+  order by array_position('{database,limit,table,project}', s.kind), s.bytes desc, s.name
+$$;
+comment on function coordinator.server_growth() is
+  'Return what server_sizes does, to whoever may ask. Internal.';
+
+create or replace function coordinator.server_sizes()
+returns table (kind text, name text, bytes bigint, day_bytes bigint, week_bytes bigint, measured_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.everywhere_check();
+  return query select * from coordinator.server_growth();
+end
+$$;
+comment on function coordinator.server_sizes() is
+  'List the sizes of the database, of its tables and of its projects as they were last measured (the leading daemon does so every hour), with how much each grew in a day and in a week; null: not known yet. kind: database; limit, the maximum size of the database, if it has one; table; project, an estimate of its artifacts, logs and documents. Tables and projects below 1 MB are left out, as are projects beyond the 50 largest.';

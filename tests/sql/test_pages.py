@@ -31,6 +31,7 @@ NO_LISTS = {
     "lock_show",
     "message_window",
     "server_calls",
+    "server_sizes",
 }
 
 

@@ -23,7 +23,7 @@ LEFT_TABLES = {
     ),
     "happened here": "events event_chunks idempotency_keys audit_anchors audit_applied audit_cursor audit_policies",
     "access is granted here, and secrets stay": "tokens role_projects users user_passwords user_attempts",
-    "of the database, not of a project": "event_types rights limits metrics checks transaction_verbs relay epochs schema_files schema_roles schema_compatibility backups",
+    "of the database, not of a project": "event_types rights limits metrics checks transaction_verbs relay epochs schema_files schema_roles schema_compatibility backups sizes",
     "progress of work here": "retention_sweeps project_imports",
     "where bytes are kept here: an export has the bytes": "artifact_objects",
 }

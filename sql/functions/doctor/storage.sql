@@ -2,6 +2,7 @@
 
 insert into coordinator.checks (name, warning, critical, unit, fix, meaning) values
   ('size', null, null, '', null, 'Size of the database and its largest tables.'),
+  ('growth', 30, 7, 'days', null, 'How fast the database grows, and in how many days it reaches its size limit or doubles.'),
   ('dead_rows', 1e6, 1e8, 'rows', null, 'Tables with more dead rows than live rows: vacuum does not keep up.'),
   ('bloat', 1e9, 1e11, 'bytes', null, 'Tables that are more than half free space, estimated from statistics.'),
   ('statistics', 1000, null, 'rows', 'analyzes these tables', 'Tables that were never analyzed, or most of whose rows have changed since.'),
@@ -24,6 +25,74 @@ as $$
 $$;
 comment on function coordinator.doctor_size(double precision, double precision) is
   'Measure the database. Internal.';
+
+create or replace function coordinator.doctor_growth_remedy(p_table text) returns text
+language sql immutable parallel safe
+return case
+  when p_table in ('events', 'event_chunks') then 'Lower event_retention.'
+  when p_table = 'jobs_ended' then 'Lower job_completed_retention or job_retention.'
+  when p_table ~ '^jobs?_' then 'Jobs are enqueued faster than they end: add workers, or limit the queue with "coordinator queue set --max-waiting".'
+  when p_table in ('directives', 'directive_receipts') then 'Lower directive_retention.'
+  when p_table = 'idempotency_keys' then 'Lower idempotency_retention.'
+  when p_table in ('entries', 'logs') then 'Keep log entries for a shorter time: "coordinator retention set log --max-age 30d --everywhere"; for audit trails, "set log audit".'
+  when p_table ~ '^document' then 'Keep fewer versions of documents: "coordinator retention set document --max-count 100 --everywhere".'
+  when p_table ~ '^artifact' then 'Keep artifacts for a shorter time: "coordinator retention set artifact --max-age 30d --everywhere"; or move their contents to an object store with artifact_store.'
+  when p_table = 'sessions' then 'Keep sessions for a shorter time: "coordinator retention set session --max-age 365d --everywhere".'
+  else format('Find out what writes to coordinator.%I. See also "dead_rows".', p_table) end;
+comment on function coordinator.doctor_growth_remedy(text) is
+  'Return what to do about a table that grows. Internal.';
+
+-- By the faster of the last day and the last week towards the limit, since reaching it is an outage. Doubling is only worth a warning, for a
+-- database of a gigabyte or more, and by the last week, in which a single import counts for little.
+create or replace function coordinator.doctor_growth(p_warning double precision, p_critical double precision)
+returns table (severity text, message text, remedy text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with sizes as (
+    select g.*, greatest(g.day_bytes, g.week_bytes / 7.0)::double precision as rate from coordinator.server_growth() g),
+  fastest as (
+    select s.kind, s.name, s.rate, row_number() over (partition by s.kind order by s.rate desc, s.name) as place
+    from sizes s where s.kind in ('table', 'project') and s.rate >= 1),
+  named as (
+    select string_agg(format('%s (%s a day)', f.name, pg_size_pretty(f.rate::bigint)), ', ' order by f.place) filter (where f.kind = 'table') as tables,
+           string_agg(format('%s (%s a day)', f.name, pg_size_pretty(f.rate::bigint)), ', ' order by f.place) filter (where f.kind = 'project') as projects,
+           max(coordinator.doctor_growth_remedy(f.name)) filter (where f.kind = 'table' and f.place = 1) as remedy
+    from fastest f where f.place <= 3),
+  measured as (
+    select d.bytes, d.day_bytes, d.week_bytes, d.measured_at, b.bytes as bound, n.*, (b.bytes - d.bytes) / nullif(greatest(d.rate, 0), 0) as days_left,
+           case when d.bytes >= 1e9 then d.bytes / (nullif(greatest(d.week_bytes, 0), 0) / 7.0) end as doubling
+    from named n left join sizes d on d.kind = 'database' left join sizes b on b.kind = 'limit'),
+  graded as (
+    select m.*, coordinator.metric_age(m.measured_at) as age,
+           case when m.bytes is null then 'unmeasured'
+                when m.bytes >= m.bound or m.days_left <= p_critical then 'critical'
+                when m.bytes >= 0.9 * m.bound or m.days_left <= p_warning then 'warning'
+                when m.doubling <= p_warning then 'doubling'
+                when coordinator.metric_age(m.measured_at) > 86400 then 'late'
+                else 'ok' end as state
+    from measured m)
+  select case g.state when 'unmeasured' then 'ok' when 'late' then 'unknown' when 'doubling' then 'warning' else g.state end,
+         case g.state when 'unmeasured' then 'No daemon has measured the database yet. Its growth is known after one day of measurements.'
+              else concat(
+                'The database has ' || pg_size_pretty(g.bytes),
+                case when g.age > 86400 then format(' (measured %s ago)', coordinator.doctor_age(g.age)) end,
+                case when g.day_bytes is null then '. Its growth is known after one day of measurements'
+                     else ' and grew by ' || pg_size_pretty(g.day_bytes) || ' in a day' end,
+                ' and by ' || pg_size_pretty(g.week_bytes) || ' in a week',
+                '. The tables that grow fastest are ' || g.tables, '; the projects that grow fastest are ' || g.projects,
+                '. Its limit is ' || pg_size_pretty(g.bound),
+                ', which it will reach in ' || case when g.days_left > 0 and g.state in ('critical', 'warning') then coordinator.doctor_age(86400 * g.days_left) end || ' at that rate',
+                case g.state when 'doubling' then '. At that rate it will double in ' || coordinator.doctor_age(86400 * g.doubling) end,
+                '.') end,
+         case when g.state = 'late' then 'Check "leader", and look for loop.failed with server_measure in the log of the leader.'
+              when g.state in ('ok', 'unmeasured') then null
+              else coalesce(g.remedy, 'Find out which tables grow: select * from coordinator.server_sizes().')
+                   || case when g.state = 'doubling' then '' else ' Otherwise enlarge the disk and raise database_max_bytes.' end end
+  from graded g
+$$;
+comment on function coordinator.doctor_growth(double precision, double precision) is
+  'Measure how fast the database grows. Internal.';
 
 create or replace function coordinator.doctor_dead_rows(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)

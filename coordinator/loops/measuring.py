@@ -1,0 +1,33 @@
+"""Measures how large the database is, for the doctor, who compares it with earlier days."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from anyio import to_thread
+from msgspec.structs import replace
+
+from coordinator.loops.loop import Loop, LoopRun
+from coordinator.operations.executor import Runner
+from coordinator.operations.work import SizesMeasure
+
+__all__ = ["Measuring"]
+
+
+class Measuring(Loop, frozen=True, kw_only=True):
+    """Keeps the sizes of today. ``disk`` is where the database is, if that is on this host: its free space limits the database."""
+
+    operation: SizesMeasure
+    disk: Path | None
+
+    async def run(self, executor: Runner) -> LoopRun:
+        """Measure once.
+
+        Raises: what the operation raises; ``OSError``.
+        """
+        operation = self.operation
+        if self.disk is not None:
+            operation = replace(operation, free_bytes=(await to_thread.run_sync(shutil.disk_usage, self.disk)).free)
+        await executor.run(operation)
+        return LoopRun(0)
