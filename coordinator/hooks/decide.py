@@ -307,7 +307,8 @@ class _Hook:
         if not found or self._place.shared:
             return Verdict()
         lines = [
-            f"{quoted(grant.path, 120)} is also held by {quoted(elsewhere, 200)}." for grant, elsewhere in found[:5]
+            f"{self._called(grant.path, 120)} is also held by {quoted(elsewhere, 200)}."
+            for grant, elsewhere in found[:5]
         ]
         text = "coordinator: " + " ".join(lines) + " You can edit it here, but the changes will have to be merged."
         return Verdict(context=text) if self._event.hears else Verdict(reason=text)
@@ -380,8 +381,12 @@ class _Hook:
             sentences.append(f"{more} more files were refused.")
         return " ".join([*sentences, end])
 
+    def _called(self, resource: str, most: int) -> str:
+        """Return what a file is called in the work tree of the session."""
+        return quoted(resource.removeprefix(self._place.scoped("path:").removeprefix("path:")), most)
+
     def _sentence(self, grant: FileGrant) -> str:
-        path = quoted(grant.path, 200)
+        path = self._called(grant.path, 200)
         if grant.state == FileState.STALE:
             who = f" by {quoted(grant.changed_by, 80)} at {_clock(grant.changed_at)}" if grant.changed_by else ""
             return f"{path} was changed{who} since you last read it."

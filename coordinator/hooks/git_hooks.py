@@ -293,7 +293,8 @@ def _sentence(hook: str, refused: Mapping[str, PathCheck], place: Place) -> str:
     lines.append(
         f"Ask the holder: coordinator --project {place.project} directive send {ask} --to-agent {shlex.quote(shortened(first.agent, 80))}"
     )
-    lines.append(f"To {verb} anyway: git {verb} --no-verify")
+    # Git keeps a merge that a hook has refused; a commit completes it.
+    lines.append(f"To {verb} anyway: git {'commit' if verb == 'merge' else verb} --no-verify")
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 """Which locks a shell command needs: the first rule that fits one of its simple commands.
 
 A rule is a pattern of words, each of which may contain ``*``: ``git stash list`` fits commands that begin with these. Assignments and
-programs that run another, such as ``sudo`` and ``env``, are passed over, and so are the options between ``git`` and its verb. What a
-script does is not seen.
+programs that run another, such as ``sudo``, ``timeout 60`` and ``npx``, are passed over, and so are the options between ``git`` and
+its verb. The text of ``bash -c`` is a command as well. What a script does is not seen.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,33 @@ MOST = 64 << 10  # characters of a command that are looked at
 MOST_COMMANDS = 5000  # within it
 MOST_WORDS = 50  # of one
 MOST_RULES = 200
-AROUND = frozenset(
-    {"sudo", "env", "time", "nohup", "command", "exec", "nice", "then", "do", "else", "if", "while", "!", "{"}
-)
-# Patterns are compiled at the first shell command.
+# What stands before a command: words of the shell, and programs that run it, with their options that take a value.
+AROUND: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("!", "{", "do", "elif", "else", "if", "then", "until", "while"), frozenset()),
+    **dict.fromkeys(("bunx", "command", "nohup", "setsid"), frozenset()),
+    **dict.fromkeys(("bundle exec", "hatch run", "npm exec", "pdm run", "pipenv run", "pnpm dlx", "pnpm exec", "poetry run", "yarn dlx"), frozenset()),
+    "doas": frozenset({"-u"}),
+    "env": frozenset({"-u", "-C"}),
+    "exec": frozenset({"-a"}),
+    "ionice": frozenset({"-c", "-n"}),
+    "nice": frozenset({"-n"}),
+    "npx": frozenset({"-p", "--package"}),
+    "stdbuf": frozenset({"-i", "-o", "-e"}),
+    "sudo": frozenset({"-u", "-g", "-h", "-p", "-D"}),
+    "time": frozenset({"-f", "-o"}),
+    "timeout": frozenset({"-k", "-s"}),
+    "uv run": frozenset({"-p", "--python", "--with", "--extra", "--group", "--project", "--directory", "--env-file"}),
+    "xargs": frozenset({"-n", "-I", "-P", "-L", "-d"}),
+}  # fmt: skip
+SHELLS = frozenset({"bash", "dash", "ksh", "sh", "zsh"})
+DEEP = 3  # shells within shells
 # A word; what redirects; or what ends a command. Each position is looked at once or twice, so the time grows with the length.
 _WORD = r"""((?:[^\s;&|()<>'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+)|&>+|[<>]+[&|]?|([;&|()]+)|(['"\\])"""
 _QUOTED = r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)"""
 _OPEN = r"[;&|()]+|[^\s;&|()'\"]+"  # of a line with a quote that ends on another
 _WILD = r"[*?\[]"
 _ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
-_WITH_VALUE = frozenset({"-C", "-c", "--git-dir", "--work-tree", "--namespace", "-u", "-n"})
+_GIT = frozenset({"-C", "-c", "--git-dir", "--work-tree", "--namespace"})
 
 
 class ShellRule(msgspec.Struct, frozen=True):
@@ -52,20 +68,21 @@ def _each(locks: Sequence[str], *patterns: str) -> tuple[ShellRule, ...]:
 
 
 DEFAULTS = (
-    *_each((), "git stash list", "git stash show", "git bisect log", "make -n", "make --dry-run"),
+    *_each((), "git stash list", "git stash show", "git bisect log", "git apply --check", "git apply --stat", "make -n", "make --dry-run"),
     *_each(
         ("name:worktree",),
         *(
             f"git {verb}"
             for verb in (
-                "am", "bisect", "checkout", "cherry-pick", "clean", "commit", "merge", "pull", "push", "rebase", "reset", "restore", "revert", "stash", "switch",
+                "am", "apply", "bisect", "checkout", "checkout-index", "cherry-pick", "clean", "commit", "filter-branch", "merge", "mv", "pull", "push",
+                "read-tree", "rebase", "reset", "restore", "revert", "rm", "sparse-checkout", "stash", "submodule update", "switch",
             )
         ),
     ),
     *_each(
         ("name:build",),
-        "make", "ninja", "cmake --build", "cargo build", "go build", "bazel build", "mvn", "gradle", "*gradlew", "npm run build", "pnpm build",
-        "pnpm run build", "yarn build",
+        "make", "ninja", "cmake --build", "cargo build", "go build", "bazel build", "dotnet build", "meson compile", "swift build", "mvn", "gradle",
+        "*gradlew", "npm run build*", "pnpm build*", "pnpm run build*", "yarn build*", "yarn run build*", "bun run build*",
     ),
     *_each(
         ("name:migrations",),
@@ -137,7 +154,7 @@ def _rule(entry: Any, path: os.PathLike[str]) -> ShellRule:
     )
 
 
-def _commands(command: str) -> Iterator[list[str]]:
+def _commands(command: str, deep: int = 0) -> Iterator[list[str]]:
     """Yield the first words of each simple command."""
     command = command.replace("\\\n", " ").replace("$(", "(").replace("`", "\n")
     for line in command.split("\n"):
@@ -148,7 +165,20 @@ def _commands(command: str) -> Iterator[list[str]]:
             elif words:
                 if found := _plain(words):
                     yield found
+                    if deep < DEEP and (inner := _inner(found)):
+                        yield from _commands(inner, deep + 1)
                 words = []
+
+
+def _inner(words: list[str]) -> str:
+    """Return the text that a shell is given as a command, or nothing."""
+    if words[0] == "eval":
+        return " ".join(words[1:])
+    if words[0] in SHELLS:
+        for option, text in pairwise(words[1:]):
+            if option.startswith("-") and not option.startswith("--") and option.endswith("c"):
+                return text
+    return ""
 
 
 def _tokens(line: str) -> Iterator[str | None]:
@@ -175,14 +205,29 @@ def _unquoted(quoted: re.Match[str]) -> str:
 def _plain(words: list[str]) -> list[str]:
     """Return a simple command without what stands around it, nor the options before the verb of git."""
     count, at = len(words), 0
-    while at < count and (words[at] in AROUND or re.match(_ASSIGNMENT, words[at])):
-        inside = words[at] in ("sudo", "env", "nice")
-        at += 1
-        while inside and at < count and words[at].startswith("-"):
-            at += 2 if words[at] in _WITH_VALUE else 1
+    while at < count:
+        if re.match(_ASSIGNMENT, words[at]):
+            at += 1
+            continue
+        name = words[at].rpartition("/")[2]
+        around = next((one for one in (name, " ".join((name, *words[at + 1 : at + 2]))) if one in AROUND), None)
+        if around is not None:
+            at = _beyond(words, at + around.count(" ") + 1, AROUND[around])
+            at += name == "timeout"  # how long
+        elif fnmatchcase(name, "python*") and words[at + 1 : at + 2] == ["-m"]:
+            at += 2
+        else:
+            break
     if at >= count:
         return []
     program, at = words[at].rpartition("/")[2] or words[at], at + 1
-    while program == "git" and at < count and words[at].startswith("-"):
-        at += 2 if words[at] in _WITH_VALUE else 1
+    if program == "git":
+        at = _beyond(words, at, _GIT)
     return [program, *words[at : at + MOST_WORDS]]
+
+
+def _beyond(words: list[str], at: int, valued: frozenset[str]) -> int:
+    """Return where the options of a program end."""
+    while at < len(words) and words[at].startswith("-"):
+        at += 2 if words[at] in valued else 1
+    return at

@@ -310,6 +310,8 @@ def test_a_session_is_told_who_edits_the_same_file_in_another_work_tree(program:
     )
     assert "deny" not in json.dumps(answer)
     assert call(program, "PreToolUse", "s2", tool_name="Edit", tool_input=tool_input) == {}
+    program.folder /= "beside"
+    assert '"a.py" is held by agent "claude-code-s2"' in edit(program, "a.py", "s3")["permissionDecisionReason"]
 
 
 def test_work_trees_are_one_scope_where_the_option_says_so(program: Program) -> None:
