@@ -44,15 +44,13 @@ class Proxy:
 
     async def refuse(self) -> None:
         """Cut every connection, and refuse new ones."""
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
+        await self._cut()
         await self._server.wait_closed()
 
     async def accept(self, target: str | None = None) -> None:
         """Accept connections again, perhaps for another server."""
         self._target = self._target if target is None else urlsplit(target)
-        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self._port)
 
     def forget_connections(self) -> None:
         """Pass nothing more on for the present connections, and close none of them; new ones work."""
@@ -63,7 +61,7 @@ class Proxy:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Proxy]:
         """Listen for as long as the context lasts."""
-        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self._port)
         user, at, _ = self._target.netloc.rpartition("@")
         self.url = urlunsplit(
             self._target._replace(netloc=f"{user}{at}127.0.0.1:{self._port}", query="sslmode=disable")
@@ -71,11 +69,26 @@ class Proxy:
         try:
             yield self
         finally:
-            self._server.close()
-            for task in self._tasks:
-                task.cancel()
             with anyio.CancelScope(shield=True):
+                await self._cut()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _cut(self) -> None:
+        for listener in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        for _ in range(
+            5
+        ):  # turns of the event loop, in which what was accepted becomes a task; a closed server would leave it half open
+            await asyncio.sleep(0)
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._pass(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())  # it may be cancelled before it begins
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         query = parse_qs(self._target.query)
@@ -84,9 +97,6 @@ class Proxy:
         return await asyncio.open_connection(self._target.hostname, self._target.port or 5432)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
         server_writer = None
         opened = self._open
         try:
@@ -101,10 +111,8 @@ class Proxy:
         except BaseExceptionGroup:
             pass  # one side went away
         finally:
-            self._tasks.discard(task)
-            for one in (writer, server_writer):
-                if one is not None:
-                    one.transport.abort()
+            if server_writer is not None:
+                server_writer.transport.abort()
 
     async def _requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opened: asyncio.Event
