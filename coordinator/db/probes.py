@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import uuid4
 
 import asyncpg
 
-from coordinator.db.connection import mapped_errors
+from coordinator.db.connection import LOST, mapped_errors
+from coordinator.errors import CoordinatorError
 
-__all__ = ["ServerFacts", "pid", "pinned", "queue_usage", "round_trip", "server", "server_time"]
+__all__ = [
+    "PoolMode",
+    "ServerFacts",
+    "pid",
+    "pinned",
+    "pool_mode",
+    "queue_usage",
+    "round_trip",
+    "server",
+    "server_time",
+]
 
 CHANNEL = "coordinator.doctor"
+ANOTHER_S = 2.0  # for another connection through a pooler that has no room
+TURNS = 5
+
+PoolMode = Literal["session", "transaction", "statement"]
 
 
 class ServerFacts(NamedTuple):
@@ -48,6 +65,32 @@ async def pinned(connection: asyncpg.Connection) -> bool:
     """Return whether the settings of a connection were sent when it was opened, which a pooler refuses or ignores."""
     with mapped_errors():
         return bool(await connection.fetchval("select current_setting('coordinator.pinned', true) = 'on'"))
+
+
+async def pool_mode(
+    first: asyncpg.Connection, another: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
+) -> PoolMode | None:
+    """Return how the pooler before a connection shares sessions of the server; None: it has no room for another connection.
+
+    It compares what two clients see, since only administrators of a pooler may ask it. In session mode, each has a session of the server to itself. In
+    transaction mode, one in a transaction takes the session that the other one used last, or the other one finds itself in a new session. In
+    statement mode, no transaction begins.
+    """
+    try:
+        async with asyncio.timeout(ANOTHER_S), another() as second:
+            used = await pid(first)
+            for _ in range(TURNS):
+                try:
+                    await second.execute("begin")
+                except LOST:
+                    await pid(first)  # else the server is gone
+                    return "statement"
+                if await pid(second) == used or await pid(first) != used:
+                    return "transaction"
+                await second.execute("rollback")
+            return "session"
+    except (TimeoutError, CoordinatorError):
+        return None
 
 
 async def server_time(connection: asyncpg.Connection) -> datetime:

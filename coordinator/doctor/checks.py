@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -27,29 +28,45 @@ def host_time() -> datetime:
     return datetime.now(UTC)
 
 
+Opener = Callable[[], AbstractAsyncContextManager[Connection]]
+
+
 class Site(NamedTuple):
-    """What is examined: the settings, and two connections, each with what leads to it or the error of opening it."""
+    """What is examined: the settings, and two connections, each with how to open another one; or the error of opening it."""
 
     config: Config
     call: Connection
+    another_call: Opener
     direct: Connection | CoordinatorError
+    another_direct: Opener
 
 
 async def pooler(site: Site) -> Diagnosis:
-    """Find out whether a pooler stands between, by what it does: two clients that are connected have one server process."""
+    """Find out whether a pooler stands between, and in which mode, by what it does to connections."""
     if await probes.pinned(site.call):
         return ok("There is no pooler: connection settings reach the server.")
-    if isinstance(site.direct, CoordinatorError) or site.config.direct_url is None:
-        return critical(
-            "The connection goes through a pooler, and there is no direct connection. No process can listen, lead, or hold a liveness lock.",
-            f"Set {DIRECT_URL} to the address of the server itself; see docs/pgbouncer.md.",
-        )
-    if site.config.statement_cache_size:
-        return warning(
-            "The connection goes through a pooler, and prepared statements are on.",
-            f"Set {CACHE_SIZE}=0, unless the pooler is PgBouncer 1.21 or newer with max_prepared_statements; see docs/pgbouncer.md.",
-        )
-    return ok("Calls go through a pooler; listeners and leaders use a direct connection.")
+    match await probes.pool_mode(site.call, site.another_call):
+        case "statement":
+            return critical(
+                "Calls go through a pooler in statement mode, which refuses transactions.",
+                "Set pool_mode = transaction for this database in pgbouncer.ini; see docs/pgbouncer.md.",
+            )
+        case "session":
+            return ok(
+                "Calls go through a pooler in session mode: each connection occupies one of the server while it is open."
+            )
+        case "transaction" if site.config.statement_cache_size:
+            return warning(
+                "Calls go through a pooler in transaction mode, and prepared statements are on.",
+                f"Set {CACHE_SIZE}=0, unless the pooler is PgBouncer 1.21 or newer with max_prepared_statements; see docs/pgbouncer.md.",
+            )
+        case "transaction":
+            return ok("Calls go through a pooler in transaction mode.")
+        case None:
+            return unknown(
+                "Calls go through a pooler, which has no free connection: its mode is unknown.",
+                "Run it again when the pooler is less busy, or raise default_pool_size.",
+            )
 
 
 async def direct(site: Site) -> Diagnosis:
@@ -62,12 +79,17 @@ async def direct(site: Site) -> Diagnosis:
             f'The direct connection leads to another server or database than calls do: "{theirs.database}", started {theirs.started_at:%F %T}.',
             f"Correct {DIRECT_URL}: set it to the address of the same database, without a pooler.",
         )
-    if site.config.direct_url is not None and not await probes.pinned(site.direct):
-        return critical(
-            "The direct connection also goes through a pooler.",
-            f"Set {DIRECT_URL} to the address of the server itself; see docs/pgbouncer.md.",
+    if await probes.pinned(site.direct):
+        return ok("The direct connection reaches the same server as calls.")
+    remedy = f"Set {DIRECT_URL} to the address of the server itself; see docs/pgbouncer.md."
+    if await probes.pool_mode(site.direct, site.another_direct) == "session":
+        return warning(
+            "The direct connection goes through a pooler in session mode. It works, but the pooler ignores its settings and may close it.",
+            remedy,
         )
-    return ok("The direct connection reaches the same server as calls.")
+    return critical(
+        "The direct connection goes through a pooler. No process can listen, lead, or hold a liveness lock.", remedy
+    )
 
 
 async def version(site: Site) -> Diagnosis:
@@ -143,7 +165,7 @@ class ClientCheck(NamedTuple):
 
 CHECKS = (
     ClientCheck("direct", direct, "The direct connection without a pooler, for listening and liveness locks."),
-    ClientCheck("pooler", pooler, "Whether the connection goes through a pooler, and the settings for it."),
+    ClientCheck("pooler", pooler, "Whether calls go through a pooler, in which mode, and the settings for it."),
     ClientCheck("version", version, "Version of the server."),
     ClientCheck("schema", schema_, "The schema, compared with the files of this program."),
     ClientCheck("host_clock", host_clock, "The clock of the database, compared with the clock of this host."),

@@ -62,12 +62,13 @@ async def _of_database(dsn: str, direct_dsn: str, config: Config, *, fix: bool) 
         call, direct = await _opened(stack, dsn, own), await _opened(stack, direct_dsn, own)
         if isinstance(call, CoordinatorError):
             yield _finding(CONNECTION, critical(f"The database cannot be used: {call.message}.", call.hint))
-            call = direct  # which may lead around a pooler that is down
+            call, dsn = direct, direct_dsn  # which may lead around a pooler that is down
             if isinstance(call, CoordinatorError):
                 raise _OverError(unknown("There is no connection, so the other checks were skipped."))
         else:
             yield _finding(CONNECTION, ok(f"The database responds at {without_password(dsn)}."))
-        site, bounds = Site(config, call, direct), _Bounds()
+        site = Site(config, call, partial(connected, dsn, own), direct, partial(connected, direct_dsn, own))
+        bounds = _Bounds()
         for check in CHECKS:
             yield _finding(check.name, await bounds.run(partial(check.look, site)))
         async for finding in _of_functions(Single(call), bounds, fix=fix):

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode before a database, in a folder of the test's own."""
+"""PgBouncer before a database, in a folder of the test's own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from coordinator.embedded.account import Account
 from tests.waiting import until
 
-__all__ = ["CACHE_SIZE", "pooled"]
+__all__ = ["CACHE_SIZE", "POOL", "pooled"]
 
 CACHE_SIZE = 0  # PgBouncer before 1.21 does not know prepared statements
 PORT = 6432  # names the socket file; nothing listens on TCP
@@ -30,7 +30,7 @@ CONFIGURATION = """
 [databases]
 {database} = host={host} port={port} dbname={database} user={user} {documented}
 [pgbouncer]
-pool_mode = transaction
+pool_mode = {mode}
 auth_type = any
 listen_addr =
 listen_port = {own_port}
@@ -41,8 +41,8 @@ server_login_retry = 0.1
 
 
 @asynccontextmanager
-async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
-    """Run PgBouncer before the database of ``url``; its address for the same database."""
+async def pooled(url: str, folder: Path, mode: str = "transaction") -> AsyncIterator[str]:
+    """Run PgBouncer before the database of ``url``, in this mode; its address for the same database."""
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if program is None:
         pytest.skip("pgbouncer is not installed (Debian, Ubuntu: apt-get install pgbouncer)")
@@ -58,6 +58,7 @@ async def pooled(url: str, folder: Path) -> AsyncIterator[str]:
             user=parts.username,
             own_port=PORT,
             folder=folder,
+            mode=mode,
             pool=POOL,
             documented=CONNECT_QUERY.search(DOCUMENT.read_text())[0],  # type: ignore[index]
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import anyio
 import pytest
 
 from coordinator.config import Config
+from coordinator.db import probes
 from coordinator.db.database import Database
+from coordinator.db.single import connected
+from coordinator.doctor import checks, examination
 from coordinator.doctor.examination import examine
 from coordinator.model.doctor import Finding
 from coordinator.model.event import Event
@@ -20,7 +24,7 @@ from coordinator.model.json import decoded
 from coordinator.operations import agents, directives, events, locks, signals, webhooks
 from tests.concurrency.lock_fleet import Fleet, prepare
 from tests.concurrency.lock_history import grants
-from tests.concurrency.pooler import CACHE_SIZE, pooled
+from tests.concurrency.pooler import CACHE_SIZE, POOL, pooled
 from tests.daemon import Daemon, note
 from tests.waiting import DEADLINE_S, until
 from tests.webhooks.receiver import Receiver
@@ -171,17 +175,36 @@ async def test_histories_through_a_pooler_have_no_fault(pooler_url: str, databas
     assert len(granted) > GRANTS
 
 
-async def test_the_doctor_sees_the_pooler_and_what_it_needs(
-    pooler_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def pooler(direct_url: str | None, cache_size: int = CACHE_SIZE) -> dict[str, Finding]:
-        config = Config(database_url=pooler_url, direct_url=direct_url, statement_cache_size=cache_size)
-        return {found.check: found async for found in examine(pooler_url, direct_url or pooler_url, config)}
+async def diagnosed(url: str, direct_url: str | None, cache_size: int = CACHE_SIZE) -> dict[str, Finding]:
+    config = Config(database_url=url, direct_url=direct_url, statement_cache_size=cache_size)
+    return {found.check: found async for found in examine(url, direct_url or url, config)}
 
-    found = await pooler(database_url)
-    assert [found[check].severity for check in ("connection", "direct", "pooler", "listening", "grants")] == ["ok"] * 5
-    assert "A pooler stands between" in found["pooler"].message
-    monkeypatch.setattr("coordinator.doctor.checks.HEARD_S", 0.1)  # a listener behind the pooler waits in vain
-    assert (await pooler(database_url, cache_size=100))["pooler"].severity == "warning"
-    assert (await pooler(None))["pooler"].severity == "critical"
-    assert (await pooler(pooler_url))["direct"].severity == "critical"
+
+@pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
+async def test_the_doctor_knows_the_mode_of_a_pooler_and_what_it_needs(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    async with pooled(database_url, tmp_path / "pooler", mode) as pooler_url:
+        found = await diagnosed(pooler_url, database_url)
+        assert [found[check].severity for check in ("connection", "direct", "listening", "grants")] == ["ok"] * 4
+        assert f"a pooler in {mode} mode" in found["pooler"].message
+        assert found["pooler"].severity == ("critical" if mode == "statement" else "ok")
+        assert ("pool_mode = transaction" in (found["pooler"].remedy or "")) == (mode == "statement")
+        monkeypatch.setattr(checks, "HEARD_S", 0.1)  # a listener behind the pooler waits in vain
+        monkeypatch.setattr(examination, "CHECKS_OF_DATABASE", {})
+        cached = await diagnosed(pooler_url, pooler_url, cache_size=100)
+        assert cached["pooler"].severity == {"transaction": "warning", "session": "ok", "statement": "critical"}[mode]
+        for found in (cached, await diagnosed(pooler_url, None)):
+            assert found["direct"].severity == ("warning" if mode == "session" else "critical")
+            assert "COORDINATOR_DIRECT_URL" in (found["direct"].remedy or "")
+
+
+async def test_a_pooler_without_a_free_connection_has_an_unknown_mode(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "ANOTHER_S", 0.2)
+    async with pooled(database_url, tmp_path / "pooler", "session") as url, AsyncExitStack() as stack:
+        another = partial(connected, url, CONFIG)
+        call, *_ = [await stack.enter_async_context(another()) for _ in range(POOL)]
+        finding = await checks.pooler(checks.Site(CONFIG, call, another, call, another))
+    assert (finding.severity, "no free connection" in finding.message) == ("unknown", True)
