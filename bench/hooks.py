@@ -33,8 +33,11 @@ async def run(options: Options) -> list[Table]:
         subprocess.run(["git", "init", "--quiet", folder], check=True)
         async with fresh(options) as place, process("daemon", place.dsn) as (port, pid):
             seconds = options.rounds * options.round_s
+            sessions = await asyncio.gather(*(_begun(port, Path(folder), number) for number in range(SESSIONS)))
             began = cpu_s(pid)
-            found = await asyncio.gather(*(_session(port, Path(folder), number, seconds) for number in range(SESSIONS)))
+            found = await asyncio.gather(
+                *(_session(*one, PAUSE_S * number / SESSIONS, seconds) for number, one in enumerate(sessions))
+            )
             times = [ms for session in found for ms in session]
             cost_us = (cpu_s(pid) - began) / len(times) * 1e6
             cold = _cold([place.dsn, f"http://127.0.0.1:{port}"], Path(folder))
@@ -60,8 +63,8 @@ def _payload(folder: Path, session: str, event: str, tool: str = "", **arguments
     return json.dumps({"session_id": session, "cwd": str(folder), "hook_event_name": event, **call}).encode()
 
 
-async def _session(port: int, folder: Path, number: int, seconds: float) -> list[float]:
-    """Call as one session does; return how long each call took, in milliseconds."""
+async def _begun(port: int, folder: Path, number: int) -> tuple[Connection, list[bytes]]:
+    """Make the calls of a session once, of which the first registers it; return its connection and its calls."""
     name = f"s{number}"
     path = str(folder / f"{name}.py")
     calls = [
@@ -76,8 +79,15 @@ async def _session(port: int, folder: Path, number: int, seconds: float) -> list
     calls.append(_payload(folder, name, "Stop"))
     requests = [request("POST", "/v1/hooks/claude-code", call) for call in calls]
     connection = await Connection.open(port)
+    for one in requests:
+        await connection.send(one)
+    return connection, requests
+
+
+async def _session(connection: Connection, requests: list[bytes], begin_s: float, seconds: float) -> list[float]:
+    """Make the calls of a session again and again; return how long each took, in milliseconds."""
     times: list[float] = []
-    await asyncio.sleep(PAUSE_S * number / SESSIONS)
+    await asyncio.sleep(begin_s)
     ends_at = time.perf_counter() + seconds
     while time.perf_counter() < ends_at:
         for one in requests:
@@ -86,7 +96,7 @@ async def _session(port: int, folder: Path, number: int, seconds: float) -> list
             times.append((time.perf_counter() - began) * 1000)
             await asyncio.sleep(PAUSE_S)
     connection.close()
-    return times[len(requests) :]  # the first registered
+    return times
 
 
 def _cold(urls: Sequence[str], folder: Path) -> list[float]:

@@ -204,7 +204,7 @@ async def _run(  # noqa: PLR0917
             app = Forwarded(app, proxies)
         async with serving(app, listener, config, certificate):
             _announce(url_of(listener, tls=certificate is not None), place)
-            lifetime.up.set()
+            lifetime.started()
             await lifetime.stop.wait()
             gateway.close()
         tasks.cancel_scope.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -14,11 +15,16 @@ log = structlog.get_logger()
 
 
 class Lifetime:
-    """Two events of a program: it sets ``up`` when it has started, and shuts down in order once ``stop`` is set."""
+    """Two events of a program: it calls ``started`` when it has, which sets ``up``, and shuts down in order once ``stop`` is set."""
 
     def __init__(self) -> None:
         self.up = anyio.Event()
         self.stop = anyio.Event()
+
+    def started(self) -> None:
+        """Set ``up``. What exists now stays, so the garbage collector need not look at it again: for a daemon, that is a tenth of a second each time."""
+        gc.freeze()
+        self.up.set()
 
 
 async def run_until_shutdown(name: str, run: Callable[[Lifetime], Awaitable[None]]) -> None:

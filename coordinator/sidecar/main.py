@@ -209,7 +209,7 @@ async def _run(  # noqa: PLR0917
                 f"no answer within {config.connect_limit_s:g} seconds",
                 hint="Is the address correct, and does a server run there?",
             )
-        lifetime.up.set()
+        lifetime.started()
         presence = await Presence.register(registration, liveness, source)
         if liveness is not None:
             backend.process = lambda: liveness.process
