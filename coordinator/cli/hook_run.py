@@ -1,7 +1,8 @@
 """``coordinator hook run``: one call of a hook, from standard input to standard output.
 
 Guarantees: it answers in the words of the tool and ends, whatever the payload, the configuration or the coordinator is like. Where the
-coordinator does not answer a call within the limit, the policy does. It prints no trace.
+coordinator does not answer a call within the limit, the policy does. What the process has used of a processor counts, so that its start and
+a call without an answer together take no longer than the limit. It prints no trace.
 
 The work is done on a thread, which nothing can interrupt while a name is looked up or a connection is opened. The main thread waits
 for it no longer than the limit, and ends the process. A signal ends a wait in the queue, and the ticket with it.
@@ -49,6 +50,9 @@ R = TypeVar("R")
 STDIN_S = 10.0  # for the whole payload
 FILES_S = 10.0  # for the files that it names
 ADDRESS = 200  # characters of one in a command line
+APART_S = 0.03  # what the start and the end of a process take beside its own processor time
+LEAST = 1 / 3  # of the limit, for a call
+BUSY_MOST = 3.0  # times what is left, where there is more work than processors
 MALFORMED = 1  # not 2, which would refuse what the tool is about to do
 
 
@@ -66,8 +70,9 @@ class _Clock:
         self._moved: SimpleQueue[None] = SimpleQueue()  # a signal may come within any step of an Event
 
     def begin(self, wait_s: float = 0.0) -> None:
-        """Give the next call its limit, after a pause of ``wait_s``."""
-        self.end_in(wait_s + self.limit_s)
+        """Give the next call what is left of the limit, and at least a third of it, after a pause of ``wait_s``."""
+        left_s = max(self.limit_s - APART_S - time.process_time(), self.limit_s * LEAST)
+        self.end_in(wait_s + left_s * _slowness())
 
     def end_in(self, seconds: float) -> None:
         """Let the wait of the main thread end then, also if it was to be longer."""
@@ -198,6 +203,15 @@ class Running:
             return HookReply(stderr=f"{line}\n", exit_code=2 if self._unreachable == "deny" else MALFORMED)
         dialect, event = self._known
         return dialect.answer(event, unanswered(event, self._options, reason))
+
+
+def _slowness() -> float:
+    """Return how many times as long as usual the coordinator may take, since it has to wait for a processor, too."""
+    try:
+        work = os.getloadavg()[0]
+    except OSError:
+        return 1.0
+    return min(max(work / (os.cpu_count() or 1), 1.0), BUSY_MOST)
 
 
 def _end(reply: HookReply) -> NoReturn:

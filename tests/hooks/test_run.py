@@ -11,11 +11,13 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
 import pytest
 
+from coordinator.cli import hook_run
 from coordinator.hooks.decide import PLACE_S
 from tests.cli.conftest import Program
 from tests.daemon import Daemon
@@ -179,6 +181,20 @@ def test_the_policy_answers_where_nobody_else_does(lone: Program, policy: str, d
     assert answer.get("hookSpecificOutput", {}).get("permissionDecision") == decision
     assert "did not respond" in json.dumps(answer)
     assert (stop.returncode, stop.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("used_s", "load", "left_s"),
+    [(0.1, 0.0, 0.17), (0.1, 2.0, 0.17), (0.1, 3.0, 0.255), (5.0, 0.0, 0.1), (5.0, 1000.0, 0.3)],
+)
+def test_what_the_program_has_used_of_a_processor_counts_toward_the_limit(
+    monkeypatch: pytest.MonkeyPatch, used_s: float, load: float, left_s: float
+) -> None:
+    monkeypatch.setattr(hook_run, "time", SimpleNamespace(monotonic=lambda: 1.0, process_time=lambda: used_s))
+    monkeypatch.setattr(hook_run, "os", SimpleNamespace(getloadavg=lambda: (load, 0.0, 0.0), cpu_count=lambda: 2))
+    clock = hook_run._Clock(0.3)
+    clock.begin(10.0)
+    assert clock.ends_at == pytest.approx(1.0 + 10.0 + left_s)
 
 
 def test_a_configuration_that_cannot_be_read_is_answered_by_the_policy(lone: Program) -> None:

@@ -70,7 +70,11 @@ QUERY = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "workt
 )
 @_worktrees
 @click.option(
-    "--limit", type=DURATION, default="300ms", show_default=True, help="Time limit for each call to the coordinator."
+    "--limit",
+    type=DURATION,
+    default="300ms",
+    show_default=True,
+    help="Answer by the policy if the coordinator has not answered this long after the start of the program.",
 )
 @click.pass_obj
 def run(
