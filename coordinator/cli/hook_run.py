@@ -13,7 +13,6 @@ from __future__ import annotations
 import gc
 import os
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -163,7 +162,7 @@ class Running:
         place = located(self._call, event.cwd or str(Path.cwd()), self._worktrees)
         options = of_tool(self._options, dialect)
         self._options = replace(
-            options, rules=rules_of(place.root), process=self._call.config.process, command=self._command()
+            options, rules=rules_of(place.root), process=self._call.config.process, command=self._command
         )
         self._url = self._call.dsn()
         if not is_gateway(self._url):
@@ -178,6 +177,8 @@ class Running:
 
     def _command(self) -> str:
         """Return how a command line of the agent begins. Its shell has the environment of this process, but not our flags."""
+        import shutil  # noqa: PLC0415 - slow to import, and most answers contain no command
+
         flag = self._call.flags.get("database_url")
         program = "coordinator" if shutil.which("coordinator") else sys.argv[0]
         if flag is None or len(flag[1]) > ADDRESS or without_password(flag[1]) != flag[1]:

@@ -71,7 +71,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     ``wait``: for a file that is held. ``ttl``: of a session and its leases after its last call. ``shared_reads``: reads take shared leases.
     ``until_commit``: leases outlast a turn. ``unreachable``: the answer where the coordinator gives none. ``sees_files``: the files are on this machine. ``reports_reads``: the tool has hooks for reads.
     ``news_later``: it shows the model no text at a prompt, so news comes after its next call. ``process``: with which the session ends.
-    ``command``: how a command line for the agent begins; it names the coordinator where the agent's shell does not know it.
+    ``command`` returns how a command line for the agent begins; it names the coordinator where the agent's shell does not know it.
     ``pause`` waits between two looks at the queue, and returns whether to wait on; ``hashes`` reads files, and ``look`` does
     work that looks up a number of them.
     """
@@ -88,7 +88,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     reports_reads: bool = True
     news_later: bool = False
     process: str | None = None
-    command: str = "coordinator"
+    command: Callable[[], str] = lambda: "coordinator"
     rules: Sequence[ShellRule] = DEFAULTS
 
 
@@ -194,13 +194,15 @@ class _Hook:
             case _:
                 await self._join()
         if options.news_later and event.kind in (Kind.AFTER_EDIT, Kind.AFTER_SHELL):
-            return Verdict(context=await news(event, self._place, self._executor, self._agent, options.command) or None)
+            return Verdict(
+                context=await news(event, self._place, self._executor, self._agent, options.command()) or None
+            )
         return Verdict()
 
     async def _told(self, text: Callable[[HookEvent, Place, Runner, str, str], Awaitable[str]]) -> str | None:
         await self._join()
         return (
-            (await text(self._event, self._place, self._executor, self._agent, self._options.command) or None)
+            (await text(self._event, self._place, self._executor, self._agent, self._options.command()) or None)
             if self._event.hears
             else None
         )
@@ -409,18 +411,18 @@ class _Hook:
         paths = shlex.join(grant.path for grant in held[:NAMED])
         if len(paths) > PATHS:
             paths = shlex.quote(held[0].path)
-        commands = []
+        command, commands = self._options.command(), []
         if not any(grant.state == FileState.DEADLOCK for grant in held) and len(paths) <= PATHS:
             mode = " --shared" if shared else ""
             commands.append(
-                f"Or wait: {self._options.command} lock acquire --project {project} --agent {agent} --owner {shlex.quote(self._owner)}"
+                f"Or wait: {command} lock acquire --project {project} --agent {agent} --owner {shlex.quote(self._owner)}"
                 f" --ttl 5m --wait {WAIT}{mode} --root none -- {paths}"
             )
         holder = held[0].holder
         if holder is not None and holder != self._agent:
             asked = f"Please release {shortened(held[0].path, 100)} when you can: {shortened(self._agent, 80)} waits for it."
             commands.append(
-                f"Or ask the holder: {self._options.command} directive send --project {project} --to-agent {shlex.quote(holder)} {shlex.quote(asked)}"
+                f"Or ask the holder: {command} directive send --project {project} --to-agent {shlex.quote(holder)} {shlex.quote(asked)}"
             )
         return commands
 

@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -110,7 +110,7 @@ async def _respond(  # noqa: PLR0917
             options,
             sees_files=known is not None,
             rules=DEFAULTS if known is None else known.rules,
-            command=_command(request),
+            command=partial(_command, request),
         )
         place = known.place if known is not None else _far(event.cwd, project)
         verdict = await decide(event, place, _Permitted(request.principal, executor), options)
