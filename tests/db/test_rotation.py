@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,22 +45,24 @@ class Server(NamedTuple):
         query = "&".join(f"{name}={value}" for name, value in parameters.items())
         return f"postgresql://{user}@127.0.0.1:{self.port}/postgres?{query}"
 
-    async def run(self, *statements: str) -> None:
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
         connection = await asyncpg.connect(self.url(ROLE, sslmode="require"))
         try:
-            for statement in statements:
-                await connection.execute(statement)
+            yield connection
         finally:
             await connection.close()
 
-    async def backends(self) -> set[int]:
-        """Return the processes that serve the daemon."""
-        connection = await asyncpg.connect(self.url(ROLE, sslmode="require"))
-        try:
-            query = "select pid from pg_stat_activity where usename like 'service%' and backend_type = 'client backend'"
-            return {row["pid"] for row in await connection.fetch(query)}
-        finally:
-            await connection.close()
+    async def run(self, *statements: str) -> None:
+        async with self.connected() as connection:
+            for statement in statements:
+                await connection.execute(statement)
+
+
+async def backends(watcher: asyncpg.Connection) -> set[int]:
+    """Return the processes that serve the daemon."""
+    query = "select pid from pg_stat_activity where usename like 'service%' and backend_type = 'client backend'"
+    return {row["pid"] for row in await watcher.fetch(query)}
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +77,16 @@ async def all_connections_anew(server: Server, daemon: Daemon, rotate: Callable[
     """Rotate, end every connection of the daemon, and wait until it works on new ones."""
     await daemon.ready()
     await rotate()
-    before = await server.backends()
-    assert before
-    await server.run("select pg_terminate_backend(pid) from pg_stat_activity where usename like 'service%'")
+    async with server.connected() as watcher:
+        before = await backends(watcher)
+        assert before
+        await watcher.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename like 'service%'")
 
-    async def works_again() -> bool:
-        now = await server.backends()
-        return not now & before and len(now) >= 3 and await daemon.is_ready()
+        async def works_again() -> bool:
+            now = await backends(watcher)
+            return not now & before and len(now) >= 3 and await daemon.is_ready()
 
-    await until(works_again, "the daemon works on new connections", every_s=0.05)
+        await until(works_again, "the daemon works on new connections", every_s=0.05)
     assert (await daemon.get("/v1/signals")).status_code == 200
 
 

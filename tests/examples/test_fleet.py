@@ -182,8 +182,11 @@ async def test_the_fleet_keeps_its_promises_on_a_given_database(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-async def test_a_fleet_that_is_ended_leaves_no_process_behind(short_path: Path, number: signal.Signals) -> None:
-    run = start(short_path)
+async def test_a_fleet_that_is_ended_leaves_no_process_behind(
+    short_path: Path, database_url: str, number: signal.Signals
+) -> None:
+    """The one that is killed has a daemon and a server of its own, which must end, too."""
+    run = start(short_path, *(() if number == signal.SIGKILL else ("--url", database_url)))
 
     async def working() -> bool:
         assert run.poll() is None
