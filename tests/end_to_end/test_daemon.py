@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -140,7 +141,7 @@ async def test_a_daemon_answers_livez_readyz_and_every_documented_metric(databas
 
 
 async def test_idle_daemons_make_at_most_two_queries_a_second_each(database_url: str, empty_url: str) -> None:
-    """One alone and two on another database: answers of the server for each heartbeat, of which there is one a second."""
+    """One alone and two on another database: answers of the server, beside what runs of loops ask."""
     loops = table(Config())
     scheduled = sum(
         1 / loop.every_s for loop in loops
@@ -156,33 +157,41 @@ async def test_idle_daemons_make_at_most_two_queries_a_second_each(database_url:
                         return all(await runs_of_loops(leader))
 
                     await until(settled, "every loop has run once", every_s=0.2)
-                rates = await asyncio.gather(answers_a_heartbeat(one, alone), answers_a_heartbeat(two, first, second))
-    note("queries a heartbeat: one idle daemon, each of two idle daemons", [most for _, most in rates])
-    assert all(least + scheduled <= 2 and most > 0.9 for least, most in rates), (rates, scheduled)
+                rates = await asyncio.gather(answers_of(one, alone), answers_of(two, first, second))
+    note("queries a second: one idle daemon, each of two idle daemons", [a_second for a_second, _ in rates])
+    most = 2 + ONCE_MORE / HEARTBEATS
+    assert all(a_second + scheduled <= most and a_heartbeat > 0.9 for a_second, a_heartbeat in rates), (
+        rates,
+        scheduled,
+    )
 
 
-HEARTBEATS = 20  # in seconds: two rounds of the relay, which looks every 10, and four of the pings
+HEARTBEATS = 20  # in seconds: two rounds of the relay, which looks every 10, and eight pings
+ONCE_MORE = 5  # a window has at most this many more than the mean: of three that a round of the relay asks, a ping, and a heartbeat
 
 
-async def answers_a_heartbeat(proxy: Proxy, *daemons: Daemon) -> tuple[float, float]:
-    """Return the least and the most that the daemons have asked beside the runs of loops: reading their metrics takes time, too."""
-    within = 0
+async def answers_of(proxy: Proxy, *daemons: Daemon) -> tuple[float, float]:
+    """Return what each daemon has asked beside the runs of loops: at least in a second, and at most for each heartbeat.
+
+    Reading metrics takes time, in which more is asked. On a busy machine heartbeats are late, and what is repeated by time is not.
+    """
+    within = ends_at = 0.0
 
     async def heartbeats() -> int:
         return sum([await daemon.heartbeats() for daemon in daemons])
 
     async def enough() -> int:
-        nonlocal within
-        within = proxy.answers
+        nonlocal within, ends_at
+        within, ends_at = proxy.answers, time.monotonic()
         found = await heartbeats()
         return found if found >= before + HEARTBEATS * len(daemons) else 0
 
     first, ran = proxy.answers, await runs(*daemons)
     before = await heartbeats()
-    second = proxy.answers
+    second, began = proxy.answers, time.monotonic()
     after = await until(enough, f"{HEARTBEATS} heartbeats of each have passed", every_s=0.5)
     ran = await runs(*daemons) - ran
-    return (within - second - ran) / (after - before), (proxy.answers - first - ran) / (after - before)
+    return (within - second - ran) / len(daemons) / (ends_at - began), (proxy.answers - first - ran) / (after - before)
 
 
 async def runs(*daemons: Daemon) -> float:
