@@ -132,13 +132,15 @@ class Daemon:
         await until(self.is_ready, "the daemon is ready", every_s=0.05)
         return self
 
-    async def logged(self, event: str) -> dict[str, Any]:
-        """Wait for a log line, and return it."""
+    async def logged(self, event: str, **parts: str) -> dict[str, Any]:
+        """Wait for a log line, some of whose fields have these parts, and return the first one."""
 
         async def look() -> list[dict[str, Any]]:
-            return self.lines(event)
+            return [
+                line for line in self.lines(event) if all(part in line.get(field, "") for field, part in parts.items())
+            ]
 
-        return (await until(look, f"the log says {event}"))[0]
+        return (await until(look, f"the log says {event} {parts or ''}"))[0]
 
     async def lead(self) -> Self:
         """Wait until it leads."""
@@ -188,9 +190,10 @@ async def log_of(url: str) -> list[asyncpg.Record]:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Open a connection with the product's codecs, for the duration of the block."""
+    """Open a connection with the product's codecs, for the duration of the block. Its transactions may be idle for long."""
     connection = await connect(url)
     try:
+        await connection.execute("set idle_in_transaction_session_timeout = 0")
         yield connection
     finally:
         connection.terminate()

@@ -191,11 +191,7 @@ async def test_another_database_is_no_replica(server_url: str, database_url: str
         with Daemon(other) as its_own, Daemon(database_url, replica_url=other) as daemon:
             await (await its_own.ready()).lead()
             await (await daemon.ready()).lead()
-
-            async def look() -> bool:
-                return any("another database" in line["reason"] for line in daemon.lines("replica.unused"))
-
-            await until(look, "the log says why")
+            await daemon.logged("replica.unused", reason="another database")
             async with http_client(daemon.url) as http:
                 assert math.isnan(await daemon.metric("coordinator_replica_lag_seconds"))
                 answer = await http.get("/v1/signals", params={"project": "default", "max_lag": "1h"})
