@@ -23,6 +23,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.debian import install
 from tests.deploy.dockerfile import instructions
 from tests.deploy.rendered import ROOT
 from tests.deploy.test_pins import PINS, pinned
@@ -59,9 +60,7 @@ def base() -> Path:
     """Return a folder with a Debian that has Python, pip and strip."""
     if os.geteuid() != 0:
         pytest.fail("run make operations as root: it makes a base and mounts what it has built")
-    if not all(shutil.which(program) for program in PACKAGES):
-        run("apt-get", "-qq", "update")
-        run("apt-get", "-qq", "install", "-y", "--no-install-recommends", *PACKAGES)
+    install({package: package for package in PACKAGES})
     folder = FOLDER / DEBIAN
     if not (folder / "usr" / "bin" / "python").exists():
         shutil.rmtree(folder, ignore_errors=True)

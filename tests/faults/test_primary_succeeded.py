@@ -17,7 +17,7 @@ from coordinator.db.call import call
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.errors import Conflict, ServerBehind
-from coordinator.model.event import epoch_order
+from coordinator.model.event import RESET, epoch_order
 from coordinator.operations import events, signals
 from coordinator.operations.positions import Included
 from tests.api.sse import emit, stream
@@ -137,6 +137,14 @@ async def check_passed_over(old: str, new: str, before: str, cursor: str) -> Non
             await second.refuse()
             with pytest.raises(ServerBehind, match="another one has succeeded it"):
                 await database.connect()
+
+            # Its operator decides that it goes on, and the other history is lost.
+            async with opened(old) as decided:
+                await decided.execute("select pg_stat_reset_shared('bgwriter')")
+            found = await database.connect()
+            (reset,) = await call(found, events.Since(after=cursor))
+            assert (reset.type, reset.data["reason"]) == (RESET, "restored")
+            found.terminate()
 
 
 async def test_a_daemon_that_meets_the_old_primary_again_writes_nothing_there_and_its_streams_are_exact(

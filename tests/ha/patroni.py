@@ -7,7 +7,6 @@ stays on loopback. It takes root and Debian's packages; `programs` installs them
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -21,13 +20,21 @@ import psutil
 import pytest
 import yaml
 
+from coordinator.db.connection import LOST
+from tests.debian import install
 from tests.http_client import http_client
 from tests.ports import reserve_port
 from tests.waiting import until
 
 __all__ = ["TTL_S", "Cluster", "Node", "cluster", "programs"]
 
-PACKAGES = {"patroni": "patroni", "etcd": "etcd-server", "iptables": "iptables", "unshare": "util-linux"}
+PACKAGES = {
+    "patroni": "patroni",
+    "etcd": "etcd-server",
+    "iptables": "iptables",
+    "unshare": "util-linux",
+    "pg_ctlcluster": "postgresql",
+}
 TTL_S = 20  # of the leader's key in etcd, the least that Patroni takes: a dead leader is succeeded after it
 LOOP_WAIT_S, RETRY_TIMEOUT_S = 2, 3
 FIRST_USER = 61_700  # beyond the users that Debian gives out
@@ -40,17 +47,8 @@ def programs() -> Path:
     """Install what is missing, and return the folder of PostgreSQL's programs."""
     if os.geteuid() != 0:
         pytest.fail("run make operations as root: nodes have users of their own, and the firewall cuts them off")
-    versions = Path("/usr/lib/postgresql")
-    missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
-    if missing or not [*versions.glob("*/bin/postgres")]:
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "-qq", "update"], check=True)
-        install = ["apt-get", "-qq", "install", "-y", "--no-install-recommends", *missing, "postgresql"]
-        subprocess.run(install, check=True, env=environment, stdout=subprocess.DEVNULL)
-        if shutil.which("systemctl"):  # the packages start what they bring
-            for service in ("patroni", "etcd", "postgresql"):
-                subprocess.run(["systemctl", "disable", "--now", service], check=False, capture_output=True)
-    return max(versions.glob("*/bin"), key=lambda path: float(path.parent.name))
+    install(PACKAGES)
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
 
 
 class Node:
@@ -110,11 +108,11 @@ class Node:
         """Ask its PostgreSQL through its unix socket, which no rule of the firewall concerns."""
         try:
             connection = await asyncpg.connect(host=str(self.folder), port=self.port, user="postgres", timeout=5)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        except LOST:
             return False
         try:
             return not await connection.fetchval("select pg_is_in_recovery()")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError):
+        except LOST:
             return False
         finally:
             connection.terminate()
@@ -132,14 +130,27 @@ class Node:
     @contextmanager
     def cut_off(self) -> Iterator[None]:
         """Drop all packets from and to the node during the block: nobody gets an answer, not even a refusal."""
-        rules = self.rules()
-        try:
-            for rule in rules:
-                subprocess.run(["iptables", "--wait", "-I", "OUTPUT", *rule, "-j", "DROP"], check=True)
+        with dropped(self.rules()):
             yield
-        finally:
-            for rule in rules:
-                subprocess.run(["iptables", "--wait", "-D", "OUTPUT", *rule, "-j", "DROP"], check=True)
+
+    @contextmanager
+    def cut_off_from(self, port: int) -> Iterator[None]:
+        """Drop what the node sends to a port of this machine during the block; everybody else reaches it."""
+        own = ["-m", "owner", "--uid-owner", str(self.user)]
+        with dropped([[*own, "-p", "tcp", "--dport", str(port)]]):
+            yield
+
+
+@contextmanager
+def dropped(rules: list[Rule]) -> Iterator[None]:
+    """Drop the packets that rules match during the block."""
+    try:
+        for rule in rules:
+            subprocess.run(["iptables", "--wait", "-I", "OUTPUT", *rule, "-j", "DROP"], check=True)
+        yield
+    finally:
+        for rule in rules:
+            subprocess.run(["iptables", "--wait", "-D", "OUTPUT", *rule, "-j", "DROP"], check=True)
 
 
 class Cluster:
@@ -151,7 +162,7 @@ class Cluster:
         self._bin_dir = bin_dir
         self._etcd_folder = folder / "etcd"
         self._logs = logs
-        self._etcd = reserve_port()
+        self.etcd_port = reserve_port()
 
     @property
     def url(self) -> str:
@@ -162,7 +173,7 @@ class Cluster:
     @contextmanager
     def etcd(self) -> Iterator[None]:
         self._etcd_folder.mkdir()
-        client, peer = f"http://127.0.0.1:{self._etcd}", f"http://127.0.0.1:{reserve_port()}"
+        client, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{reserve_port()}"
         arguments = ["--data-dir", self._etcd_folder, "--listen-client-urls", client, "--advertise-client-urls", client]
         arguments += [
             "--listen-peer-urls",
@@ -186,7 +197,7 @@ class Cluster:
                 "scope": "coordinator",
                 "name": node.name,
                 "restapi": dict.fromkeys(("listen", "connect_address"), f"{node.address}:{node.rest}"),
-                "etcd3": {"host": f"127.0.0.1:{self._etcd}"},
+                "etcd3": {"host": f"127.0.0.1:{self.etcd_port}"},
                 "bootstrap": {
                     "dcs": {
                         "ttl": TTL_S,

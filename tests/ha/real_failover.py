@@ -40,11 +40,14 @@ async def killed(running: Cluster, node: Node) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def paused(_running: Cluster, node: Node) -> AsyncIterator[None]:
-    """Stop the node. When it goes on, it takes itself for the primary until its Patroni has looked, and nobody may meet it until then."""
+async def paused(running: Cluster, node: Node) -> AsyncIterator[None]:
+    """Stop the node. When it goes on, it takes itself for the primary until its Patroni gives that up, and clients may meet it.
+
+    What its Patroni was about to write to etcd must not arrive: it would take the leader's key from the successor.
+    """
     node.send(signal.SIGSTOP)
     yield
-    with node.cut_off():
+    with node.cut_off_from(running.etcd_port):
         node.send(signal.SIGCONT)
 
         async def demoted() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from coordinator.config import Config
 from coordinator.db.database import Database
 from coordinator.operations import jobs, signals
 from tests.daemon import Daemon
+from tests.debian import unpack
 from tests.http_client import http_client
 from tests.ports import reserve_port
 from tests.test_monitoring import QUERIES
@@ -37,16 +37,7 @@ def programs() -> Path:
         return Path(tool).parent
     folder = UNPACKED / "usr" / "bin"
     if not (folder / "promtool").exists():
-        UNPACKED.mkdir(parents=True, exist_ok=True)
-        try:
-            if os.geteuid() == 0:
-                subprocess.run(["apt-get", "-qq", "update"], cwd=UNPACKED, check=True)
-            subprocess.run(["apt-get", "-qq", "download", "prometheus"], cwd=UNPACKED, check=True)
-            (package,) = UNPACKED.glob("prometheus_*.deb")
-            subprocess.run(["dpkg-deb", "-x", package, UNPACKED], check=True)
-            package.unlink()
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.fail(f"prometheus and promtool are missing (Debian: apt-get install prometheus): {error}")
+        unpack("prometheus", UNPACKED)
     return folder
 
 
