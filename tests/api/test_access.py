@@ -369,10 +369,10 @@ async def test_no_agent_takes_the_name_of_a_token_and_no_manager_that_of_an_agen
         for name in ("the manager", "coordinator"):
             refused = await client.post("/v1/agents/register", json={"project": "alpha", "name": name})
             problem(refused, 403, "permission-denied")
-        agent = {"project": "alpha", "name": "the agent"}
+        agent = {"project": "alpha", "name": "the agent", "ttl": "1h"}  # once reaped, it would be refused elsewhere
         assert (await client.post("/v1/agents/register", json=agent)).status_code == 200
         # A manager may register an agent of its own name. That is no reason for an agent's token to speak in it.
-        managers = {"project": "alpha", "name": "the manager"}
+        managers = {"project": "alpha", "name": "the manager", "ttl": "1h"}
         assert (await manager.post("/v1/agents/register", json=managers)).status_code == 200
         spoken = {"project": "alpha", "key": "k", "value": 1, "actor": "the manager"}
         problem(await client.post("/v1/signals/set", json=spoken), 403, "permission-denied")
