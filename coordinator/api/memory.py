@@ -43,11 +43,13 @@ class Memory:
         return Allotment(self)
 
     async def grant(self, hold: Allotment, size: int) -> None:
-        """Give bytes to a hold when they are free.
+        """Give bytes to a hold when they are free; one that has all of them needs no more.
 
         Raises: ``Overloaded``.
         """
-        size = min(size, self._max_bytes)
+        size = min(size, self._max_bytes - hold.size)
+        if size <= 0:
+            return
         reservation = _Reservation(hold, size, anyio.Event())
         self._waiting.append(reservation)
         self._advance()

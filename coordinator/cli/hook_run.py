@@ -177,10 +177,10 @@ class Running:
 
     def _command(self) -> str:
         """Return how a command line of the agent begins. Its shell has the environment of this process, but not our flags."""
-        import shutil  # noqa: PLC0415 - slow to import, and most answers contain no command
-
         flag = self._call.flags.get("database_url")
-        program = "coordinator" if shutil.which("coordinator") else sys.argv[0]
+        folders = os.environ.get("PATH", "").split(os.pathsep)
+        found = any(os.access(f"{folder}/coordinator", os.X_OK) for folder in folders)
+        program = "coordinator" if found else sys.argv[0]
         if flag is None or len(flag[1]) > ADDRESS or without_password(flag[1]) != flag[1]:
             return shlex.quote(program)
         return shlex.join([program, "--url", flag[1]])

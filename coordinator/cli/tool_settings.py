@@ -29,6 +29,7 @@ __all__ = [
     "apply",
     "daemon",
     "located",
+    "notes",
     "place",
     "program",
     "quoted",
@@ -96,6 +97,18 @@ def program() -> list[str]:
     import shutil  # noqa: PLC0415 - slow to import, and "hook run" does without
 
     return ["coordinator"] if shutil.which("coordinator") else [str(Path(sys.argv[0]).resolve())]
+
+
+def notes(setup: Setup) -> str:
+    """Return what the user of new entries still has to do."""
+    import shutil  # noqa: PLC0415
+
+    found = shutil.which("coordinator")
+    passing = found is not None and sys.prefix != sys.base_prefix and Path(found).parent == Path(sys.prefix, "bin")
+    note = (
+        f"coordinator is in the PATH only while the virtual environment {sys.prefix} is active: start the tool there."
+    )
+    return " ".join(filter(None, (setup.note, note if passing else "")))
 
 
 def daemon(call: Invocation) -> str | None:

@@ -210,6 +210,7 @@ async def test_bytes_are_held_in_order_and_released() -> None:
     assert order == ["large", "small"]
     with patient.hold() as hold:
         await hold.reserve(10)
+        await hold.reserve(5)  # one request gets through, however large it is
 
 
 def test_every_list_ends_its_pages_by_size() -> None:

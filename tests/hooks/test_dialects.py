@@ -107,7 +107,9 @@ def test_unknown_events_fields_and_calls_pass(name: str) -> None:
         {"hook_event_name": "Tomorrow", "tool_name": "Edit", "tool_input": {"file_path": "a"}},
         {"hook_event_name": 7, "session_id": None, "cwd": [], "tool_input": "x", "agent_id": 1},
         {"conversation_id": 1, "workspace_roots": {}, "toolName": [], "toolArgs": 3},
+        {"hook_event_name": {"a": 1}, "hookEventName": [[]], "source": {}, "tool_name": {}, "prompt": []},
     ):
+        assert dialects.recognise(payload) in dialects.NAMES
         event = module.read(payload)
         assert event.files == ()
         assert printed(name, event, Verdict()) in ({}, {"permission": "allow"})

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from starlette import requests
 
+from coordinator.hooks.dialects import PAYLOAD_BYTES
 from coordinator.hooks.http import _near
 from tests.daemon import Daemon, opened
 from tests.hooks.repositories import git
@@ -46,6 +47,9 @@ async def test_hooks_over_http(database_url: str, tmp_path: Path) -> None:
             for decision in ("deny", "none"):
                 verdicts = f'coordinator_hook_verdicts_total{{decision="{decision}",tool="claude-code"}}'
                 assert await daemon.metric(verdicts) == 1
+            large = edit(tmp_path, "large.txt")
+            large["tool_input"]["content"] = "x" * (PAYLOAD_BYTES - 1000)
+            assert await post(client, large) == {}
             # A shell command needs the lock of its rule until it is done.
             shell = {"tool_name": "Bash", "tool_input": {"command": "git checkout ."}}
             assert await post(client, payload("PreToolUse", tmp_path, **shell)) == {}

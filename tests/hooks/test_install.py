@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.cli.tool_settings import TOOLS, located
+from coordinator.cli.tool_settings import TOOLS, located, notes
 from coordinator.errors import CoordinatorError
 from coordinator.hooks import dialects
 from coordinator.hooks.dialects.entries import SettingsScope
@@ -149,6 +149,22 @@ def setup_of(noun: str, tool: str, options: str = "", url: str | None = None) ->
     if noun == "mcp":
         return module.mcp(SettingsScope.PROJECT, ["coordinator", "mcp"], url)
     return module.hooks(SettingsScope.PROJECT, f"coordinator hook run{options}", url, 60)
+
+
+def test_an_installation_says_if_tools_find_the_program_only_in_a_virtual_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("venv/bin", "bin"):
+        command = tmp_path / name / "coordinator"
+        command.parent.mkdir(parents=True)
+        command.touch(0o755)
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "venv"))
+    monkeypatch.setattr("sys.base_prefix", "/usr")
+    setup = setup_of("hook", "claude-code")
+    monkeypatch.setenv("PATH", f"{tmp_path}/venv/bin:{tmp_path}/bin")
+    assert str(tmp_path / "venv") in notes(setup)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{tmp_path}/venv/bin")
+    assert notes(setup) == ""
 
 
 @pytest.mark.parametrize("tool", dialects.NAMES)

@@ -13,7 +13,7 @@ import click
 
 from coordinator.cli.command import noun
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.tool_settings import TOOLS, apply, daemon, located, place, program, quoted, scopes, states
+from coordinator.cli.tool_settings import TOOLS, apply, daemon, located, notes, place, program, quoted, scopes, states
 from coordinator.cli.values import DURATION
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _change(
             changes.append(paragraph.planned(repository / "AGENTS.md", install=install))
         return changes
 
-    apply(call, tool, plan, note=setup.note if install else "", yes=yes, dry_run=dry_run)
+    apply(call, tool, plan, note=notes(setup) if install else "", yes=yes, dry_run=dry_run)
 
 
 @command.verb(

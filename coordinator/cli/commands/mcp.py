@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from coordinator.cli.command import Noun, agent_settings, agent_ttl
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.tool_settings import TOOLS, apply, daemon, located, place, program, scopes, states
+from coordinator.cli.tool_settings import TOOLS, apply, daemon, located, notes, place, program, scopes, states
 
 if TYPE_CHECKING:
     from coordinator.hooks.dialects.entries import SettingsScope, Setup
@@ -121,7 +121,7 @@ def _change(call: Invocation, tool: str, scope: str | None, *, install: bool, dr
         call,
         tool,
         lambda: [planned(located(setup, kind, root), setup, install=install)],
-        note=setup.note,
+        note=notes(setup) if install else "",
         yes=yes,
         dry_run=dry_run,
     )

@@ -13,6 +13,7 @@ import msgspec
 
 from coordinator.errors import InvalidArgument
 from coordinator.hooks.dialects.entries import SettingsScope, Setup
+from coordinator.hooks.dialects.reading import text
 from coordinator.hooks.event import HookEvent, HookReply, Verdict
 from coordinator.suggestion import nearest
 
@@ -71,7 +72,7 @@ def decode(body: bytes) -> dict[str, Any]:
     """
     if len(body) > PAYLOAD_BYTES:
         raise InvalidArgument(
-            f"hook payload has {len(body)} bytes; at most {PAYLOAD_BYTES} are allowed",
+            f"hook payload is larger than {PAYLOAD_BYTES} bytes",
             hint="Write the file in several smaller edits.",
         )
     try:
@@ -89,7 +90,7 @@ def recognise(payload: dict[str, Any]) -> str:
 
     Several tools read the settings of others, so the file that a hook stands in does not say which tool calls it.
     """
-    event = payload.get("hook_event_name") or payload.get("hookEventName") or ""
+    event = text(payload, "hook_event_name", "hookEventName") or ""
     if CURSOR & payload.keys():
         return "cursor"
     if event in GEMINI:
