@@ -54,6 +54,8 @@ select setval('coordinator.epoch_mark', last_value >> 32 << 32 | coordinator.epo
 # about, however long that takes; those about the bound itself take `bounded_waits`.
 BOUND_S = connecting.LOCK_WAIT_S
 connecting.LOCK_WAIT_S = DEADLINE_S
+# It also ends a session whose transaction is idle for a minute. In a test, one stays open while the test does what it is about.
+connecting.PINNED["idle_in_transaction_session_timeout"] = "1h"
 BOUND_WAITS = """
 update pg_proc set proconfig = array_replace(proconfig, 'lock_timeout={}s', 'lock_timeout={}s')
 where pronamespace = 'coordinator'::regnamespace

@@ -157,7 +157,7 @@ async def test_what_a_client_asked_for_ends_at_the_server_when_the_client_leaves
 async def test_acquires_that_time_out_leave_no_backend(database_url: str) -> None:
     """They did: 15 at a time left 15, 30, 45 backends, until the server had no room for a superuser."""
     async with opened(database_url) as watcher:
-        agent = await watcher.fetchval("select id from coordinator.agent_register('default', 'a')")
+        agent = await watcher.fetchval("select id from coordinator.agent_register('default', 'a', p_ttl => '1 hour')")
         key = await watcher.fetchval("select hashtextextended('', id) from coordinator.projects where name = 'default'")
         await watcher.fetchval("select pg_advisory_lock($1)", key)
         with Daemon(database_url, max_connections=4, min_connections=1, call_timeout_s=0.5, http_queue_s=30) as daemon:

@@ -60,15 +60,13 @@ async def test_every_job_ends_once_while_an_old_snapshot_is_open(database_url: s
     """Claims begin where the last one ended, while jobs are cancelled, released and moved between lanes."""
     await prepare(database_url)
     fleet = Fleet(database_url, seed=seed, ttl_s=10.0, batch=50)
-    async with opened(database_url) as holder:
-        await holder.execute("set idle_in_transaction_session_timeout = 0")
-        async with holder.transaction(isolation="repeatable_read", readonly=True):
-            await holder.fetchval("select count(*) from coordinator.jobs_open")
-            with fleet.running(workers=4, daemons=1):
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(fleet.befall, ("cancel", "kill", "reshape", "stop"), int(LONG_S))
-                    ids = await enqueue(database_url, 8_000)
-                await fleet.finished()
+    async with opened(database_url) as holder, holder.transaction(isolation="repeatable_read", readonly=True):
+        await holder.fetchval("select count(*) from coordinator.jobs_open")
+        with fleet.running(workers=4, daemons=1):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(fleet.befall, ("cancel", "kill", "reshape", "stop"), int(LONG_S))
+                ids = await enqueue(database_url, 8_000)
+            await fleet.finished()
     await check_ends(database_url, ids)
 
 
