@@ -43,7 +43,7 @@ begin
     union all
     select 'coordinator_postgres_connections_max', '{}', current_setting('max_connections')::double precision
     union all
-    select 'coordinator_postgres_oldest_transaction_seconds', '{}', coalesce(max(extract(epoch from v_now - x.began_at)), 0)::double precision
+    select 'coordinator_postgres_oldest_transaction_seconds', '{}', greatest(max(extract(epoch from v_now - x.began_at)), 0)::double precision
     from (select a.xact_start from pg_stat_activity a where a.backend_type = 'client backend' and a.pid <> pg_backend_pid()
           union all select p.prepared from pg_prepared_xacts p) x (began_at)
     union all
@@ -55,7 +55,7 @@ begin
     select 'coordinator_postgres_frozen_age_transactions', '{}', age(d.datfrozenxid)::double precision from pg_database d where d.datname = current_database()
     union all
     select m.name, '{}', m.value
-    from (select count(*) as n, coalesce(max(extract(epoch from v_now - l.waitstart)), 0) as age from pg_locks l where not l.granted) w
+    from (select count(*) as n, greatest(max(extract(epoch from v_now - l.waitstart)), 0) as age from pg_locks l where not l.granted) w
     cross join lateral (values ('coordinator_postgres_lock_waits', w.n), ('coordinator_postgres_lock_wait_oldest_seconds', w.age)) m (name, value)
     union all
     select 'coordinator_postgres_notification_queue_ratio', '{}', pg_notification_queue_usage()

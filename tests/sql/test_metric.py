@@ -62,6 +62,22 @@ async def test_samplers_return_what_is_declared_of_them_and_all_of_it(tx: Transa
     assert declared.keys() - seen.keys() <= ELSEWHERE
 
 
+async def test_no_age_is_negative_where_the_clock_was_set_back_or_a_transaction_began_meanwhile(
+    tx: Transaction, server_url: str
+) -> None:
+    await populate(tx.connection)
+    text = await tx.connection.fetchval("select pg_get_functiondef('coordinator.server_sample'::regproc)")
+    now = "v_now timestamptz := clock_timestamp()"
+    assert now in text
+    await tx.connection.execute(text.replace(now, f"{now} - interval '1 hour'"))
+    await tx.set_clock(timedelta(hours=-1))
+    async with opened(server_url) as other, other.transaction():
+        await other.execute("select 1")
+        await tx.connection.execute("select pg_stat_clear_snapshot()")
+        found = await sampled(tx)
+    assert [sample for sample in found if sample.value < 0] == []
+
+
 def test_a_metric_says_in_its_name_what_kind_and_unit_it_has() -> None:
     for name, metric in METRICS.items():
         assert name.endswith("_total") == (metric.kind == "counter"), name

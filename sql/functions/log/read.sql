@@ -59,6 +59,9 @@ create or replace function coordinator.log_read(
 returns setof coordinator.log_entry
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- the numbers of a log are an index, in their order, however few rows the planner expects
+set enable_bitmapscan = off
+set enable_sort = off
 as $$
 declare
   v_log  coordinator.logs := coordinator.log_find(p_project, p_kind, p_key);
