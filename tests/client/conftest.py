@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
@@ -40,6 +41,16 @@ async def root(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     )
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def unresolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that knows no name, and says so at once: on a machine without a network, the real one may take its time."""
+
+    async def unknown(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
 
 
 @contextmanager

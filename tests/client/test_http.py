@@ -145,7 +145,7 @@ async def test_an_address_that_is_none_is_a_configuration_error_without_its_secr
 
 
 @pytest.mark.parametrize("url", ["http://1.2.3.4.5:80", "http://a..b:80"])
-async def test_a_host_that_cannot_exist_is_unavailable_at_once(url: str) -> None:
+async def test_a_host_that_cannot_exist_is_unavailable_at_once(unresolved: None, url: str) -> None:
     async with HttpExecutor.open(url, Config()) as executor:
         with anyio.fail_after(DEADLINE_S):
             with pytest.raises(DatabaseUnavailable):

@@ -504,7 +504,7 @@ async def test_another_address_of_the_host_is_tried_if_one_does_not_respond(monk
         assert server.links == 1
 
 
-async def test_an_invalid_host_is_unavailable() -> None:
+async def test_an_invalid_host_is_unavailable(unresolved: None) -> None:
     for host in ("nowhere.invalid", "x" * 64 + ".invalid"):
         async with HttpExecutor.open(f"http://{host}:7420", Config()) as executor:
             assert host in (await unavailable(executor)).message

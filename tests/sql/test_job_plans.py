@@ -163,6 +163,7 @@ async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIter
         await connection.execute(OTHERS.format(n=rows // 2, project=project, root=root), timeout=600)
     if analysed:
         await connection.execute(f"analyze {tables}", timeout=600)
+    await connection.execute("select set_config('coordinator.fake_now', now()::text, false)")  # the day does not end
     yield Transaction(connection)
     await connection.close()
 
