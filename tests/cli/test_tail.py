@@ -166,11 +166,19 @@ async def test_an_outage_of_the_daemon_is_one_line_and_its_end_another(
 
 async def test_a_reset_is_reported_on_standard_error_and_in_the_stream(program: Program, db: Database) -> None:
     await emit(db, "a")
-    head = await db.run(events.Head())
-    seq = int(head.rpartition(".")[2])
-    done = program.run("event", "tail", "--after", f"{head.rpartition('.')[0]}.{seq + 1000}")
+    done = program.run("event", "tail", "--after", "elsewhere.7")
     assert json.loads(done.stdout)["type"] == "reset"
     assert done.stderr.startswith("reset: ")
+
+
+async def test_a_cursor_that_the_server_has_not_reached_is_an_error_and_no_reset(
+    program: Program, db: Database
+) -> None:
+    epoch, _, seq = (await db.run(events.Head())).partition(".")
+    done = program.run("event", "tail", "--after", f"{epoch}.{int(seq) + 1000}")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "has not got as far" in done.stderr
+    assert "try again" in done.stderr
 
 
 async def test_a_reader_that_goes_away_ends_the_tail(program: Program, db: Database) -> None:
