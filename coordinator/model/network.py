@@ -67,7 +67,7 @@ class Networks:
         if reason is not None:
             raise InvalidArgument(
                 f'the URL "{url[:200]}" is refused: {reason}',
-                hint="An administrator can allow its network with COORDINATOR_WEBHOOK_NETWORKS.",
+                hint="An administrator can allow its network: set COORDINATOR_WEBHOOK_NETWORKS for the daemons, and where webhooks are added.",
             )
 
 

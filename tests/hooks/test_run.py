@@ -91,7 +91,7 @@ def test_the_command_that_a_refusal_names_waits_for_the_file(program: Program) -
     assert edit(program, "a.py") == {}
 
 
-@pytest.mark.parametrize("name", ["-rf.py", "it's `x` $(y).py", "a[b]*.py", "n" * 250 + "/" + "m" * 250])
+@pytest.mark.parametrize("name", ["-it's `x` $(y) a[b]*.py", "n" * 250 + "/" + "m" * 250])
 def test_every_command_that_a_refusal_offers_can_be_carried_out(program: Program, name: str) -> None:
     edit(program, name)
     wait, ask = commands(edit(program, name, "s2")["permissionDecisionReason"])
