@@ -20,6 +20,7 @@ from coordinator.db.database import Database
 from coordinator.errors import DatabaseUnavailable
 from coordinator.model.network import Networks
 from coordinator.operations import events, webhooks
+from coordinator.telemetry import tracing
 from coordinator.webhooks import deliveries as delivering
 from coordinator.webhooks import sender as sending
 from coordinator.webhooks.deliveries import WebhookDeliveries
@@ -28,6 +29,7 @@ from tests.waiting import DEADLINE_S, until, until_true
 from tests.webhooks.receiver import Received, Receiver, answer
 
 NETWORKS = "127.0.0.0/8"
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class Bench:
@@ -124,6 +126,25 @@ def keys(receiver: Receiver) -> list[str]:
 
 def ids(receiver: Receiver) -> list[str]:
     return [request.headers["webhook-id"] for request in receiver.received]
+
+
+async def test_a_delivery_has_the_trace_of_the_call_that_made_its_event_also_when_it_is_repeated(bench: Bench) -> None:
+    async def failing(received: Received, writer: asyncio.StreamWriter) -> None:
+        await answer(500 if len(receiver.received) == 1 else 200)(received, writer)
+
+    async with Receiver(failing) as receiver:
+        await bench.add(receiver.url)
+        async with bench.delivering():
+            with tracing.received("x", "server", {}, tracing.parsed(PARENT)):
+                await bench.emit("traced")
+            await bench.all_end()
+            await bench.emit("other")
+            await receiver.got(3)
+        assert keys(receiver) == ["traced", "traced", "other"]
+        for request in receiver.received[:2]:
+            assert request.headers["traceparent"][:35] == PARENT[:35]
+            assert json.loads(request.body)["data"]["traceparent"][:35] == PARENT[:35]
+        assert "traceparent" not in receiver.received[2].headers
 
 
 async def test_a_hostile_receiver_delays_no_other_webhook(bench: Bench) -> None:
