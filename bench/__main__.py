@@ -28,6 +28,7 @@ NAMES = (
     "hooks",
     "metrics",
     "tracing",
+    "audit",
     "webhooks",
     "state.logs",
     "state.documents",
