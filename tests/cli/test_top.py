@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from coordinator.cli.top.app import Details, Question, Top, source_of
+from coordinator.cli.top.app import Details, Opener, Question, Top, source_of
 from coordinator.cli.top.views import CallsView, EventsView, ViewSource, chain
 from coordinator.config import Config
 from coordinator.db.database import Database
@@ -22,6 +22,7 @@ from coordinator.model.server import ServerCalls
 from coordinator.operations import agents, events, job_history, jobs, locks
 from coordinator.operations.work import RelayStep
 from tests.cli.conftest import Program
+from tests.daemon import Daemon
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -38,14 +39,18 @@ async def acquire(db: Database, resource: str, name: str, *, wait: timedelta | N
 
 
 @asynccontextmanager
-async def screen(db: Database, interval_s: float = 0.2) -> AsyncIterator[tuple[Top, Pilot[None]]]:
+async def screen(db: Database | Opener, interval_s: float = 0.2) -> AsyncIterator[tuple[Top, Pilot[None]]]:
     @asynccontextmanager
     async def opened() -> AsyncIterator[ViewSource]:
-        yield ViewSource(db, "default", "tester")
+        yield ViewSource(db, "default", "tester")  # type: ignore[arg-type]
 
-    top = Top(opened, "here", interval_s)
+    top = Top(opened if isinstance(db, Database) else db, "here", interval_s)
     async with top.run_test(size=(140, 40)) as pilot:
         yield top, pilot
+
+
+def text_of(top: Top, selector: str) -> str:
+    return str(top.screen_stack[0].query_one(selector, Static).render())
 
 
 async def cells(top: Top, name: str) -> list[list[str]]:
@@ -159,6 +164,56 @@ async def test_events_have_rates_by_type(db: Database) -> None:
         await until(begun, "the event is shown", every_s=0.05)
 
 
+async def test_every_view_works_through_a_daemon(db: Database, database_url: str) -> None:
+    """What a view reads, opens and does has a route, and its answer says the same there."""
+    with Daemon(database_url) as daemon:
+        await (await daemon.ready()).lead()
+        await acquire(db, "src/a.py", "holder")
+        await acquire(db, "src/a.py", "waiter", wait=HOUR)
+        await db.run(jobs.Enqueue(project="default", type="build", payload=1))
+        async with screen(lambda: source_of(daemon.url, Config(), "default", "tester")) as (top, pilot):
+            rows = await until_rows(top, "agents", lambda rows: len(rows) == 2)
+            assert {row[0] for row in rows} == {"holder", "waiter"}
+            assert text_of(top, "#status").startswith("default at here: 2 agents, 1 lock, 1 waiting; ")
+            for number, name, count in ((2, "locks", 1), (3, "waits", 1), (4, "jobs", 1), (7, "sizes", 1)):
+                await pilot.press(str(number))
+                await until_rows(top, name, lambda rows, count=count: len(rows) >= count and rows[0])
+                await pilot.press("enter")
+                await until_screen(top, Details)
+                await pilot.press("escape")
+                assert text_of(top, "#message") == ""
+            await pilot.press("5")
+
+            async def seen() -> bool:
+                await db.run(events.Emit(project="default", type="custom.live"))
+                return any(row[0] == "custom.live" for row in await cells(top, "events"))
+
+            await until(seen, "the event is shown", every_s=0.05)
+            await pilot.press("6")
+            await until_rows(top, "calls", lambda rows: rows and rows[0])
+            await pilot.press("4", "x")
+            await until_screen(top, Question)
+            await pilot.press("y")
+            await until_rows(top, "jobs", lambda rows: rows[0][1] == "cancelled")
+            await pilot.press("2", "x")
+            await until_screen(top, Question)
+            await pilot.press("y")
+            await until_rows(top, "locks", lambda rows: [row[1] for row in rows] == ["waiter"])
+            await pilot.press("1")
+            await until_rows(top, "agents", lambda rows: len(rows) == 2)
+            await pilot.press("x")
+            await until_screen(top, Question)
+            await pilot.press("y")
+            await until_rows(top, "agents", lambda rows: len(rows) == 1)
+            daemon.kill()
+
+            async def said() -> bool:
+                return text_of(top, "#message") != ""
+
+            await until(said, "it says that nobody answers")
+            assert len(await cells(top, "agents")) == 1, "what there was stays"
+
+
 class Answers:
     """Returns one list of calls after the other."""
 
@@ -211,14 +266,14 @@ async def test_an_error_is_shown_and_what_there_was_stays(db: Database, monkeypa
             patched.setattr(db, "run", fail)
 
             async def said() -> bool:
-                return "the database is away. Wait." in str(top.screen_stack[0].query_one("#message", Static).render())
+                return "the database is away. Wait." in text_of(top, "#message")
 
             await until(said, "the error is shown")
             assert len(await cells(top, "agents")) == 1
             await pilot.press("enter", "x", "y")
 
         async def gone() -> bool:
-            return str(top.screen_stack[0].query_one("#message", Static).render()) == ""
+            return text_of(top, "#message") == ""
 
         await until(gone, "the error is gone")
 

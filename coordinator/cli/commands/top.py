@@ -27,7 +27,7 @@ from coordinator.errors import ConfigurationError
 def command(call: Invocation, *, interval: timedelta) -> None:
     """Watch agents, locks, waits, jobs, events and calls live.
 
-    Keys: 1 to 6 choose the view, s sorts by the next column, r reverses the order, / filters, enter opens a row. x deregisters an agent,
+    Keys: 1 to 7 choose the view, s sorts by the next column, r reverses the order, / filters, enter opens a row. x deregisters an agent,
     breaks a lock or cancels a job, after a confirmation. Space pauses, q quits. It needs a terminal and the extra "top".
     """
     try:

@@ -287,7 +287,46 @@ class CallsView(View):
         return rows
 
 
-VIEWS: tuple[Callable[[], View], ...] = (AgentsView, LocksView, WaitsView, JobsView, EventsView, CallsView)
+class SizesView(View):
+    """How large the database, its tables and its projects are, in megabytes, and how much they grew."""
+
+    title = "Sizes"
+    columns = ("kind", "name", "MB", "MB in a day", "MB in a week", "measured")
+    sort = "MB"
+    descending = True
+
+    async def rows(self, source: ViewSource) -> list[ViewRow]:
+        """Read the sizes as they were last measured."""
+        return [
+            ViewRow(
+                f"{one.kind} {one.name}",
+                (
+                    one.kind,
+                    one.name,
+                    _megabytes(one.bytes),
+                    _megabytes(one.day_bytes),
+                    _megabytes(one.week_bytes),
+                    one.measured_at,
+                ),
+                one,
+            )
+            for one in await source.run(server.ListSizes)
+        ]
+
+
+VIEWS: tuple[Callable[[], View], ...] = (
+    AgentsView,
+    LocksView,
+    WaitsView,
+    JobsView,
+    EventsView,
+    CallsView,
+    SizesView,
+)
+
+
+def _megabytes(size: int | None) -> float | None:
+    return None if size is None else round(size / 1e6, 1)
 
 
 async def _blockers(source: ViewSource) -> list[LockBlocker]:
