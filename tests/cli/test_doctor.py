@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
-from coordinator.cli.commands.doctor import EXIT_CODES
+from coordinator.cli.commands.doctor import EXIT_CODES, _report
+from coordinator.model.doctor import Finding
 from tests.cli.conftest import Program
 from tests.conftest import admin
 
@@ -23,12 +25,23 @@ def test_json_has_every_finding_and_the_worst_severity(program: Program) -> None
     assert "leader" in [finding["check"] for finding in shown["findings"] if finding["severity"] == "critical"]
 
 
-def test_a_table_begins_with_the_worst(program: Program) -> None:
+def test_a_table_begins_with_the_worst_and_ends_with_how_many_there_are(program: Program) -> None:
     done = program.run("doctor", "--output", "text")
     heading, *rows = done.stdout.splitlines()
-    assert heading.split() == ["SEVERITY", "CHECK", "MESSAGE", "REMEDY"]
-    severities = [row.split()[0] for row in rows]
+    assert heading.split() == ["SEVERITY", "CHECK", "MESSAGE"]
+    severities = [row.split()[0] for row in rows if not row.startswith(" ")]
     assert severities == sorted(severities, key=["critical", "warning", "unknown", "ok"].index)
+    counts = Counter(severities)
+    assert done.stderr == "\n" + ", ".join(f"{count} {severity}" for severity, count in counts.items()) + "\n"
+
+
+def test_a_narrow_terminal_shows_every_remedy_whole() -> None:
+    remedy = " ".join(f"word{n}" for n in range(100))
+    found = [Finding("size", "ok", "Well."), Finding("prepared_transactions", "warning", "Left\x1b.", remedy)]
+    report = _report(found, 60)
+    assert all(len(line) <= 60 for line in report.splitlines())
+    assert "\x1b" not in report
+    assert " ".join(report.split()).endswith(f"Left\\x1b. Remedy: {remedy}")
 
 
 async def test_what_destroys_nothing_is_fixed(program: Program, database_url: str) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+
 import click
 from click.exceptions import Exit
 
 from coordinator.cli.command import Verb
 from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import plain
+from coordinator.cli.table import Column, table
 from coordinator.config import SETTINGS
 from coordinator.errors import ConfigurationError
 from coordinator.model.address import is_gateway
@@ -36,6 +41,7 @@ def command(call: Invocation, *, fix: bool) -> None:
     Exit code 9: the worst finding is a warning; 10: it is critical.
     """
     import asyncio  # noqa: PLC0415 - help does not need it
+    import shutil  # noqa: PLC0415
 
     from coordinator.doctor.examination import examine  # noqa: PLC0415
 
@@ -53,6 +59,24 @@ def command(call: Invocation, *, fix: bool) -> None:
         call.output.one({"address": where, "version": version(), "severity": severity, "findings": found})
     else:
         found.sort(key=lambda finding: SEVERITIES.index(finding.severity), reverse=True)
-        call.output.many(found, ("severity", "check", "message", "remedy"), empty="")
+        call.output.raw(_report(found, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+        counts = Counter(finding.severity for finding in found)
+        call.output.note("\n" + ", ".join(f"{count} {severity}" for severity, count in counts.items()))
     if code := EXIT_CODES[severity]:
         raise Exit(code)
+
+
+def _report(found: list[Finding], width: int | None) -> str:
+    """Lay out findings for a terminal of this width: whole, since a remedy is of no use in part, each remedy below what it is for."""
+    rows = [("SEVERITY", "CHECK", "MESSAGE")]
+    for finding in found:
+        rows.append((finding.severity, finding.check, plain(finding.message)))
+        if finding.remedy:
+            rows.append(("", "", f"Remedy: {plain(finding.remedy)}"))
+    severities, checks, messages = zip(*rows, strict=True)
+    columns = (
+        Column(severities[0], severities[1:]),
+        Column(checks[0], checks[1:]),
+        Column(messages[0], messages[1:], text=True),
+    )
+    return table(columns, width)[0]
