@@ -97,3 +97,34 @@ async def test_what_replication_and_recovery_leave_behind_is_found_on_both_sides
             assert "alter system set synchronous_standby_names" in (absent.remedy or "")
             await primary.execute("alter system reset synchronous_standby_names")
             await primary.execute("select pg_reload_conf()")
+
+
+async def test_slots_that_retain_much_wal_or_have_lost_it_are_found(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "max_slot_wal_keep_size": "32MB", "max_wal_size": "4GB", "checkpoint_timeout": "1h"}
+    async with embedded.run(tmp_path / "primary", settings=settings) as server, opened(server.dsn) as primary:
+        await schema.apply(primary)
+
+        async def segment() -> None:
+            await primary.execute("select pg_logical_emit_message(false, 'x', 'x')")
+            await primary.execute("select pg_switch_wal()")
+
+        await primary.execute("select pg_create_physical_replication_slot('idle', true)")
+        await segment()
+        retained = await until_found(primary, "slots", "ok", "Replication slots: 1")
+        assert "retains" in retained.message
+        for warning, critical, severity in ((1, 1e18, "warning"), (1, 2, "critical")):
+            await primary.execute(
+                "update coordinator.checks set warning = $1, critical = $2 where name = 'slots'", warning, critical
+            )
+            large = await until_found(primary, "slots", severity, '"idle" (physical, inactive) retains')
+            assert "pg_drop_replication_slot('idle')" in (large.remedy or "")
+        await thresholds(primary, slots=1e17)
+
+        for _ in range(8):  # beyond what a slot may retain
+            await segment()
+        await until_found(primary, "slots", "warning", "the next checkpoint may remove")
+        await primary.execute("checkpoint")
+        lost = await until_found(primary, "slots", "critical", "has lost WAL")
+        assert (lost.remedy or "").startswith("Drop the slot")
+        await primary.execute("select pg_drop_replication_slot('idle')")
+        await until_found(primary, "slots", "ok", "Replication slots: 0")

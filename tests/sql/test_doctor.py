@@ -332,6 +332,34 @@ async def test_a_disabled_webhook_is_found(tx: Transaction) -> None:
     assert (finding.severity, finding.message) == ("warning", "Disabled webhooks: 1, in the projects default.")
 
 
+async def test_contents_and_objects_that_wait_for_an_object_store_are_found(tx: Transaction) -> None:
+    assert (await one(tx.connection, "objects")).severity == "ok"
+    await tx.connection.execute("select coordinator.artifact_put('default', 'waits', 'x')")
+    waits = await tx.connection.fetchval(
+        "insert into coordinator.artifact_objects (blob_id, store, key, created_at, due_at)"
+        " select b.id, 's3://full', 'k1', coordinator.now_utc() - interval '30 seconds', coordinator.now_utc()"
+        " from coordinator.artifact_blobs b order by b.id desc limit 1 returning id"
+    )
+    assert (await one(tx.connection, "objects")).severity == "ok", "it is about to be moved"
+    for age, severity in (("10 minutes", "warning"), ("2 hours", "critical")):
+        await tx.connection.execute(
+            "update coordinator.artifact_objects set created_at = coordinator.now_utc() - $2::text::interval where id = $1",
+            waits,
+            age,
+        )
+        finding = await one(tx.connection, "objects")
+        assert (finding.severity, "s3://full" in finding.message) == (severity, True)
+        assert "loop.failed" in (finding.remedy or "")
+    await tx.connection.execute(
+        "insert into coordinator.artifact_objects (store, key, created_at, due_at)"
+        " select 's3://gone', 'k2', t, t from (select coordinator.now_utc() - interval '3 hours') u (t)"
+    )
+    found = {one.message.split()[0]: one for one in await examined(tx.connection, "objects")}
+    assert {one.severity for one in found.values()} == {"critical", "warning"}
+    assert found["1"].message == "1 objects in s3://gone wait for deletion."
+    assert "artifact_store" in (found["1"].remedy or "")
+
+
 async def test_grants_that_are_missing_are_found_and_made(tx: Transaction) -> None:
     assert (await one(tx.connection, "grants")).severity == "ok"
     before = await tx.connection.fetch(

@@ -68,8 +68,10 @@ as $$
               when w.wal_status = 'unreserved' and w.bytes < p_critical then 'warning'
               else coordinator.doctor_grade(w.bytes, p_warning, p_critical) end,
          format('Replication slot "%s" (%s, %s) %s.', w.slot_name, w.slot_type, case when w.active then 'active' else 'inactive' end,
-                case when w.wal_status = 'lost' then 'has lost WAL that its consumer needs' else 'retains ' || pg_size_pretty(w.bytes::bigint) || ' of WAL' end),
-         format('Restart its consumer, or drop the slot: select pg_drop_replication_slot(%L). max_slot_wal_keep_size limits the WAL that slots retain.', w.slot_name)
+                case when w.wal_status = 'lost' then 'has lost WAL that its consumer needs' else 'retains ' || pg_size_pretty(w.bytes::bigint) || ' of WAL' end
+                || case when w.wal_status = 'unreserved' then ', which the next checkpoint may remove' else '' end),
+         case when w.wal_status = 'lost' then format('Drop the slot, and create its consumer again: select pg_drop_replication_slot(%L)', w.slot_name)
+              else format('Restart its consumer, or drop the slot: select pg_drop_replication_slot(%L). max_slot_wal_keep_size limits the WAL that slots retain.', w.slot_name) end
   from wrong w
   union all
   select 'ok', format('Replication slots: %s; the largest retains %s of WAL.', count(*), pg_size_pretty(coalesce(max(k.bytes), 0)::bigint)), null
