@@ -46,7 +46,10 @@ def register(call: Invocation, /, **options: Any) -> None:
 @click.argument("name")
 @click.option("--role", metavar="ROLE", help="Receive the directives sent to this role.")
 @click.option(
-    "--metadata", type=OBJECT, metavar="JSON", help="Object to merge into the agent's metadata; - reads standard input."
+    "--metadata",
+    type=OBJECT,
+    metavar="JSON",
+    help="Object to combine with the agent's metadata; - reads standard input.",
 )
 @click.option(
     "--ttl",

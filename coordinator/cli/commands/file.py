@@ -26,7 +26,10 @@ _HASH = click.option(
 )
 _OWNER = click.option("--owner", metavar="OWNER", default="", help="Owner below the agent, such as session/subagent.")
 _METADATA = click.option(
-    "--metadata", type=OBJECT, metavar="JSON", help="Object to merge into the agent's metadata; - reads standard input."
+    "--metadata",
+    type=OBJECT,
+    metavar="JSON",
+    help="Object to combine with the agent's metadata; - reads standard input.",
 )
 
 
