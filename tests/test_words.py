@@ -31,6 +31,12 @@ UNWANTED = {
     r"\b[Tt]akes? leave\b": "close",
     r"\bmended?\b": "fix",
     r"\b[Aa]nswers? with\b": "return, respond with",
+    r"\bfor want of\b": "because it lacks, without",
+    r"\bin the face of\b": "despite",
+    r"\b[Ww]hat is not given\b": "omitted fields, omitted options",
+    r"\b[Cc]ould not look\b": "the check failed",
+    r"\bstands? (between|beside)\b": "is between, is beside",
+    r"\bwithout a goodbye\b": "is killed",
 }
 PROSE = {".py", ".sql", ".md", ".yaml", ".toml", ".js", ".sh"}
 GENERATED = {"sql/schema.sql"}  # from the migrations, among others, which are never edited

@@ -118,7 +118,7 @@ async def _list(bridge: Bridge) -> None:
 
 
 def _options(words: list[str]) -> tuple[str, bool]:
-    """Return what --status and --passes say; what is not given is empty and false, and other words say nothing."""
+    """Return what --status and --passes say; omitted options are empty and false, and other words are ignored."""
     given = {"--status": "", "--passes": ""}
     rest = iter(words)
     for word in rest:

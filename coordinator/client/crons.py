@@ -31,7 +31,7 @@ class Crons:
         zone: str | None = None,
         missed: Literal["skip", "once", "all"] | None = None,
     ) -> Cron:
-        """Create or change a cron. What is not given stays as it is; a new one needs ``schedule`` and ``job``.
+        """Create or change a cron. Omitted fields keep their values; a new one needs ``schedule`` and ``job``.
 
         ``schedule`` is minute, hour, day, month and weekday in ``zone`` (UTC), such as ``30 8 * * mon-fri``; or @hourly, @daily,
         @weekly, @monthly, @yearly. ``job`` has the parameters of ``jobs.enqueue``: ``{"type": "report"}``; ``{fire_at}`` in any text

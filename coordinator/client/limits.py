@@ -36,7 +36,7 @@ class Limits:
         per_key: bool | None = None,
         tree: UUID | None = None,
     ) -> Limit:
-        """Set a limit, and create it if it does not exist. What is not given stays as it is.
+        """Set a limit, and create it if it does not exist. Omitted fields keep their values.
 
         ``slots``: the most jobs that run at once. ``rate``: the most that start in each ``per`` (a second); up to ``burst`` are saved up.
         ``budget``: the most that they cost in each ``period``; a claim reserves ``reserve`` unless the job says its cost.

@@ -62,7 +62,7 @@ class Memories:
         language: str | None = None,
         embedding: Sequence[float] | None = None,
     ) -> MemoryEntry:
-        """Record a lesson that replaces a memory, and return it. What is not given is taken from that one.
+        """Record a lesson that replaces a memory, and return it. Omitted fields keep the values of that memory.
 
         The memory that is replaced stays out of lists and searches that do not ask for it.
 

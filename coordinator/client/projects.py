@@ -55,7 +55,7 @@ class Projects:
         title: str | None = None,
         settings: Mapping[str, Json] | None = None,
     ) -> Project:
-        """Change parts of a project (default: the client's own); what is not given stays.
+        """Change parts of a project (default: the client's own); omitted fields keep their values.
 
         ``paths`` says how its locks compare paths; normal is the default.
 

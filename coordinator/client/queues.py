@@ -30,7 +30,7 @@ class Queues:
         max_waiting_per_key: int | None = None,
         events: Literal["call", "job"] | None = None,
     ) -> Queue:
-        """Set the policy of a queue, and create it if it does not exist. What is not given stays as it is.
+        """Set the policy of a queue, and create it if it does not exist. Omitted fields keep their values.
 
         ``fair_by="key"`` lets keys take turns; ``weights`` are their shares, 1 to 1,000. ``ageing`` is how long a job waits to gain
         one step of priority; 0 means strict priority. ``max_waiting`` and ``max_waiting_per_key`` limit the jobs that wait; 0 means

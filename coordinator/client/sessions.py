@@ -78,7 +78,7 @@ class Sessions:
         status: str | None = None,
         context: Mapping[str, Json] | None = None,
     ) -> Session:
-        """Change parts of a session; what is not given stays. Another status makes an archived session usable again.
+        """Change parts of a session; omitted fields keep their values. Another status makes an archived session usable again.
 
         Raises: ``NotFound`` if there is no such session or user.
         """

@@ -68,7 +68,7 @@ class Users:
         email: str | None = None,
         disabled: bool | None = None,
     ) -> User:
-        """Change a user; what is not given stays. An empty ``email`` removes it.
+        """Change a user; omitted fields keep their values. An empty ``email`` removes it.
 
         Disabling a user revokes the user's tokens; a lower role revokes those with more.
 

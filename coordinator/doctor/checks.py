@@ -42,7 +42,7 @@ class Site(NamedTuple):
 
 
 async def pooler(site: Site) -> Diagnosis:
-    """Find out whether a pooler stands between, and in which mode, by what it does to connections."""
+    """Find out whether there is a pooler, and in which mode, by its effect on connections."""
     if await probes.pinned(site.call):
         return ok("There is no pooler: connection settings reach the server.")
     match await probes.pool_mode(site.call, site.another_call):

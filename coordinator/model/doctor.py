@@ -11,7 +11,7 @@ __all__ = ["SEVERITIES", "Finding", "Severity", "worst"]
 
 Severity = Literal["ok", "unknown", "warning", "critical"]
 SEVERITIES: tuple[str, ...] = ("ok", "unknown", "warning", "critical")
-"""From the least to the most severe. unknown: it could not look."""
+"""From the least to the most severe. unknown: the check failed."""
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ __all__ = ["Delete", "Fire", "Get", "List", "Pause", "Preview", "Resume", "Run",
 
 
 class Set(Operation[Cron], frozen=True, kw_only=True):
-    """Create or change a cron. What is not given stays as it is; a new cron needs ``schedule`` and ``job``.
+    """Create or change a cron. Omitted fields keep their values; a new cron needs ``schedule`` and ``job``.
 
     ``schedule`` is minute, hour, day, month and weekday in the time zone ``zone`` (UTC), such as ``30 8 * * mon-fri``; or @hourly,
     @daily, @weekly, @monthly, @yearly. ``job`` is an object of the fields of ``jobs.Enqueue``; ``{fire_at}`` in any text of it

@@ -12,7 +12,7 @@ __all__ = ["Delete", "Hold", "List", "Prune", "PruneKeys", "Refill", "Release", 
 
 
 class Set(Operation[Limit], frozen=True, kw_only=True):
-    """Set a limit, and create it if it does not exist. What is not given stays as it is.
+    """Set a limit, and create it if it does not exist. Omitted fields keep their values.
 
     It is of one kind. ``slots``: the most jobs that run at once. ``rate``: the most that start in each ``per`` (1 second); up to
     ``burst`` are saved up. ``budget``: the most that they cost in each ``period`` (hour, day or ever); a claim reserves ``reserve``

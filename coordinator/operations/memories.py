@@ -32,7 +32,7 @@ class Record(Operation[MemoryEntry], frozen=True, kw_only=True):
 
 
 class Supersede(Operation[MemoryEntry], frozen=True, kw_only=True):
-    """Record a lesson that replaces a memory. What is not given is taken from that one, which stays out of lists and searches.
+    """Record a lesson that replaces a memory. Omitted fields keep the values of that memory, which lists and searches then omit.
 
     Raises: ``NotFound``; ``Conflict`` if another memory has superseded it, with that one in ``detail``.
     """

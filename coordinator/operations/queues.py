@@ -13,7 +13,7 @@ __all__ = ["Arrange", "Delete", "Get", "List", "Pause", "Resume", "Set"]
 
 
 class Set(Operation[Queue], frozen=True, kw_only=True):
-    """Set the policy of a queue, and create it if it does not exist. What is not given stays as it is.
+    """Set the policy of a queue, and create it if it does not exist. Omitted fields keep their values.
 
     ``fair_by`` is key, where keys take turns, or none. ``ageing`` is how long a job waits to gain one step of priority, 1 second
     to 366 days; 0 means strict priority. ``weights`` are shares of keys in a fair queue, 1 to 1,000; keys that are not named keep

@@ -203,10 +203,10 @@ async def main(root: Path, url: str | None, record: Path | None) -> int:
         await anyio.Path(record).write_bytes(msgspec.json.encode({**state, "missing": missing}))
     print("\r\x1b[K" if sys.stderr.isatty() else "", end="", file=sys.stderr, flush=True)
     print(*outcome.lines(found), sep="\n")
-    print(f"Killed    {fleet.killed or 'nobody'} in the middle of a share, which another coder did")
+    print(f"Killed    {fleet.killed or 'nobody'} in the middle of a share; another coder finished it")
     if fleet.restarted:
         print(
-            f"Restarted the daemon and its PostgreSQL after {len(fleet.before)} messages, which are {'all there' if kept else 'NOT THERE'}"
+            f"Restarted the daemon and its PostgreSQL after {len(fleet.before)} messages; {'all are still there' if kept else 'SOME ARE LOST'}"
         )
     print(f"Events    {len(fleet.events)} received, {missing} missing")
     if failure or missing or not kept or not found.complete or not fleet.killed:

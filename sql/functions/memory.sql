@@ -141,7 +141,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_old jsonb; -- the memory that is superseded, which lends what is not given
+  v_old jsonb; -- the superseded memory; omitted arguments take its values
 begin
   if p_part ->> 'memory' is not null then
     v_old := coordinator.memory_value(coordinator.project_id(p_project), p_part ->> 'memory');

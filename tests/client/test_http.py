@@ -1,4 +1,4 @@
-"""What only HTTP has: tokens, what stands between, streams that are cut. The rest is in test_behaviour."""
+"""What only HTTP has: tokens, proxies, streams that are cut. The rest is in test_behaviour."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def check(process: Daemon | Sidecar) -> None:
 
 
 class Plane:
-    """What stands between writers and subscribers; both connect to ``urls``."""
+    """The plane between writers and subscribers; both connect to ``urls``."""
 
     def __init__(self, server: embedded.Server, way: Way, folder: Path) -> None:
         self.server = server

@@ -1,4 +1,4 @@
-"""What stands between a program and its database: a pooler that swallows notifications, a silent network, a counter."""
+"""What is between a program and its database: a pooler that swallows notifications, a silent network, a counter."""
 
 from __future__ import annotations
 

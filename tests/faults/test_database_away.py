@@ -133,7 +133,7 @@ async def told_by_readyz(daemon: Daemon) -> None:
         assert said["ready"] is False
         return str(said["reason"]).startswith("no answer from the database")
 
-    await until(away, "/readyz answers 503 for want of an answer", every_s=0.05)
+    await until(away, "/readyz answers 503 without an answer from the database", every_s=0.05)
     assert (await daemon.get("/livez")).status_code == httpx.codes.OK
 
     async def lost_the_lead() -> bool:

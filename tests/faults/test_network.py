@@ -1,4 +1,4 @@
-"""What stands between the daemon and its database misbehaves."""
+"""The network between the daemon and its database misbehaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated tables and references in `docs/`. Each stands between two comments, which name it; the prose around it is by hand."""
+"""The generated tables and references in `docs/`. Each is between two comments that name it; people write the prose around it."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     uses: dict[str, Effect]
     hears: frozenset[str]
     asks: bool = True
-    flat: bool = False  # the permission stands beside hookSpecificOutput as well
+    flat: bool = False  # the permission is beside hookSpecificOutput as well
 
     def read(self, payload: dict[str, Any]) -> HookEvent:
         """Return what happened."""
