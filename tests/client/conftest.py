@@ -12,12 +12,13 @@ import asyncpg
 import pytest
 
 import coordinator
-from coordinator.client import Client
+from coordinator.client import Client, lock_keeper, lock_wait
 from coordinator.db.database import Database
 from coordinator.relay import Relay
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon
 from tests.sidecar.conftest import sidecar
+from tests.waiting import DEADLINE_S
 
 # Nothing looks at the log without a hint.
 HINTED = {"coordinator.operations.log_reader.POLL_S": 3600.0, "coordinator.sidecar.upstream.POLL_S": 3600.0}
@@ -41,6 +42,13 @@ async def root(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     )
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let who was cancelled leave the queue and release, however long it takes: after a few seconds, the product leaves it to the TTL."""
+    monkeypatch.setattr(lock_wait, "WITHDRAW_S", DEADLINE_S)
+    monkeypatch.setattr(lock_keeper, "RELEASE_S", DEADLINE_S)
 
 
 @pytest.fixture

@@ -195,6 +195,7 @@ async def test_a_wait_times_out_even_if_its_ticket_was_swept(
             await tester.locks.acquire("a", wait=1)
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_whoever_stops_waiting_leaves_the_queue(coder: Client, tester: Client) -> None:
     async with coder.lock("a"), anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: tester.locks.acquire("a", wait=3600))
@@ -207,6 +208,7 @@ async def test_whoever_stops_waiting_leaves_the_queue(coder: Client, tester: Cli
     assert await tester.locks.waiting("a") == []
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_waiter_that_stops_before_it_hears_of_its_grant_releases_it(
     coder: Client, tester: Client, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +277,7 @@ async def test_a_deadlock_through_the_blocks_around_a_task_is_found(coder: Clien
     assert coder.locks._blocks == {}
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_broken_lock_cancels_the_body_within_moments(coder: Client, tester: Client, db: Database) -> None:
     async with relayed(db):
         with pytest.raises(LockLost, match=r'"tester" broke the lock at .*: stuck'):  # noqa: PT012 - the whole block raises
@@ -312,6 +315,7 @@ async def test_the_bodys_own_errors_pass_through_and_the_lock_is_released(coder:
     assert await held_by(db) == []
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_two_blocks_of_a_client_exclude_each_other_and_end_separately(
     coder: Client, tester: Client, db: Database
 ) -> None:
@@ -383,6 +387,7 @@ async def test_a_block_that_ends_while_another_acquires_leaves_it_no_dead_token(
     assert await held_by(db) == []
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_request_that_is_cancelled_releases_no_lock_that_another_block_uses(
     coder: Client, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from tests.client.conftest import relayed
 from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unhurried")]
 
 STEPS_MIN = 3  # at which the work waits: acquire, poll, release
 
