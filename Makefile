@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 export PIP_CONSTRAINT := constraints.txt
 # Tests differ a lot in length: a worker that has none left takes half of those that another one still has.
-# Rewriting the assertions of all test files takes three seconds of each worker, so their bytecode is kept.
+# Rewriting the assertions of all test files takes ten seconds of each worker, so their bytecode is kept, and made once beside the linters.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --dist worksteal
 
 .PHONY: help run test quick coverage demo bench faults tools operations format lint advisories schema pins docs site clean
@@ -25,7 +25,8 @@ help:            ## this list
 run: .venv/run   ## start the daemon in the foreground, on an embedded PostgreSQL if none is configured
 	@exec $(BIN)/coordinator serve
 
-test: .venv/test lint ## formatting, lint, floors, types and the whole test suite
+test: .venv/test ## formatting, lint, floors, types and the whole test suite
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q --collect-only >/dev/null 2>&1 & $(MAKE) --no-print-directory lint && wait
 	$(PYTEST)
 
 quick: .venv/test ## the tests of the catalogue, SQL, operations, API, CLI and client that are not slow: most of the suite
