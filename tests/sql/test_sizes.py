@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import pytest
 import pytest_asyncio
 
 from coordinator.config import SETTINGS, Config
-from coordinator.db.call import call
 from coordinator.db.database import Database
 from coordinator.loops.measuring import Measuring
 from coordinator.loops.table import table
@@ -22,6 +21,7 @@ from coordinator.operations.work import SizesMeasure
 from tests.conftest import Transaction
 from tests.daemon import opened
 from tests.sql.test_doctor import examined, one
+from tests.waiting import until
 
 MB, GB = 10**6, 10**9
 DAY = timedelta(days=1)
@@ -47,6 +47,15 @@ async def measured(tx: Transaction, ago: timedelta, *sizes: tuple[str, str, int]
         await tx.connection.execute(SIZES, ago, kind, name, size)
 
 
+async def measure(tx: Transaction, **fields: int) -> None:
+    """Measure now. A table that is locked for a moment, as autovacuum does, puts it off."""
+
+    async def done() -> bool:
+        return await tx.run(SizesMeasure(**fields)) > 0
+
+    await until(done, "it is measured")
+
+
 async def days(tx: Transaction) -> list[int]:
     """Return how many days before today each day is that was measured."""
     rows = await tx.connection.fetch(
@@ -66,14 +75,14 @@ async def test_the_database_its_tables_and_its_projects_are_measured(tx: Transac
         "insert into coordinator.signals (project_id, key, value, version, critical, actor, created_at, updated_at)"
         " select 1, 'k/' || n, '1', n, true, 'x', clock_timestamp(), clock_timestamp() from generate_series(1, 20000) n"
     )
-    assert await tx.run(SizesMeasure(limit_bytes=GB)) > 0
+    await measure(tx, limit_bytes=GB)
     found = {(size.kind, size.name): size for size in await tx.run(server.ListSizes())}
     assert found["database", ""].bytes > found["table", "signals"].bytes > MB
     assert found["project", "busy"].bytes >= MB
     assert ("project", "idle") not in found
     assert found["limit", ""] == ServerSize("limit", "", GB, None, None, found["database", ""].measured_at)
     assert {size.day_bytes for size in found.values()} == {None}
-    await tx.run(SizesMeasure())
+    await measure(tx)
     assert "limit" not in {size.kind for size in await tx.run(server.ListSizes())}, "the setting was removed"
 
 
@@ -87,7 +96,7 @@ async def test_a_project_has_the_bytes_of_its_logs_and_documents(tx: Transaction
             text,
             str(n),
         )
-    await tx.run(SizesMeasure())
+    await measure(tx)
     found = {size.name: size.bytes for size in await tx.run(server.ListSizes()) if size.kind == "project"}
     assert found["writing"] > MB
     assert found["chatty"] > 0
@@ -97,7 +106,7 @@ async def test_the_last_measurement_of_a_day_stays_and_sixty_days_of_them(histor
     for ago in range(KEPT + 20, 0, -1):
         await measured(history, timedelta(days=ago), ("database", "", ago))
     for free in (GB, 2 * GB):
-        await history.run(SizesMeasure(free_bytes=free))
+        await measure(history, free_bytes=free)
     assert await days(history) == [*range(KEPT)]
     size, limit = (await history.run(server.ListSizes()))[:2]
     assert limit.bytes == size.bytes + 2 * GB
@@ -111,7 +120,7 @@ async def test_a_clock_that_jumps_costs_no_history(history: Transaction) -> None
         await history.connection.execute(
             "select set_config('coordinator.fake_now', (coordinator.now_utc() + $1::interval)::text, true)", offset
         )
-        await history.run(SizesMeasure())
+        await measure(history)
 
     await measure_at(timedelta(0))
     for jump in (timedelta(days=1000), timedelta(days=-1000)):
@@ -123,31 +132,29 @@ async def test_a_clock_that_jumps_costs_no_history(history: Transaction) -> None
 
 async def test_two_daemons_measure_at_once_and_neither_waits(database_url: str) -> None:
     async with opened(database_url) as first, opened(database_url) as second:
-        async with first.transaction():
-            assert await call(first, SizesMeasure()) > 0
-            assert await call(second, SizesMeasure()) == 0
-        assert await call(second, SizesMeasure()) > 0
-        async with first.transaction():
-            assert await call(first, SizesMeasure()) > 0
-            assert await call(second, SizesMeasure()) == 0
+        ours, theirs = Transaction(first), Transaction(second)
+        for _ in range(2):  # with nothing of today, and with something
+            async with first.transaction():
+                await measure(ours)
+                assert await theirs.run(SizesMeasure()) == 0
+            await measure(theirs)
 
 
 async def test_the_leader_measures_with_its_settings_and_on_its_own_disk(db: Database, tmp_path: Path) -> None:
-    def loop(config: Config) -> Measuring:
-        (found,) = [loop for loop in table(config) if isinstance(loop, Measuring)]
-        return found
+    async def until_limit(config: Config, expected: Callable[[list[int]], bool]) -> None:
+        (loop,) = [loop for loop in table(config) if isinstance(loop, Measuring)]
 
-    async def limit() -> list[int]:
-        return [size.bytes for size in await db.run(server.ListSizes()) if size.kind == "limit"]
+        async def measured() -> bool:
+            await loop.run(db)
+            return expected([size.bytes for size in await db.run(server.ListSizes()) if size.kind == "limit"])
 
-    await loop(Config(database_url="postgresql://elsewhere")).run(db)
-    assert await limit() == []
-    await loop(Config(database_url="postgresql://elsewhere", database_max_bytes=GB)).run(db)
-    assert await limit() == [GB]
-    await loop(Config(data_dir=tmp_path)).run(db)
-    assert (await limit())[0] > 0
-    await loop(Config(data_dir=tmp_path, database_max_bytes=MB * 2)).run(db)
-    assert await limit() == [2 * MB], "the lower limit counts"
+        await until(measured, "it has the limit")
+
+    elsewhere = "postgresql://elsewhere"
+    await until_limit(Config(database_url=elsewhere, database_max_bytes=GB), lambda found: found == [GB])
+    await until_limit(Config(database_url=elsewhere), lambda found: not found)
+    await until_limit(Config(data_dir=tmp_path), bool)
+    await until_limit(Config(data_dir=tmp_path, database_max_bytes=2 * MB), lambda found: found == [2 * MB])
 
 
 async def test_growth_is_by_the_day_and_the_week_of_what_was_measured_then(history: Transaction) -> None:
