@@ -510,74 +510,96 @@ METRICS: Final[Mapping[str, Metric]] = {
         "gauge",
         ("project",),
         "",
-        "Open directives that no agent has acknowledged; of at most 10,000 open ones.",
+        "Open directives that no agent has acknowledged; at most 10,000 open directives are examined.",
     ),
     "coordinator_directive_oldest_seconds": Metric(
-        "directive_sample", "gauge", ("project",), "seconds", "Age of the oldest of them."
+        "directive_sample",
+        "gauge",
+        ("project",),
+        "seconds",
+        "Age of the oldest open directive that no agent has acknowledged.",
     ),
     "coordinator_limit_used_ratio": Metric(
         "limit_sample",
         "gauge",
         ("project", "limit", "kind"),
         "",
-        'Share of a limit that is used: of its slots, of the burst of a rate, of the budget of this period. Limits per key are left out; "other" has the largest share of the rest.',
+        'Used share of a limit: of its slots, of the burst of its rate, or of its budget in the current period. Limits per key are excluded; "other" is the largest share among the remaining limits.',
     ),
     "coordinator_jobs": Metric(
         "job_sample",
         "gauge",
         ("state",),
         "",
-        "Jobs that have not ended: queued, scheduled (until their time, or the next attempt), waiting (for something else) or running.",
+        "Jobs that have not ended, by state: queued, scheduled (until they are due or retried), waiting (for something else) or running.",
     ),
-    "coordinator_queue_jobs": Metric("job_sample", "gauge", ("project", "queue", "state"), "", "The same by queue."),
+    "coordinator_queue_jobs": Metric(
+        "job_sample", "gauge", ("project", "queue", "state"), "", "Jobs that have not ended, by queue and state."
+    ),
     "coordinator_queue_oldest_seconds": Metric(
         "job_sample",
         "gauge",
         ("project", "queue", "state"),
         "seconds",
-        "Time since the oldest of them was enqueued; of running ones, since its attempt began.",
+        "Time since the oldest job of a queue in this state was enqueued; for running jobs, since the attempt began.",
     ),
-    "coordinator_type_jobs": Metric("job_sample", "gauge", ("project", "type", "state"), "", "The same by type."),
+    "coordinator_type_jobs": Metric(
+        "job_sample", "gauge", ("project", "type", "state"), "", "Jobs that have not ended, by type and state."
+    ),
     "coordinator_type_oldest_seconds": Metric(
-        "job_sample", "gauge", ("project", "type", "state"), "seconds", "The same by type."
+        "job_sample",
+        "gauge",
+        ("project", "type", "state"),
+        "seconds",
+        "Time since the oldest job of a type in this state was enqueued; for running jobs, since the attempt began.",
     ),
-    "coordinator_queues_paused": Metric("job_sample", "gauge", (), "", "Queues that are paused."),
-    "coordinator_locks": Metric("lock_sample", "gauge", ("project", "mode"), "", "Locks that are held."),
-    "coordinator_lock_waits": Metric("lock_sample", "gauge", ("project",), "", "Tickets that wait for locks."),
+    "coordinator_queues_paused": Metric("job_sample", "gauge", (), "", "Paused queues."),
+    "coordinator_locks": Metric("lock_sample", "gauge", ("project", "mode"), "", "Held locks."),
+    "coordinator_lock_waits": Metric("lock_sample", "gauge", ("project",), "", "Tickets waiting for locks."),
     "coordinator_lock_wait_oldest_seconds": Metric(
-        "lock_sample", "gauge", ("project",), "seconds", "For how long the oldest of them has waited."
+        "lock_sample", "gauge", ("project",), "seconds", "How long the oldest ticket has been waiting for locks."
     ),
     "coordinator_lock_tickets_total": Metric(
         "lock_sample",
         "counter",
         (),
         "",
-        "Tickets that were ever given. Tickets that wait, divided by the rate of this, is how long a wait takes on average.",
+        "Tickets issued. The number of waiting tickets divided by the rate of this counter is the average wait.",
     ),
     "coordinator_logs": Metric(
         "log_sample",
         "gauge",
         ("project", "kind"),
         "",
-        'Logs; "other" has all beyond the 50 kinds with the most entries.',
+        'Logs; kinds beyond the 50 with the most entries are combined as "other".',
     ),
-    "coordinator_log_entries": Metric("log_sample", "gauge", ("project", "kind"), "", "Their entries."),
+    "coordinator_log_entries": Metric(
+        "log_sample",
+        "gauge",
+        ("project", "kind"),
+        "",
+        'Log entries; kinds beyond the 50 with the most entries are combined as "other".',
+    ),
     "coordinator_documents": Metric(
         "document_sample",
         "gauge",
         ("project", "kind"),
         "",
-        'Documents, except deleted ones; "other" has all beyond the 50 kinds with the most of them.',
+        'Documents, except deleted ones; kinds beyond the 50 with the most documents are combined as "other".',
     ),
     "coordinator_artifact_bytes": Metric(
-        "artifact_sample", "gauge", (), "bytes", "Contents of artifacts, in the database or in the object store."
+        "artifact_sample",
+        "gauge",
+        (),
+        "bytes",
+        "Total size of artifact contents, in the database or in the object store.",
     ),
     "coordinator_artifact_objects_waiting": Metric(
         "artifact_sample",
         "gauge",
         (),
         "",
-        "Objects that have to be moved to the object store, or deleted there; at most 10,000 are counted.",
+        "Objects waiting to be moved to the object store or deleted from it; at most 10,000 are counted.",
     ),
     "coordinator_webhooks": Metric("webhook_sample", "gauge", ("state",), "", "Webhooks: active, paused or disabled."),
     "coordinator_webhook_deliveries": Metric(
@@ -585,158 +607,162 @@ METRICS: Final[Mapping[str, Metric]] = {
         "gauge",
         ("status",),
         "",
-        "Deliveries that wait, and those that are dead (of which at most 10,000 are counted).",
+        "Deliveries by status: waiting or dead (at most 10,000 dead ones are counted).",
     ),
     "coordinator_webhook_oldest_seconds": Metric(
         "webhook_sample",
         "gauge",
         (),
         "seconds",
-        "Age of the oldest event that waits to be delivered, except to paused webhooks.",
+        "Age of the oldest event waiting to be delivered, except to paused webhooks.",
     ),
     "coordinator_audit_behind_seconds": Metric(
         "audit_sample",
         "gauge",
         (),
         "seconds",
-        "For how long the oldest event that was not copied into the audit trails has had a number; 0: all were.",
+        "Time since the oldest event that is missing from the audit trails was numbered; 0: none is missing.",
     ),
     "coordinator_event_head_seq": Metric("event_sample", "gauge", (), "", "Number of the newest event."),
-    "coordinator_event_floor_seq": Metric("event_sample", "gauge", (), "", "Events up to this number are pruned."),
+    "coordinator_event_floor_seq": Metric("event_sample", "gauge", (), "", "Number of the newest pruned event."),
     "coordinator_event_headroom": Metric(
-        "event_sample", "gauge", (), "", "How many more events the partitions of the log have room for."
+        "event_sample", "gauge", (), "", "Events that still fit into the partitions of the log."
     ),
     "coordinator_events_waiting": Metric(
-        "event_sample", "gauge", (), "", "Committed events that have no number yet; at most 10,000 are counted."
+        "event_sample", "gauge", (), "", "Committed events without a number; at most 10,000 are counted."
     ),
-    "coordinator_event_oldest_seconds": Metric("event_sample", "gauge", (), "seconds", "Age of the oldest of them."),
+    "coordinator_event_oldest_seconds": Metric(
+        "event_sample", "gauge", (), "seconds", "Age of the oldest committed event without a number."
+    ),
     "coordinator_event_reader_behind": Metric(
         "event_sample",
         "gauge",
         ("reader",),
         "",
-        "Events that jobs that wait for events, webhooks or audit trails have not been compared with yet.",
+        "Events that a reader in the database has not processed yet: jobs that wait for events, webhooks, or audit trails.",
     ),
     "coordinator_event_set_aside": Metric(
         "event_sample",
         "gauge",
         ("reader",),
         "",
-        "Jobs and webhooks whose events are set aside, since another transaction had them.",
+        "Jobs and webhooks whose events are set aside because another transaction has locked them.",
     ),
     "coordinator_event_number_seconds": Metric(
         "event_sample",
         "histogram",
         (),
         "seconds",
-        "Time from an event, shortly before its commit, to its number: of the first event of each chunk, of at most 200 chunks in a sample.",
+        "Time from an event, shortly before its commit, until it is numbered; measured on the first event of each chunk, for at most 200 chunks per sample.",
     ),
     "coordinator_backup_age_seconds": Metric(
         "backup_sample",
         "gauge",
         (),
         "seconds",
-        "Age of the last good backup: since it began. Without one, age of the schema.",
+        "Time since the last good backup began; without one, age of the schema.",
     ),
     "coordinator_backup_verified_age_seconds": Metric(
         "backup_sample",
         "gauge",
         (),
         "seconds",
-        "Time since a backup was last restored, compared and found good. Without one, age of the schema.",
+        "Time since a backup was last restored, compared and found good; without one, age of the schema.",
     ),
     "coordinator_backup_failed": Metric(
-        "backup_sample", "gauge", (), "", "1 if the newest backup, or the newest verification, failed; else 0."
+        "backup_sample", "gauge", (), "", "1 if the newest backup or the newest verification failed, otherwise 0."
     ),
     "coordinator_postgres_connections": Metric(
         "server_sample",
         "gauge",
         ("state",),
         "",
-        "Sessions in this database: active, idle, idle in transaction and so on; hidden: of a role that the owner of the schema may not watch.",
+        "Sessions in this database by state: active, idle, idle in transaction and so on; hidden: the owner of the schema may not see the state.",
     ),
     "coordinator_postgres_connections_max": Metric(
-        "server_sample", "gauge", (), "", "Sessions that the server admits in all databases."
+        "server_sample", "gauge", (), "", "Maximum number of sessions on the server, in all databases."
     ),
     "coordinator_postgres_oldest_transaction_seconds": Metric(
         "server_sample",
         "gauge",
         (),
         "seconds",
-        "Age of the oldest open transaction of any session, prepared ones included.",
+        "Age of the oldest open transaction of any session, including prepared transactions.",
     ),
     "coordinator_postgres_oldest_snapshot_transactions": Metric(
         "server_sample",
         "gauge",
         (),
         "transactions",
-        "How many transactions ago the oldest snapshot was taken that keeps dead rows from being removed: of a session, a prepared transaction, a slot or a standby.",
+        "Age of the oldest snapshot that prevents the removal of dead rows, held by a session, a prepared transaction, a replication slot or a standby.",
     ),
     "coordinator_postgres_frozen_age_transactions": Metric(
         "server_sample",
         "gauge",
         (),
         "transactions",
-        "Age of the oldest row that is not frozen; the server stops writing at 2 billion.",
+        "Age of the oldest row that is not frozen; the server stops accepting writes at 2 billion.",
     ),
     "coordinator_postgres_lock_waits": Metric(
-        "server_sample", "gauge", (), "", "Sessions that wait for a lock of the server."
+        "server_sample", "gauge", (), "", "Sessions waiting for a PostgreSQL lock."
     ),
     "coordinator_postgres_lock_wait_oldest_seconds": Metric(
-        "server_sample", "gauge", (), "seconds", "For how long the first of them has waited."
+        "server_sample", "gauge", (), "seconds", "Longest time that a session has been waiting for a PostgreSQL lock."
     ),
     "coordinator_postgres_notification_queue_ratio": Metric(
-        "server_sample", "gauge", (), "", "Used share of the queue of NOTIFY, which the slowest listener holds up."
+        "server_sample", "gauge", (), "", "Used share of the NOTIFY queue, which the slowest listener holds back."
     ),
     "coordinator_postgres_database_bytes": Metric("server_sample", "gauge", (), "bytes", "Size of the database."),
     "coordinator_postgres_transactions_total": Metric(
-        "server_sample", "counter", ("end",), "", "Transactions of this database: committed or rolled back."
+        "server_sample", "counter", ("end",), "", "Transactions in this database, committed or rolled back."
     ),
     "coordinator_postgres_blocks_total": Metric(
-        "server_sample", "counter", ("from",), "", "Blocks that were found in the cache, or read."
+        "server_sample", "counter", ("from",), "", "Blocks found in the buffer cache, or read into it."
     ),
     "coordinator_postgres_deadlocks_total": Metric(
-        "server_sample", "counter", (), "", "Deadlocks that the server resolved."
+        "server_sample", "counter", (), "", "Deadlocks that PostgreSQL resolved."
     ),
     "coordinator_postgres_temporary_bytes_total": Metric(
-        "server_sample", "counter", (), "bytes", "Temporary files that were written."
+        "server_sample", "counter", (), "bytes", "Data written to temporary files."
     ),
     "coordinator_postgres_wal_bytes_total": Metric(
-        "server_sample", "counter", (), "bytes", "WAL that was written, by all databases of the server."
+        "server_sample", "counter", (), "bytes", "WAL written by all databases of the server."
     ),
     "coordinator_postgres_replication_lag_bytes": Metric(
         "server_sample", "gauge", ("standby",), "bytes", "WAL that a standby has not replayed yet."
     ),
     "coordinator_postgres_replication_lag_seconds": Metric(
-        "server_sample", "gauge", ("standby",), "seconds", "How late a standby replays; 0: all is replayed."
+        "server_sample", "gauge", ("standby",), "seconds", "Replay lag of a standby; 0: it has replayed everything."
     ),
     "coordinator_postgres_slot_retained_bytes": Metric(
-        "server_sample",
-        "gauge",
-        (),
-        "bytes",
-        "WAL that the server keeps for the replication slot that is furthest behind.",
+        "server_sample", "gauge", (), "bytes", "WAL retained for the replication slot that is furthest behind."
     ),
     "coordinator_table_rows": Metric(
         "table_sample",
         "gauge",
         ("table",),
         "",
-        "Rows of a table, as the statistics of the server have them; partitions count as their table.",
+        "Rows of a table according to the server's statistics; partitions count towards their table.",
     ),
     "coordinator_table_dead_rows": Metric(
-        "table_sample", "gauge", ("table",), "", "Its dead rows, which vacuum has not removed yet."
+        "table_sample", "gauge", ("table",), "", "Dead rows of a table that vacuum has not removed yet."
     ),
-    "coordinator_table_bytes": Metric("table_sample", "gauge", ("table",), "bytes", "Its size with indexes."),
+    "coordinator_table_bytes": Metric(
+        "table_sample", "gauge", ("table",), "bytes", "Size of a table with its indexes."
+    ),
     "coordinator_postgres_statement_calls_total": Metric(
         "statement_sample",
         "counter",
         ("function",),
         "",
-        "Statements that call this function of the schema first, or none of them (other); only with pg_stat_statements.",
+        "Executed statements, by the first function of the schema that they call; other: they call none. Requires pg_stat_statements.",
     ),
     "coordinator_postgres_statement_seconds_total": Metric(
-        "statement_sample", "counter", ("function",), "seconds", "Time that they took in the server."
+        "statement_sample",
+        "counter",
+        ("function",),
+        "seconds",
+        "Execution time of statements, by the first function of the schema that they call; other: they call none. Requires pg_stat_statements.",
     ),
 }
 

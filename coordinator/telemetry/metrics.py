@@ -65,24 +65,26 @@ _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 
 
 CALL_SECONDS = Histogram(
     "coordinator_call_seconds",
-    "Latency of each SQL function, seen by the caller.",
+    "Latency of SQL function calls, as the caller sees it.",
     ["function"],
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS_S,
 )
-CALL_ERRORS = Counter("coordinator_call_errors", "Calls that failed.", ["function", "sqlstate"], registry=REGISTRY)
+CALL_ERRORS = Counter(
+    "coordinator_call_errors", "Failed SQL function calls.", ["function", "sqlstate"], registry=REGISTRY
+)
 CALL_METER.timer = lambda function: CALL_SECONDS.labels(function).observe
 CALL_METER.failed = lambda function, sqlstate: CALL_ERRORS.labels(function, sqlstate).inc()
-POOL_SIZE = Gauge("coordinator_pool_size", "Most connections that a pool opens.", ["pool"], registry=REGISTRY)
+POOL_SIZE = Gauge("coordinator_pool_size", "Maximum number of connections in a pool.", ["pool"], registry=REGISTRY)
 POOL_CONNECTIONS = Gauge(
-    "coordinator_pool_connections", "Connections of a pool: idle or busy.", ["pool", "state"], registry=REGISTRY
+    "coordinator_pool_connections", "Connections in a pool, idle or busy.", ["pool", "state"], registry=REGISTRY
 )
 POOL_WAITING = Gauge(
-    "coordinator_pool_waiting", "Calls that wait for a connection of a pool.", ["pool"], registry=REGISTRY
+    "coordinator_pool_waiting", "Calls waiting for a connection from a pool.", ["pool"], registry=REGISTRY
 )
 POOL_WAIT_SECONDS = Histogram(
     "coordinator_pool_wait_seconds",
-    "Time until a call had a connection, where none was at hand.",
+    "Time that calls waited for a connection when none was idle.",
     ["pool"],
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS_S,
@@ -106,20 +108,22 @@ RELAY_SLEEPING = Gauge(
 )
 RELAY_DOORBELLS = Counter(
     "coordinator_relay_doorbells",
-    "What woke the sleeping relay: its doorbell rang, or missed, so that a heartbeat found events.",
+    "Wake-ups of the sleeping relay: its doorbell rang, or it was missed and a heartbeat found events.",
     ["outcome"],
     registry=REGISTRY,
 )
 LOOP_RUNS = Counter("coordinator_loop_runs", "Runs of a loop.", ["loop"], registry=REGISTRY)
-LOOP_ERRORS = Counter("coordinator_loop_errors", "Runs that failed; the loop continues.", ["loop"], registry=REGISTRY)
+LOOP_ERRORS = Counter(
+    "coordinator_loop_errors", "Failed runs of a loop; the loop continues.", ["loop"], registry=REGISTRY
+)
 LOOP_LAG_SECONDS = Gauge(
     "coordinator_loop_lag_seconds",
-    "For how long a loop of this leader has been due without a run that succeeded; 0: it is not due.",
+    "How long a loop of this leader has been due without a successful run; 0: it is not due.",
     ["loop"],
     registry=REGISTRY,
 )
 LOOP_HANDLED = Counter(
-    "coordinator_loop_handled", "Rows that a loop expired, reaped or pruned.", ["loop"], registry=REGISTRY
+    "coordinator_loop_handled", "Rows expired, reaped or pruned by a loop.", ["loop"], registry=REGISTRY
 )
 LOOP_SECONDS = Histogram(
     "coordinator_loop_seconds",
@@ -130,7 +134,7 @@ LOOP_SECONDS = Histogram(
 )
 RETENTION_REMOVED = Counter(
     "coordinator_retention_removed",
-    "Entries of logs, documents and sessions that retention removed.",
+    "Log entries, documents and sessions removed by retention.",
     ["subject", "kind"],
     registry=REGISTRY,
 )
@@ -144,41 +148,41 @@ REQUEST_SECONDS = Histogram(
 )
 REQUESTS = Counter(
     "coordinator_requests",
-    "HTTP requests, except streams, by their status.",
+    "HTTP requests, except streams, by status.",
     ["operation", "status"],
     registry=REGISTRY,
 )
 HOOK_VERDICTS = Counter(
     "coordinator_hook_verdicts",
-    "Answers to hooks of coding agents over HTTP: allow, deny, ask, or none; unanswered: the policy decided.",
+    "Responses to hooks of coding agents over HTTP: allow, deny, ask or none; unanswered: the policy decided.",
     ["tool", "decision"],
     registry=REGISTRY,
 )
 ARTIFACT_TRANSFERS = Gauge(
-    "coordinator_artifact_transfers", "Artifacts that are being uploaded or downloaded over HTTP.", registry=REGISTRY
+    "coordinator_artifact_transfers", "Artifacts being uploaded or downloaded over HTTP.", registry=REGISTRY
 )
 REPLICA_LAG = Gauge(
     "coordinator_replica_lag_seconds",
-    "How old what the replica of this daemon has may be; NaN: that is not known, or there is no replica.",
+    "Maximum age of the data on this daemon's replica; NaN: unknown, or there is no replica.",
     registry=REGISTRY,
 )
 REPLICA_READS = Counter(
     "coordinator_replica_reads_total",
-    "Lists and searches for which the replica was asked: served, failed, or behind the position that the reader gave; the last two were served by the primary.",
+    "Lists and searches sent to the replica: served, failed, or behind the reader's position; the primary served the last two.",
     ["outcome"],
     registry=REGISTRY,
 )
 STREAM_CONNECTIONS = Gauge("coordinator_stream_connections", "Open streams and long-polls.", registry=REGISTRY)
-MCP_LISTENERS = Gauge("coordinator_mcp_listeners", "Requests that listen to resources over MCP.", registry=REGISTRY)
+MCP_LISTENERS = Gauge("coordinator_mcp_listeners", "Requests listening to resources over MCP.", registry=REGISTRY)
 STREAM_BEHIND = Gauge(
     "coordinator_stream_behind", "Open streams that are behind and catch up at their own pace.", registry=REGISTRY
 )
 STREAM_BEHIND_EVENTS = Gauge(
-    "coordinator_stream_behind_events", "Events by which the last of them is behind.", registry=REGISTRY
+    "coordinator_stream_behind_events", "Events by which the slowest open stream is behind.", registry=REGISTRY
 )
 STREAM_SEND_SECONDS = Histogram(
     "coordinator_stream_send_seconds",
-    "Time from the notification that events have numbers until they were written to the streams that want them.",
+    "Time from the notification of numbered events until they were written to the subscribed streams.",
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS_S,
 )
@@ -186,19 +190,19 @@ STREAM_EVENTS = Counter("coordinator_stream_events", "Events that the gateway re
 STREAM_CLOSED = Counter("coordinator_stream_closed", "Streams that this process closed.", ["reason"], registry=REGISTRY)
 VALUE_UNREADABLE = Counter(
     "coordinator_value_unreadable",
-    "JSON values that exceeded a limit when this process read them, and were replaced by a placeholder.",
+    "JSON values that this process replaced by a placeholder because they exceeded a limit.",
     ["reason"],
     registry=REGISTRY,
 )
 WEBHOOK_ATTEMPTS = Counter(
     "coordinator_webhook_attempts",
-    "Attempts of webhooks: delivered, failed, or dead (failed for the last time).",
+    "Webhook delivery attempts: delivered, failed, or dead (failed for the last time).",
     ["outcome"],
     registry=REGISTRY,
 )
 WEBHOOK_SECONDS = Histogram(
     "coordinator_webhook_seconds",
-    "Duration of each attempt of a webhook.",
+    "Duration of webhook delivery attempts.",
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS_S,
 )

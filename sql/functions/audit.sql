@@ -20,8 +20,8 @@
 -- Locks: the row of the cursor; headers of trails by project.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('audit.set',   'name of the project', '{topics}', 'Which events of the project are audited was chosen.'),
-  ('audit.reset', 'name of the project', '{topics}', 'The default of what is audited applies to the project again.');
+  ('audit.set',   'name of the project', '{topics}', 'The topics that are audited in the project were changed.'),
+  ('audit.reset', 'name of the project', '{topics}', 'The project uses the default audited topics again.');
 
 insert into coordinator.rights (function, role) values
   ('audit_list',   'manager'),
@@ -31,7 +31,7 @@ insert into coordinator.rights (function, role) values
   ('audit_reset',  'admin');
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
-  ('coordinator_audit_behind_seconds', 'audit_sample', 'gauge', '{}', 'seconds', 'For how long the oldest event that was not copied into the audit trails has had a number; 0: all were.');
+  ('coordinator_audit_behind_seconds', 'audit_sample', 'gauge', '{}', 'seconds', 'Time since the oldest event that is missing from the audit trails was numbered; 0: none is missing.');
 
 -- Changes of what is set up, of rights, and what a person takes away from another; not the work itself: at 5,000 events a second that would
 -- double what the database writes.

@@ -4,9 +4,9 @@
 -- call backup_record after it has run. Rows are read by metrics, alerts and people: they guard nothing.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('backup.created',  'name of the backup', '{tool,bytes}', 'A backup is complete; the event''s project is "default", like that of every event of backups.'),
+  ('backup.created',  'name of the backup', '{tool,bytes}', 'A backup was completed. The project of all backup events is "default".'),
   ('backup.failed',   'name of the backup', '{tool,error}', 'A backup failed.'),
-  ('backup.verified', 'name of the backup', '{error}',      'A backup was restored and compared; error: what differed, or null.'),
+  ('backup.verified', 'name of the backup', '{error}',      'A backup was restored and compared; error: the difference, or null.'),
   ('backup.restored', 'name of the backup', '{}',           'This database was restored from a backup.');
 
 insert into coordinator.rights (function, role) values
@@ -17,13 +17,13 @@ insert into coordinator.rights (function, role) values
   ('backup_verified', 'admin');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('backup_name',  200,  'characters', 'Name of a backup, and of the program that made it.'),
-  ('backup_error', 2000, 'characters', 'Why a backup failed, or what its verification found.');
+  ('backup_name',  200,  'characters', 'Name of a backup or of the program that made it.'),
+  ('backup_error', 2000, 'characters', 'Error of a failed backup or verification.');
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
-  ('coordinator_backup_age_seconds', 'backup_sample', 'gauge', '{}', 'seconds', 'Age of the last good backup: since it began. Without one, age of the schema.'),
-  ('coordinator_backup_verified_age_seconds', 'backup_sample', 'gauge', '{}', 'seconds', 'Time since a backup was last restored, compared and found good. Without one, age of the schema.'),
-  ('coordinator_backup_failed', 'backup_sample', 'gauge', '{}', '', '1 if the newest backup, or the newest verification, failed; else 0.');
+  ('coordinator_backup_age_seconds', 'backup_sample', 'gauge', '{}', 'seconds', 'Time since the last good backup began; without one, age of the schema.'),
+  ('coordinator_backup_verified_age_seconds', 'backup_sample', 'gauge', '{}', 'seconds', 'Time since a backup was last restored, compared and found good; without one, age of the schema.'),
+  ('coordinator_backup_failed', 'backup_sample', 'gauge', '{}', '', '1 if the newest backup or the newest verification failed, otherwise 0.');
 
 create or replace function coordinator.backup_note(p_backup text, p_type text, p_actor text, p_data jsonb) returns setof coordinator.backups
 language plpgsql volatile

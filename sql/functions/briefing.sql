@@ -15,7 +15,7 @@ insert into coordinator.rights (function, role) values
   ('briefing_subscribe', 'agent');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('briefing_patterns', 20, 'items', 'Patterns of signals that an agent watches; of the keys that they match, the first 200 count.');
+  ('briefing_patterns', 20, 'items', 'Signal patterns that an agent watches; of the matching keys, only the first 200 count.');
 
 create or replace view coordinator.briefings_read with (security_barrier) as
   select p.name as project, b.agent_name as agent, b.patterns, b.told, b.read_at

@@ -5,13 +5,13 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('name',    200,      'characters', 'Name or role of an agent, name of an actor, a job type or a label.'),
   ('key',     512,      'characters', 'Key of a signal, directive or event.'),
   ('reason',  2000,     'characters', 'A reason.'),
-  ('json',    262144,   'bytes',      'A JSON value, as the text that readers get.'),
-  ('json_depth',  64,   'levels',     'Arrays and objects within each other in a JSON value.'),
+  ('json',    262144,   'bytes',      'A JSON value, measured as the text that readers get.'),
+  ('json_depth',  64,   'levels',     'Nesting depth of a JSON value.'),
   ('json_number', 400,  'characters', 'A number in a JSON value; it must also be finite as a double.'),
   ('ttl_min', 1,        'seconds',    'Shortest TTL.'),
   ('ttl_max', 31622400, 'seconds',    'Longest TTL: 366 days.'),
-  ('list',    1000,     'items',      'Job types or labels of an agent, signals that a rule clears, topics, keys or actors of a reader, tokens of one check.'),
-  ('page',    10000,    'rows',       'One page of a list or of events.');
+  ('list',    1000,     'items',      'Items in a list: job types or labels of an agent, signals that a rule clears, topics, keys or actors of a reader, tokens of one check.'),
+  ('page',    10000,    'rows',       'Rows per page of a list or of events.');
 
 create or replace function coordinator.check_text(p_what text, p_value text, p_max integer default 512) returns void
 language plpgsql immutable parallel safe

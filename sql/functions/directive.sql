@@ -2,11 +2,11 @@
 -- Recipients are names, not incarnations: an agent that registers later receives what is open for its name, role or everyone.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('directive.sent',         'id of the directive', '{to_agent,to_role,to_job,body,data,priority,key,expires_at}', 'A directive was sent; all targets null: to everyone.'),
-  ('directive.acknowledged', 'id of the directive', '{agent,status,reason}',                                'An agent acknowledged: status seen, done or refused.'),
+  ('directive.sent',         'id of the directive', '{to_agent,to_role,to_job,body,data,priority,key,expires_at}', 'A directive was sent. If all targets are null, everyone receives it.'),
+  ('directive.acknowledged', 'id of the directive', '{agent,status,reason}',                                'An agent acknowledged a directive; status: seen, done or refused.'),
   ('directive.revoked',      'id of the directive', '{reason}',                                             'A directive was revoked.'),
-  ('directive.superseded',   'id of the directive', '{by}',                                                 'A newer directive with the same key replaced it.'),
-  ('directive.expired',      'id of the directive', '{}',                                                   'A directive expired while it was open, or its job ended.');
+  ('directive.superseded',   'id of the directive', '{by}',                                                 'A newer directive with the same key replaced this one.'),
+  ('directive.expired',      'id of the directive', '{}',                                                   'An open directive expired, or its job ended.');
 
 insert into coordinator.rights (function, role) values
   ('directive_inbox',       'reader'),
@@ -448,8 +448,8 @@ comment on function coordinator.directive_prune(interval, integer) is
   'Delete up to p_limit directives that ended more than p_retention ago, with their receipts; returns how many. Repeat until 0. No events.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
-  ('coordinator_directives_unacknowledged', 'directive_sample', 'gauge', '{project}', '', 'Open directives that no agent has acknowledged; of at most 10,000 open ones.'),
-  ('coordinator_directive_oldest_seconds', 'directive_sample', 'gauge', '{project}', 'seconds', 'Age of the oldest of them.');
+  ('coordinator_directives_unacknowledged', 'directive_sample', 'gauge', '{project}', '', 'Open directives that no agent has acknowledged; at most 10,000 open directives are examined.'),
+  ('coordinator_directive_oldest_seconds', 'directive_sample', 'gauge', '{project}', 'seconds', 'Age of the oldest open directive that no agent has acknowledged.');
 
 create or replace function coordinator.directive_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

@@ -6,7 +6,7 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('custom.*', 'the caller''s choice', '{}', 'A custom event, emitted by event_emit with the caller''s data.'),
-  ('event.configured', 'always "payloads"', '{payloads}', 'What notifications carry was changed; the event''s project is "default".');
+  ('event.configured', 'always "payloads"', '{payloads}', 'The content of notifications was reconfigured. The event''s project is "default".');
 
 insert into coordinator.rights (function, role) values
   ('event_head',      'reader'),

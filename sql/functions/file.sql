@@ -23,7 +23,7 @@ insert into coordinator.rights (function, role) values
   ('file_record', 'agent');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('file_hash', 128, 'characters', 'Hash of the content of a file, chosen by the caller.');
+  ('file_hash', 128, 'characters', 'Hash of a file''s content, chosen by the caller.');
 
 create or replace view coordinator.file_views with (security_barrier) as
   select p.name as project, f.path, f.agent_name as agent, f.owner, f.hash, f.seen_at, f.wrote_at

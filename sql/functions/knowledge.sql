@@ -12,11 +12,11 @@ insert into coordinator.transaction_verbs (function, part, entered_by, keyed_by)
   ('knowledge_put', 'write', 'document_enter', 'knowledge_keys');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('knowledge_content',  1000000, 'characters', 'Content of an entry of knowledge.'),
-  ('knowledge_title',    500,     'characters', 'Title of an entry of knowledge.'),
-  ('knowledge_source',   2000,    'characters', 'Address of the source of an entry of knowledge.'),
-  ('knowledge_type',     200,     'characters', 'Type of the source of an entry of knowledge.'),
-  ('knowledge_metadata', 100,     'members',    'Members of the metadata of an entry of knowledge.');
+  ('knowledge_content',  1000000, 'characters', 'Content of a knowledge entry.'),
+  ('knowledge_title',    500,     'characters', 'Title of a knowledge entry.'),
+  ('knowledge_source',   2000,    'characters', 'Source URL of a knowledge entry.'),
+  ('knowledge_type',     200,     'characters', 'Source type of a knowledge entry.'),
+  ('knowledge_metadata', 100,     'members',    'Members in the metadata of a knowledge entry.');
 
 create or replace view coordinator.knowledge_entries with (security_barrier) as
   select p.name as project, d.key, v.value ->> 'title' as title, v.value ->> 'content' as content, v.value ->> 'source_type' as source_type,

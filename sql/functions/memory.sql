@@ -8,7 +8,7 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('memory.recorded',   'id of the memory', '{reinforcements}', 'A memory was recorded or reinforced.'),
-  ('memory.superseded', 'id of the memory', '{superseded_by}',  'A memory was superseded by another one.'),
+  ('memory.superseded', 'id of the memory', '{superseded_by}',  'Another memory superseded this one.'),
   ('memory.forgotten',  'id of the memory', '{}',               'A memory was forgotten.');
 
 insert into coordinator.rights (function, role) values

@@ -20,8 +20,8 @@ insert into coordinator.transaction_verbs (function, part, entered_by, keyed_by)
   ('message_append', 'write', 'log_enter', 'message_keys');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('window',       10000,   'messages', 'Messages of one window.'),
-  ('window_bytes', 4194304, 'bytes',    'Messages of one window, as text.');
+  ('window',       10000,   'messages', 'Messages per window.'),
+  ('window_bytes', 4194304, 'bytes',    'Total size of messages per window, as text.');
 
 -- It calls no function of ours, since a view calls functions with its reader's rights. The body has the content, whatever the shape.
 create or replace view coordinator.messages with (security_barrier) as

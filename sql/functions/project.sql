@@ -2,8 +2,8 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('project.created', 'name of the project', '{description}', 'A project was created.'),
-  ('project.changed', 'name of the project', '{fields,paths}', 'The project was changed; fields: which parts of it.'),
-  ('project.deleted', 'name of the project', '{}',            'A project was deleted with everything in it.');
+  ('project.changed', 'name of the project', '{fields,paths}', 'The project was changed; fields: the changed fields.'),
+  ('project.deleted', 'name of the project', '{}',            'A project was deleted with all its contents.');
 
 insert into coordinator.rights (function, role) values
   ('projects_visible', 'reader'), -- views call it with their reader's rights

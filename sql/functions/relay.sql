@@ -26,8 +26,8 @@
 -- that the step had read before it got that xid (read_id).
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('chunk',            500, 'events', 'One chunk of the log. A transaction of more events is several chunks, between which a page may end.'),
-  ('notify_payload',  7900, 'bytes',  'An event in a NOTIFY payload, without its "previous"; a larger one is sent as a pointer.');
+  ('chunk',            500, 'events', 'Events per chunk of the log. A larger transaction spans several chunks, and a page may end between them.'),
+  ('notify_payload',  7900, 'bytes',  'Event in a NOTIFY payload, without its "previous" field; a larger event is sent as a pointer.');
 
 create or replace function coordinator.event_extend(p_ahead integer default 16) returns integer
 language plpgsql volatile security definer
@@ -571,13 +571,13 @@ update coordinator.relay set identity = coordinator.relay_identity(), epoch = co
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_event_head_seq', 'event_sample', 'gauge', '{}', '', 'Number of the newest event.'),
-  ('coordinator_event_floor_seq', 'event_sample', 'gauge', '{}', '', 'Events up to this number are pruned.'),
-  ('coordinator_event_headroom', 'event_sample', 'gauge', '{}', '', 'How many more events the partitions of the log have room for.'),
-  ('coordinator_events_waiting', 'event_sample', 'gauge', '{}', '', 'Committed events that have no number yet; at most 10,000 are counted.'),
-  ('coordinator_event_oldest_seconds', 'event_sample', 'gauge', '{}', 'seconds', 'Age of the oldest of them.'),
-  ('coordinator_event_reader_behind', 'event_sample', 'gauge', '{reader}', '', 'Events that jobs that wait for events, webhooks or audit trails have not been compared with yet.'),
-  ('coordinator_event_set_aside', 'event_sample', 'gauge', '{reader}', '', 'Jobs and webhooks whose events are set aside, since another transaction had them.'),
-  ('coordinator_event_number_seconds', 'event_sample', 'histogram', '{}', 'seconds', 'Time from an event, shortly before its commit, to its number: of the first event of each chunk, of at most 200 chunks in a sample.');
+  ('coordinator_event_floor_seq', 'event_sample', 'gauge', '{}', '', 'Number of the newest pruned event.'),
+  ('coordinator_event_headroom', 'event_sample', 'gauge', '{}', '', 'Events that still fit into the partitions of the log.'),
+  ('coordinator_events_waiting', 'event_sample', 'gauge', '{}', '', 'Committed events without a number; at most 10,000 are counted.'),
+  ('coordinator_event_oldest_seconds', 'event_sample', 'gauge', '{}', 'seconds', 'Age of the oldest committed event without a number.'),
+  ('coordinator_event_reader_behind', 'event_sample', 'gauge', '{reader}', '', 'Events that a reader in the database has not processed yet: jobs that wait for events, webhooks, or audit trails.'),
+  ('coordinator_event_set_aside', 'event_sample', 'gauge', '{reader}', '', 'Jobs and webhooks whose events are set aside because another transaction has locked them.'),
+  ('coordinator_event_number_seconds', 'event_sample', 'histogram', '{}', 'seconds', 'Time from an event, shortly before its commit, until it is numbered; measured on the first event of each chunk, for at most 200 chunks per sample.');
 
 create or replace function coordinator.event_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

@@ -9,8 +9,8 @@
 -- Only what is ranked can be paged through, so each page costs the same; the snippet is made for the page only.
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('search_words', 500,  'characters', 'Words of a search.'),
-  ('embedding',    4000, 'numbers',    'An embedding.');
+  ('search_words', 500,  'characters', 'Words to search for.'),
+  ('embedding',    4000, 'numbers',    'Dimensions of an embedding.');
 
 create or replace function coordinator.search_language(p_language text) returns regconfig
 language plpgsql stable

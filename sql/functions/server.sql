@@ -6,28 +6,28 @@ insert into coordinator.rights (function, role) values
   ('server_sizes', 'reader');
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
-  ('coordinator_postgres_connections', 'server_sample', 'gauge', '{state}', '', 'Sessions in this database: active, idle, idle in transaction and so on; hidden: of a role that the owner of the schema may not watch.'),
-  ('coordinator_postgres_connections_max', 'server_sample', 'gauge', '{}', '', 'Sessions that the server admits in all databases.'),
-  ('coordinator_postgres_oldest_transaction_seconds', 'server_sample', 'gauge', '{}', 'seconds', 'Age of the oldest open transaction of any session, prepared ones included.'),
-  ('coordinator_postgres_oldest_snapshot_transactions', 'server_sample', 'gauge', '{}', 'transactions', 'How many transactions ago the oldest snapshot was taken that keeps dead rows from being removed: of a session, a prepared transaction, a slot or a standby.'),
-  ('coordinator_postgres_frozen_age_transactions', 'server_sample', 'gauge', '{}', 'transactions', 'Age of the oldest row that is not frozen; the server stops writing at 2 billion.'),
-  ('coordinator_postgres_lock_waits', 'server_sample', 'gauge', '{}', '', 'Sessions that wait for a lock of the server.'),
-  ('coordinator_postgres_lock_wait_oldest_seconds', 'server_sample', 'gauge', '{}', 'seconds', 'For how long the first of them has waited.'),
-  ('coordinator_postgres_notification_queue_ratio', 'server_sample', 'gauge', '{}', '', 'Used share of the queue of NOTIFY, which the slowest listener holds up.'),
+  ('coordinator_postgres_connections', 'server_sample', 'gauge', '{state}', '', 'Sessions in this database by state: active, idle, idle in transaction and so on; hidden: the owner of the schema may not see the state.'),
+  ('coordinator_postgres_connections_max', 'server_sample', 'gauge', '{}', '', 'Maximum number of sessions on the server, in all databases.'),
+  ('coordinator_postgres_oldest_transaction_seconds', 'server_sample', 'gauge', '{}', 'seconds', 'Age of the oldest open transaction of any session, including prepared transactions.'),
+  ('coordinator_postgres_oldest_snapshot_transactions', 'server_sample', 'gauge', '{}', 'transactions', 'Age of the oldest snapshot that prevents the removal of dead rows, held by a session, a prepared transaction, a replication slot or a standby.'),
+  ('coordinator_postgres_frozen_age_transactions', 'server_sample', 'gauge', '{}', 'transactions', 'Age of the oldest row that is not frozen; the server stops accepting writes at 2 billion.'),
+  ('coordinator_postgres_lock_waits', 'server_sample', 'gauge', '{}', '', 'Sessions waiting for a PostgreSQL lock.'),
+  ('coordinator_postgres_lock_wait_oldest_seconds', 'server_sample', 'gauge', '{}', 'seconds', 'Longest time that a session has been waiting for a PostgreSQL lock.'),
+  ('coordinator_postgres_notification_queue_ratio', 'server_sample', 'gauge', '{}', '', 'Used share of the NOTIFY queue, which the slowest listener holds back.'),
   ('coordinator_postgres_database_bytes', 'server_sample', 'gauge', '{}', 'bytes', 'Size of the database.'),
-  ('coordinator_postgres_transactions_total', 'server_sample', 'counter', '{end}', '', 'Transactions of this database: committed or rolled back.'),
-  ('coordinator_postgres_blocks_total', 'server_sample', 'counter', '{from}', '', 'Blocks that were found in the cache, or read.'),
-  ('coordinator_postgres_deadlocks_total', 'server_sample', 'counter', '{}', '', 'Deadlocks that the server resolved.'),
-  ('coordinator_postgres_temporary_bytes_total', 'server_sample', 'counter', '{}', 'bytes', 'Temporary files that were written.'),
-  ('coordinator_postgres_wal_bytes_total', 'server_sample', 'counter', '{}', 'bytes', 'WAL that was written, by all databases of the server.'),
+  ('coordinator_postgres_transactions_total', 'server_sample', 'counter', '{end}', '', 'Transactions in this database, committed or rolled back.'),
+  ('coordinator_postgres_blocks_total', 'server_sample', 'counter', '{from}', '', 'Blocks found in the buffer cache, or read into it.'),
+  ('coordinator_postgres_deadlocks_total', 'server_sample', 'counter', '{}', '', 'Deadlocks that PostgreSQL resolved.'),
+  ('coordinator_postgres_temporary_bytes_total', 'server_sample', 'counter', '{}', 'bytes', 'Data written to temporary files.'),
+  ('coordinator_postgres_wal_bytes_total', 'server_sample', 'counter', '{}', 'bytes', 'WAL written by all databases of the server.'),
   ('coordinator_postgres_replication_lag_bytes', 'server_sample', 'gauge', '{standby}', 'bytes', 'WAL that a standby has not replayed yet.'),
-  ('coordinator_postgres_replication_lag_seconds', 'server_sample', 'gauge', '{standby}', 'seconds', 'How late a standby replays; 0: all is replayed.'),
-  ('coordinator_postgres_slot_retained_bytes', 'server_sample', 'gauge', '{}', 'bytes', 'WAL that the server keeps for the replication slot that is furthest behind.'),
-  ('coordinator_table_rows', 'table_sample', 'gauge', '{table}', '', 'Rows of a table, as the statistics of the server have them; partitions count as their table.'),
-  ('coordinator_table_dead_rows', 'table_sample', 'gauge', '{table}', '', 'Its dead rows, which vacuum has not removed yet.'),
-  ('coordinator_table_bytes', 'table_sample', 'gauge', '{table}', 'bytes', 'Its size with indexes.'),
-  ('coordinator_postgres_statement_calls_total', 'statement_sample', 'counter', '{function}', '', 'Statements that call this function of the schema first, or none of them (other); only with pg_stat_statements.'),
-  ('coordinator_postgres_statement_seconds_total', 'statement_sample', 'counter', '{function}', 'seconds', 'Time that they took in the server.');
+  ('coordinator_postgres_replication_lag_seconds', 'server_sample', 'gauge', '{standby}', 'seconds', 'Replay lag of a standby; 0: it has replayed everything.'),
+  ('coordinator_postgres_slot_retained_bytes', 'server_sample', 'gauge', '{}', 'bytes', 'WAL retained for the replication slot that is furthest behind.'),
+  ('coordinator_table_rows', 'table_sample', 'gauge', '{table}', '', 'Rows of a table according to the server''s statistics; partitions count towards their table.'),
+  ('coordinator_table_dead_rows', 'table_sample', 'gauge', '{table}', '', 'Dead rows of a table that vacuum has not removed yet.'),
+  ('coordinator_table_bytes', 'table_sample', 'gauge', '{table}', 'bytes', 'Size of a table with its indexes.'),
+  ('coordinator_postgres_statement_calls_total', 'statement_sample', 'counter', '{function}', '', 'Executed statements, by the first function of the schema that they call; other: they call none. Requires pg_stat_statements.'),
+  ('coordinator_postgres_statement_seconds_total', 'statement_sample', 'counter', '{function}', 'seconds', 'Execution time of statements, by the first function of the schema that they call; other: they call none. Requires pg_stat_statements.');
 
 create or replace function coordinator.server_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

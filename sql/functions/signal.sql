@@ -3,10 +3,10 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('signal.set',     'key of the signal', '{value,version,critical,agent_id,expires_at}', 'A signal was set.'),
-  ('signal.deleted', 'key of the signal', '{version}',                                    'A signal was deleted by a caller.'),
-  ('signal.cleared', 'key of the signal', '{version,rule}',                               'A rule deleted a signal; rule: the key whose setting triggered it.'),
+  ('signal.deleted', 'key of the signal', '{version}',                                    'A caller deleted a signal.'),
+  ('signal.cleared', 'key of the signal', '{version,rule}',                               'A rule deleted a signal; rule: the key that triggered the rule.'),
   ('signal.ended',   'key of the signal', '{version,agent_id}',                           'An ephemeral signal ended with its agent.'),
-  ('signal.expired', 'key of the signal', '{version,expires_at}',                         'A signal expired; readers have not seen it since expires_at.');
+  ('signal.expired', 'key of the signal', '{version,expires_at}',                         'A signal expired. Readers have not seen it since expires_at.');
 
 insert into coordinator.rights (function, role) values
   ('assert_signal', 'agent'),

@@ -9,7 +9,7 @@
 -- transaction sends: it is rare, and does not depend on the relay.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('token.created', 'id of the token', '{name,role,everywhere,expires_at}', 'A token was created; everywhere: for all projects, and then the event''s project is "default".'),
+  ('token.created', 'id of the token', '{name,role,everywhere,expires_at}', 'A token was created; everywhere: it is valid in all projects, and the event''s project is "default".'),
   ('token.revoked', 'id of the token', '{name,role}',                       'A token was revoked.');
 
 insert into coordinator.rights (function, role) values

@@ -21,8 +21,8 @@ insert into coordinator.rights (function, role) values
   ('transaction_run',   'agent');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('transaction',       100,     'parts', 'Conditions and writes of one transaction.'),
-  ('transaction_bytes', 8388608, 'bytes', 'Conditions, and writes, of one transaction, each as text: the largest batch of a log fits as a text in JSON. Over HTTP, http_body_bytes comes first.');
+  ('transaction',       100,     'parts', 'Conditions and writes per transaction.'),
+  ('transaction_bytes', 8388608, 'bytes', 'Size of a transaction''s conditions, and of its writes, each as text. The largest log batch fits as JSON text. Over HTTP, http_body_bytes applies first.');
 
 create or replace function coordinator.json_misfit(p_value jsonb, p_type text) returns text
 language sql immutable parallel safe

@@ -23,8 +23,8 @@ insert into coordinator.rights (function, role) values
   ('project_import', 'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('import_lines', 1000,    'lines', 'Lines of one call of project_import.'),
-  ('import_body',  8388608, 'bytes', 'Body of a request that imports lines.');
+  ('import_lines', 1000,    'lines', 'Lines per call of project_import.'),
+  ('import_body',  8388608, 'bytes', 'Body of an import request.');
 
 create or replace function coordinator.project_export(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.export_line

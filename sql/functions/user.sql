@@ -6,9 +6,9 @@
 -- Locks: the user, then its tokens.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('user.created',          'username', '{role}',              'A user was created; the event''s project is "default", like that of every event of users.'),
+  ('user.created',          'username', '{role}',              'A user was created. The project of all user events is "default".'),
   ('user.changed',          'username', '{fields,role,disabled}', 'A user was changed; fields: role, email or disabled.'),
-  ('user.password_changed', 'username', '{}',                  'The password of a user was set.'),
+  ('user.password_changed', 'username', '{}',                  'A user''s password was set.'),
   ('user.deleted',          'username', '{}',                  'A user was deleted.');
 
 insert into coordinator.rights (function, role) values
@@ -20,9 +20,9 @@ insert into coordinator.rights (function, role) values
   ('user_verify',   'admin');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('username',      64,  'characters', 'Name of a user: letters of the English alphabet, digits, dots, - and _.'),
+  ('username',      64,  'characters', 'Username: ASCII letters, digits, dots, - and _.'),
   ('user_email',    254, 'characters', 'Email address of a user.'),
-  ('user_attempts', 10,  'attempts',   'Attempts to verify a user within 15 minutes; one that succeeds clears the count.');
+  ('user_attempts', 10,  'attempts',   'Attempts to verify a user within 15 minutes; a successful attempt resets the count.');
 
 create or replace function coordinator.user_name(p_username text) returns text
 language plpgsql immutable

@@ -17,8 +17,8 @@
 -- name. Whoever has what a project uses waits for nothing but that of another project, in the order of their numbers.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('artifact.put',     'name of the artifact', '{session,media_type,bytes,sha256}', 'An artifact was stored, or its content replaced.'),
-  ('artifact.changed', 'name of the artifact', '{session,kept}',                    'An artifact is kept from now on, or no longer.'),
+  ('artifact.put',     'name of the artifact', '{session,media_type,bytes,sha256}', 'An artifact was stored, or its content was replaced.'),
+  ('artifact.changed', 'name of the artifact', '{session,kept}',                    'An artifact was exempted from retention, or is no longer exempt.'),
   ('artifact.deleted', 'name of the artifact', '{session,sha256}',                  'An artifact was deleted.');
 
 insert into coordinator.rights (function, role) values
@@ -35,12 +35,12 @@ insert into coordinator.rights (function, role) values
   ('artifact_write',  'agent');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('artifact_bytes',      67108864, 'bytes',      'An artifact.'),
-  ('artifact_part_bytes', 1048576,  'bytes',      'A part of an artifact, and what one call reads.'),
-  ('artifact_parts',      64,       'parts',      'Parts of an artifact.'),
-  ('artifact_uploads',    100,      'uploads',    'Uploads in progress of a project.'),
-  ('artifacts',           100000,   'artifacts',  'Artifacts of a project.'),
-  ('artifacts_bytes',     68719476736, 'bytes',   'Contents of the artifacts of a project, each counted once; what is deleted counts for another hour.'),
+  ('artifact_bytes',      67108864, 'bytes',      'Size of an artifact.'),
+  ('artifact_part_bytes', 1048576,  'bytes',      'Size of a part of an artifact, and of one read.'),
+  ('artifact_parts',      64,       'parts',      'Parts per artifact.'),
+  ('artifact_uploads',    100,      'uploads',    'Uploads in progress per project.'),
+  ('artifacts',           100000,   'artifacts',  'Artifacts per project.'),
+  ('artifacts_bytes',     68719476736, 'bytes',   'Total size of artifact contents per project; each content counts once, and for another hour after it is deleted.'),
   ('artifact_media_type', 200,      'characters', 'Media type of an artifact.');
 
 create or replace view coordinator.artifacts_live with (security_barrier) as

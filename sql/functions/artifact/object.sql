@@ -108,8 +108,8 @@ comment on function coordinator.artifact_object_deleted(bigint[]) is
   'Forget objects that were deleted from the object store; returns how many. No event.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
-  ('coordinator_artifact_bytes', 'artifact_sample', 'gauge', '{}', 'bytes', 'Contents of artifacts, in the database or in the object store.'),
-  ('coordinator_artifact_objects_waiting', 'artifact_sample', 'gauge', '{}', '', 'Objects that have to be moved to the object store, or deleted there; at most 10,000 are counted.');
+  ('coordinator_artifact_bytes', 'artifact_sample', 'gauge', '{}', 'bytes', 'Total size of artifact contents, in the database or in the object store.'),
+  ('coordinator_artifact_objects_waiting', 'artifact_sample', 'gauge', '{}', '', 'Objects waiting to be moved to the object store or deleted from it; at most 10,000 are counted.');
 
 create or replace function coordinator.artifact_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

@@ -11,11 +11,11 @@
 insert into coordinator.event_types (type, key, data, meaning) values
   ('cron.set',     'name of the cron', '{schedule,zone,missed,next_at}', 'A cron was created or changed.'),
   ('cron.deleted', 'name of the cron', '{}',                             'A cron was deleted. Its jobs stay.'),
-  ('cron.paused',  'name of the cron', '{reason}',                       'A cron was paused: it does not fire.'),
+  ('cron.paused',  'name of the cron', '{reason}',                       'A cron was paused. It does not fire until it is resumed.'),
   ('cron.resumed', 'name of the cron', '{next_at}',                      'A cron was resumed.'),
-  ('cron.fired',   'name of the cron', '{fire_at,job,next_at}',          'A cron enqueued a job, for the time fire_at.'),
-  ('cron.skipped', 'name of the cron', '{fire_at,next_at}',              'A cron that skips missed times skipped those from fire_at on.'),
-  ('cron.failed',  'name of the cron', '{fire_at,error}',                'The job of a cron cannot be enqueued; it is tried again every minute.');
+  ('cron.fired',   'name of the cron', '{fire_at,job,next_at}',          'A cron enqueued its job for the scheduled time fire_at.'),
+  ('cron.skipped', 'name of the cron', '{fire_at,next_at}',              'A cron skipped the times that it missed, starting with fire_at.'),
+  ('cron.failed',  'name of the cron', '{fire_at,error}',                'A cron could not enqueue its job. It tries again every minute.');
 
 insert into coordinator.rights (function, role) values
   ('cron_get',     'reader'),
@@ -28,9 +28,9 @@ insert into coordinator.rights (function, role) values
   ('cron_set',     'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('crons',         1000, 'crons',      'Crons of a project.'),
-  ('cron_schedule', 200,  'characters', 'A schedule.'),
-  ('cron_preview',  100,  'times',      'Times that one call previews.');
+  ('crons',         1000, 'crons',      'Crons per project.'),
+  ('cron_schedule', 200,  'characters', 'Schedule of a cron.'),
+  ('cron_preview',  100,  'times',      'Times per preview.');
 
 create or replace view coordinator.crons_live with (security_barrier) as
   select p.name as project, c.name as cron, c.schedule, c.zone, c.missed, c.job, case when c.paused_at is null then c.next_at end as next_at,

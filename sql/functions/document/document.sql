@@ -15,7 +15,7 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('document.put',     'kind/key of the document', '{kind,version}', 'A version of a document was written.'),
-  ('document.deleted', 'kind/key of the document', '{kind,version}', 'A document was deleted; version: that of the deletion.');
+  ('document.deleted', 'kind/key of the document', '{kind,version}', 'A document was deleted; version: the version number of the deletion.');
 
 insert into coordinator.rights (function, role) values
   ('assert_document',  'agent'),
@@ -31,9 +31,9 @@ insert into coordinator.rights (function, role) values
   ('document_restore', 'agent');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('document',      1048576, 'bytes', 'A document, as the text that is given and as the text that readers get.'),
+  ('document',      1048576, 'bytes', 'A document, measured both as the text that is written and as the text that readers get.'),
   ('document_body', 1179648, 'bytes', 'Body of a request that writes a document.'),
-  ('document_path', 32,      'steps', 'A path into a document.');
+  ('document_path', 32,      'steps', 'Steps in a path into a document.');
 
 insert into coordinator.transaction_verbs (function, part, entered_by) values
   ('assert_document',  'condition', 'document_enter'),

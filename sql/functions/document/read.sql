@@ -202,7 +202,7 @@ comment on function coordinator.document_history(text, text, text, text[], integ
   'List the versions of a document that are kept, the newest first, also of one that is deleted or expired. p_after: array[version] of the last row read.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
-  ('coordinator_documents', 'document_sample', 'gauge', '{project,kind}', '', 'Documents, except deleted ones; "other" has all beyond the 50 kinds with the most of them.');
+  ('coordinator_documents', 'document_sample', 'gauge', '{project,kind}', '', 'Documents, except deleted ones; kinds beyond the 50 with the most documents are combined as "other".');
 
 create or replace function coordinator.document_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

@@ -10,7 +10,7 @@
 -- One call tells up to 1,000 dependants, along chains of up to 100. What is left is in jobs_unsettled, and a loop continues.
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_after', 10000, 'jobs', 'Jobs that those of one call wait for, together.');
+  ('job_after', 10000, 'jobs', 'Jobs that the jobs of one call wait for, in total.');
 
 create or replace function coordinator.job_ties(p_orders coordinator.job_order[]) returns table (place integer, kind text, job text)
 language sql immutable parallel safe

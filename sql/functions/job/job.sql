@@ -23,16 +23,16 @@
 -- Deliberately absent: waiting in SQL, priorities that a loop raises, counters of what runs.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('job.enqueued',         'name of the queue', '{ids}',               'Jobs can be claimed: workers wake up.'),
-  ('job.scheduled',        'name of the queue', '{ids,due_at}',        'Jobs will be ready at due_at, the earliest of them: enqueued with at or delay, or snoozed.'),
+  ('job.enqueued',         'name of the queue', '{ids}',               'Jobs are ready to be claimed. Workers wake up.'),
+  ('job.scheduled',        'name of the queue', '{ids,due_at}',        'Jobs were scheduled for later: enqueued with at or delay, or snoozed; due_at: when the earliest is ready.'),
   ('job.started',          'name of the queue', '{ids,agent_id}',      'A worker claimed jobs.'),
   ('job.completed',        'name of the queue', '{ids}',               'Jobs completed.'),
-  ('job.failed',           'name of the queue', '{ids,reason}',        'Jobs failed for good: error, worker_lost, stalled, deadline or crash_loop.'),
-  ('job.retried',          'name of the queue', '{ids,reason,due_at}', 'Attempts failed, and others will follow: error, worker_lost, stalled or deadline.'),
-  ('job.released',         'name of the queue', '{ids}',               'A worker gave jobs back without an attempt.'),
-  ('job.cancel_requested', 'name of the queue', '{ids,reason}',        'The worker of running jobs must stop.'),
-  ('job.cancelled',        'name of the queue', '{ids,reason}',        'Jobs were cancelled; reason: cancelled, replaced (by a job with the same dedupe key), or dependency (a job that they waited for did not complete).'),
-  ('job.expired',          'name of the queue', '{ids}',               'Jobs did not start in time.');
+  ('job.failed',           'name of the queue', '{ids,reason}',        'Jobs failed permanently: error, worker_lost, stalled, deadline or crash_loop.'),
+  ('job.retried',          'name of the queue', '{ids,reason,due_at}', 'Attempts failed, and the jobs will be retried: error, worker_lost, stalled or deadline.'),
+  ('job.released',         'name of the queue', '{ids}',               'A worker released jobs without spending an attempt.'),
+  ('job.cancel_requested', 'name of the queue', '{ids,reason}',        'Cancellation of running jobs was requested. Their worker must stop.'),
+  ('job.cancelled',        'name of the queue', '{ids,reason}',        'Jobs were cancelled; reason: cancelled, replaced (by a job with the same dedupe key) or dependency (a job that they waited for did not complete).'),
+  ('job.expired',          'name of the queue', '{ids}',               'Jobs expired because they did not start in time.');
 
 insert into coordinator.rights (function, role) values
   ('assert_job',       'agent'),
@@ -48,18 +48,18 @@ insert into coordinator.rights (function, role) values
   ('job_cancel',       'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_batch',        10000,    'jobs',       'Jobs that one call enqueues.'),
-  ('job_batch_bytes',  8388608,  'bytes',      'Payloads of the jobs that one call enqueues, as text.'),
-  ('job_claim',        1000,     'jobs',       'Jobs that one call claims or finishes.'),
-  ('job_attempts',     1000,     'attempts',   'Attempts of a job.'),
-  ('job_labels',       16,       'labels',     'Labels that a job needs.'),
-  ('job_label_text',   300,      'characters', 'Labels that a job needs, together.'),
+  ('job_batch',        10000,    'jobs',       'Jobs enqueued per call.'),
+  ('job_batch_bytes',  8388608,  'bytes',      'Total size of the payloads enqueued per call, as text.'),
+  ('job_claim',        1000,     'jobs',       'Jobs claimed or finished per call.'),
+  ('job_attempts',     1000,     'attempts',   'Attempts per job.'),
+  ('job_labels',       16,       'labels',     'Labels that a job requires.'),
+  ('job_label_text',   300,      'characters', 'Total length of the labels that a job requires.'),
   ('job_priority',     100,      '',           'Priority of a job: -100 to 100.'),
-  ('job_time_max',     31622400, 'seconds',    'Longest delay, back-off, deadline, stall time and window of a dedupe key: 366 days.'),
-  ('job_message',      2000,     'characters', 'Progress of a job, in words.'),
-  ('job_fences',       10000,    'fences',     'Fences that a worker compares in one call.'),
-  ('job_error',        65536,    'characters', 'Error of an attempt; 2,000 of those of earlier attempts are kept.'),
-  ('job_classes',      1000,     'classes',    'Combinations of queue, type, labels and limits in a project.');
+  ('job_time_max',     31622400, 'seconds',    'Longest delay, back-off, deadline, stall time or dedupe window: 366 days.'),
+  ('job_message',      2000,     'characters', 'Progress message of a job.'),
+  ('job_fences',       10000,    'fences',     'Fences that a worker compares per call.'),
+  ('job_error',        65536,    'characters', 'Error of an attempt; 2,000 characters are kept for earlier attempts.'),
+  ('job_classes',      1000,     'classes',    'Combinations of queue, type, labels and limits per project.');
 
 -- The tenth of a quintillion: 317 years, so that no wait outweighs a priority.
 create or replace function coordinator.job_rank(p_at timestamptz, p_priority integer, p_ageing interval) returns bigint

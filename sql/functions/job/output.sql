@@ -5,16 +5,16 @@
 -- output of a job that has ended is its status: who has read it knows that nothing follows.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('job.output', 'id of the job', '{ids,last,attempt}', 'A worker wrote output: chunks up to last.');
+  ('job.output', 'id of the job', '{ids,last,attempt}', 'A worker wrote output; last: the number of the newest chunk.');
 
 insert into coordinator.rights (function, role) values
   ('job_output', 'reader'),
   ('job_write',  'agent');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_chunks_call',  1000,    'chunks', 'Chunks that one call writes.'),
-  ('job_chunks',       20000,   'chunks', 'Chunks of the output of a job.'),
-  ('job_output_bytes', 4194304, 'bytes',  'Output of a job, as text.');
+  ('job_chunks_call',  1000,    'chunks', 'Chunks written per call.'),
+  ('job_chunks',       20000,   'chunks', 'Output chunks per job.'),
+  ('job_output_bytes', 4194304, 'bytes',  'Total output per job, as text.');
 
 create or replace function coordinator.job_write(
   p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_chunks jsonb, p_seq bigint default null)

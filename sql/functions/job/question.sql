@@ -4,8 +4,8 @@
 -- time, the default is. Nobody answers a question of their own.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('job.asked',    'name of the queue', '{ids,step,question}', 'A job waits for the answer of a manager.'),
-  ('job.answered', 'name of the queue', '{ids,step}',          'A manager answered the question of a job.');
+  ('job.asked',    'name of the queue', '{ids,step,question}', 'A job asked a question and waits for a manager to answer.'),
+  ('job.answered', 'name of the queue', '{ids,step}',          'A manager answered a job''s question.');
 
 insert into coordinator.rights (function, role) values
   ('job_ask',       'agent'),
@@ -13,8 +13,8 @@ insert into coordinator.rights (function, role) values
   ('job_questions', 'reader');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_question', 2000, 'characters', 'A question of a job.'),
-  ('job_options',  20,   'options',    'Possible answers of a question.');
+  ('job_question', 2000, 'characters', 'A job''s question.'),
+  ('job_options',  20,   'options',    'Possible answers per question.');
 
 create or replace view coordinator.job_questions with (security_barrier) as
   select w.job_id as job, w.name as step, w.ordinal, w.question, w.options, w.fallback, w.worker, w.began_at as asked_at, w.due_at, j.type, j.queue, p.name as project

@@ -11,8 +11,8 @@ insert into coordinator.rights (function, role) values
   ('worker_list',      'reader');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_words',      200,     'characters', 'Words that a list of jobs looks for.'),
-  ('job_period_max', 7776000, 'seconds',    'Longest period of statistics of jobs: 90 days.');
+  ('job_words',      200,     'characters', 'Search words in a list of jobs.'),
+  ('job_period_max', 7776000, 'seconds',    'Longest period of job statistics: 90 days.');
 
 create or replace function coordinator.job_select(p_project text, p_condition text) returns setof coordinator.jobs
 language plpgsql stable
@@ -211,12 +211,12 @@ comment on function coordinator.job_stats(text, text, text, interval, boolean, t
   'Count jobs by queue and type: those that wait and run now, and those that ended in the last p_period (1 second to 90 days), with the median and the 95th percentile of how long they waited for their first attempt and of how long their last attempt ran, in seconds. p_hourly: those that ended, by the hour of their end, as text in UTC. p_after: array[queue, type, hour] of the last row read.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
-  ('coordinator_jobs', 'job_sample', 'gauge', '{state}', '', 'Jobs that have not ended: queued, scheduled (until their time, or the next attempt), waiting (for something else) or running.'),
-  ('coordinator_queue_jobs', 'job_sample', 'gauge', '{project,queue,state}', '', 'The same by queue.'),
-  ('coordinator_queue_oldest_seconds', 'job_sample', 'gauge', '{project,queue,state}', 'seconds', 'Time since the oldest of them was enqueued; of running ones, since its attempt began.'),
-  ('coordinator_type_jobs', 'job_sample', 'gauge', '{project,type,state}', '', 'The same by type.'),
-  ('coordinator_type_oldest_seconds', 'job_sample', 'gauge', '{project,type,state}', 'seconds', 'The same by type.'),
-  ('coordinator_queues_paused', 'job_sample', 'gauge', '{}', '', 'Queues that are paused.');
+  ('coordinator_jobs', 'job_sample', 'gauge', '{state}', '', 'Jobs that have not ended, by state: queued, scheduled (until they are due or retried), waiting (for something else) or running.'),
+  ('coordinator_queue_jobs', 'job_sample', 'gauge', '{project,queue,state}', '', 'Jobs that have not ended, by queue and state.'),
+  ('coordinator_queue_oldest_seconds', 'job_sample', 'gauge', '{project,queue,state}', 'seconds', 'Time since the oldest job of a queue in this state was enqueued; for running jobs, since the attempt began.'),
+  ('coordinator_type_jobs', 'job_sample', 'gauge', '{project,type,state}', '', 'Jobs that have not ended, by type and state.'),
+  ('coordinator_type_oldest_seconds', 'job_sample', 'gauge', '{project,type,state}', 'seconds', 'Time since the oldest job of a type in this state was enqueued; for running jobs, since the attempt began.'),
+  ('coordinator_queues_paused', 'job_sample', 'gauge', '{}', '', 'Paused queues.');
 
 create or replace function coordinator.job_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

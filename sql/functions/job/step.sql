@@ -10,8 +10,8 @@ insert into coordinator.rights (function, role) values
   ('job_steps', 'reader');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_steps',      1000,    'steps', 'Finished steps of a job.'),
-  ('job_step_bytes', 4194304, 'bytes', 'Results of the steps of a job, as text.');
+  ('job_steps',      1000,    'steps', 'Finished steps per job.'),
+  ('job_step_bytes', 4194304, 'bytes', 'Total size of step results per job, as text.');
 
 insert into coordinator.transaction_verbs (function, part, entered_by) values
   ('job_step', 'write', 'job_enter_parts');

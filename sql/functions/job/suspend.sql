@@ -12,8 +12,8 @@ insert into coordinator.rights (function, role) values
   ('job_suspend', 'agent');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_wait_conditions', 100,  'conditions', 'Conditions of which a job waits for the first.'),
-  ('job_wait_jobs',       1000, 'jobs',       'Jobs that one condition waits for.');
+  ('job_wait_conditions', 100,  'conditions', 'Conditions per wait.'),
+  ('job_wait_jobs',       1000, 'jobs',       'Jobs per wait condition.');
 
 create or replace function coordinator.job_wait_refuse(p_place bigint, p_code text, p_fault text, p_hint text) returns void
 language plpgsql immutable

@@ -9,8 +9,8 @@
 -- does, and in the order of ids: a parent has a smaller one than its children.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('job.paused',  'name of the queue', '{ids,tree,reason}', 'A job was paused: it is not claimed; with tree, those below it as well.'),
-  ('job.resumed', 'name of the queue', '{ids,tree}',        'A job was resumed; with tree, those below it as well.');
+  ('job.paused',  'name of the queue', '{ids,tree,reason}', 'A job was paused and cannot be claimed; with tree, neither can the jobs below it.'),
+  ('job.resumed', 'name of the queue', '{ids,tree}',        'A job was resumed; with tree, the jobs below it were resumed as well.');
 
 insert into coordinator.rights (function, role) values
   ('job_tree',         'reader'),
@@ -19,8 +19,8 @@ insert into coordinator.rights (function, role) values
   ('job_resume',       'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_depth',    20,    'jobs', 'Jobs above a job in its tree.'),
-  ('job_children', 10000, 'jobs', 'Open children of a job.');
+  ('job_depth',    20,    'jobs', 'Ancestors of a job in its tree.'),
+  ('job_children', 10000, 'jobs', 'Open children per job.');
 
 create or replace function coordinator.job_branches(
   p_project_id bigint, p_orders coordinator.job_order[], p_ids uuid[], p_first uuid[], p_many boolean) returns coordinator.job_branch[]

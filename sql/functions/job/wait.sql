@@ -5,7 +5,7 @@
 -- is rolled back, the wake-up is lost; causes for which that matters set due_at, when a loop wakes the job to look for itself.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('job.waiting', 'name of the queue', '{ids,cause}', 'Jobs wait: for the end of others (jobs), a lock, a limit, a wait, an answer, or their tree, which is paused.');
+  ('job.waiting', 'name of the queue', '{ids,cause}', 'Jobs began to wait: for other jobs to end (jobs), a lock, a limit, a wait, an answer, or a paused tree.');
 
 create or replace function coordinator.job_make_waiting(p_ids uuid[], p_cause text, p_due_at timestamptz, p_by text, p_now timestamptz) returns void
 language plpgsql volatile

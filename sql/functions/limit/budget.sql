@@ -5,13 +5,13 @@
 -- attempt changes only its own row, so it never waits for claims. All that an attempt costs belongs to the period of its claim.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('limit.exhausted', 'name of the limit', '{spent,budget,until,key}', 'What was spent has reached a budget: no job that needs it starts before until; null: before it is raised. key: only that of this key; null: it is not per key.');
+  ('limit.exhausted', 'name of the limit', '{spent,budget,until,key}', 'A budget is used up. No job that needs it starts before until; null: before the budget is raised. key: the key whose budget it is; null: the budget is not per key.');
 
 insert into coordinator.rights (function, role) values
   ('job_spend', 'agent');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_spend', 1000000000000000, '', 'What one report of a job adds to its spending, in the units of the budget.');
+  ('job_spend', 1000000000000000, '', 'Amount that one report adds to a job''s spending, in the units of the budget.');
 
 create or replace function coordinator.limit_period(p_period text, p_at timestamptz) returns timestamptz
 language sql immutable parallel safe

@@ -2,7 +2,7 @@
 -- limit_refill wakes the workers then.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('limit.held', 'name of the limit', '{until,reason}', 'No job that needs the limit starts before until.');
+  ('limit.held', 'name of the limit', '{until,reason}', 'A limit was held. No job that needs it starts before until.');
 
 insert into coordinator.rights (function, role) values
   ('limit_hold',    'agent'),

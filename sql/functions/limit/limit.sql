@@ -14,8 +14,8 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('limit.set',     'name of the limit', '{kind,queue,type,per_key,tree,slots,rate,per_s,burst,budget,period,reserve,on_exhausted}', 'A limit was created or changed.'),
-  ('limit.deleted', 'name of the limit', '{}', 'A limit was deleted: jobs that ask for it run without it.'),
-  ('limit.freed',   'name of the limit', '{}', 'There is some of a limit again that a claim lacked: workers wake up.');
+  ('limit.deleted', 'name of the limit', '{}', 'A limit was deleted. Jobs that name it run without it.'),
+  ('limit.freed',   'name of the limit', '{}', 'A limit that a claim lacked is available again. Workers wake up.');
 
 insert into coordinator.rights (function, role) values
   ('limit_list',   'reader'),
@@ -24,10 +24,10 @@ insert into coordinator.rights (function, role) values
   ('limit_set',    'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_limits',        1000,             'limits',     'Limits of jobs in a project.'),
-  ('job_limits_asked',  16,               'limits',     'Limits that a job asks for by name.'),
-  ('job_limit_name',    100,              'characters', 'Name of a limit of jobs.'),
-  ('job_limit_slots',   100000,           'slots',      'Slots of a limit.'),
+  ('job_limits',        1000,             'limits',     'Job limits per project.'),
+  ('job_limits_asked',  16,               'limits',     'Limits that a job names.'),
+  ('job_limit_name',    100,              'characters', 'Name of a job limit.'),
+  ('job_limit_slots',   100000,           'slots',      'Slots per limit.'),
   ('job_limit_tokens',  1000000000,       'tokens',     'Rate and burst of a limit.'),
   ('job_limit_budget',  1000000000000000, '',           'Budget of a limit, in units of your choice.');
 

@@ -115,7 +115,7 @@ comment on function coordinator.limit_list(text, text[], integer) is
   'List the limits of a project, by name. p_after: array[name] of the last row read.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
-  ('coordinator_limit_used_ratio', 'limit_sample', 'gauge', '{project,limit,kind}', '', 'Share of a limit that is used: of its slots, of the burst of a rate, of the budget of this period. Limits per key are left out; "other" has the largest share of the rest.');
+  ('coordinator_limit_used_ratio', 'limit_sample', 'gauge', '{project,limit,kind}', '', 'Used share of a limit: of its slots, of the burst of its rate, or of its budget in the current period. Limits per key are excluded; "other" is the largest share among the remaining limits.');
 
 create or replace function coordinator.limit_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

@@ -44,13 +44,13 @@
 -- are gone, locks that span projects.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('lock.granted',  'the resource', '{agent_id,owner,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or with its ticket to a waiter, who must then claim it within 10 seconds. Renewals have no event.'),
-  ('lock.waiting',  'the resource', '{agent_id,owner,mode,ticket,expires_at}',                    'An agent waits for a lock.'),
+  ('lock.granted',  'the resource', '{agent_id,owner,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or to a waiting ticket, whose owner must claim it within 10 seconds. Renewals emit no event.'),
+  ('lock.waiting',  'the resource', '{agent_id,owner,mode,ticket,expires_at}',                    'An agent began to wait for a lock.'),
   ('lock.released', 'the resource', '{agent_id,owner,fencing_token}',                             'A lock was released.'),
-  ('lock.expired',  'the resource', '{agent_id,agent,owner,fencing_token,expires_at}',            'A lock expired; it has been free since expires_at plus its lock-delay.'),
-  ('lock.broken',   'the resource', '{agent_id,agent,owner,fencing_token,reason}',                'A lock was taken from its holder.'),
-  ('lock.ended',    'the resource', '{agent_id,agent,owner,fencing_token}',                       'A lock ended with its agent, with the work of its owner (file_leave), or with the attempt of a job.'),
-  ('lock.resized',  'the resource', '{slots,before}',                                      'A counted lock got another number of slots.');
+  ('lock.expired',  'the resource', '{agent_id,agent,owner,fencing_token,expires_at}',            'A lock expired. It became free at expires_at plus its lock-delay.'),
+  ('lock.broken',   'the resource', '{agent_id,agent,owner,fencing_token,reason}',                'A lock was broken: it was taken from its holder.'),
+  ('lock.ended',    'the resource', '{agent_id,agent,owner,fencing_token}',                       'A lock ended with its agent, with its owner''s work (file_leave), or with a job''s attempt.'),
+  ('lock.resized',  'the resource', '{slots,before}',                                      'The number of slots of a counted lock was changed.');
 
 insert into coordinator.rights (function, role) values
   ('lock_check',   'reader'),
@@ -68,17 +68,17 @@ insert into coordinator.rights (function, role) values
   ('lock_resize',  'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('lock_resource',  1024,  'bytes',   'A path, glob or name to lock; a path has at most 32 segments.'),
-  ('lock_wildcards', 16,    'items',   'Wildcards of a glob: *, **, ? and classes.'),
-  ('lock_resources', 100,   'items',   'Resources that one call acquires, renews or releases.'),
-  ('lock_check',     1000,  'items',   'Paths of one check, of which at most 100 are globs.'),
+  ('lock_resource',  1024,  'bytes',   'Path, glob or name to lock; a path has at most 32 segments.'),
+  ('lock_wildcards', 16,    'items',   'Wildcards in a glob: *, **, ? and classes.'),
+  ('lock_resources', 100,   'items',   'Resources acquired, renewed or released per call.'),
+  ('lock_check',     1000,  'items',   'Paths per check, of which at most 100 are globs.'),
   ('lock_slots',     10000, 'holders', 'Slots of a counted lock.'),
-  ('lock_owner',     200,   'characters', 'Owner of a lock below its agent, such as session/subagent.'),
-  ('lock_uses',      1000,  'acquisitions', 'Acquisitions of one lock by the same owner that are not released.'),
-  ('lock_ttl_max',   86400, 'seconds', 'Longest TTL of a lock, and longest wait for one: one day.'),
+  ('lock_owner',     200,   'characters', 'Owner of a lock within its agent, such as session/subagent.'),
+  ('lock_uses',      1000,  'acquisitions', 'Unreleased acquisitions of one lock by the same owner.'),
+  ('lock_ttl_max',   86400, 'seconds', 'Longest TTL of a lock, and longest wait for a lock: one day.'),
   ('lock_delay_max', 3600,  'seconds', 'Longest lock-delay.'),
-  ('lock_waiters',   1000,  'tickets', 'Tickets that wait for one resource.'),
-  ('lock_claim',     10,    'seconds', 'Time within which a waiter must claim the lock that it was handed.');
+  ('lock_waiters',   1000,  'tickets', 'Tickets waiting for one resource.'),
+  ('lock_claim',     10,    'seconds', 'Time that a waiter has to claim a lock after the lock was handed to it.');
 
 create or replace function coordinator.lock_job(p_owner text) returns uuid
 language sql immutable parallel safe

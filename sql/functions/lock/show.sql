@@ -168,10 +168,10 @@ comment on function coordinator.lock_break_prune(interval, integer) is
   'Delete up to p_limit breaks from the audit trail that are older than p_retention; returns how many. Repeat until 0.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
-  ('coordinator_locks', 'lock_sample', 'gauge', '{project,mode}', '', 'Locks that are held.'),
-  ('coordinator_lock_waits', 'lock_sample', 'gauge', '{project}', '', 'Tickets that wait for locks.'),
-  ('coordinator_lock_wait_oldest_seconds', 'lock_sample', 'gauge', '{project}', 'seconds', 'For how long the oldest of them has waited.'),
-  ('coordinator_lock_tickets_total', 'lock_sample', 'counter', '{}', '', 'Tickets that were ever given. Tickets that wait, divided by the rate of this, is how long a wait takes on average.');
+  ('coordinator_locks', 'lock_sample', 'gauge', '{project,mode}', '', 'Held locks.'),
+  ('coordinator_lock_waits', 'lock_sample', 'gauge', '{project}', '', 'Tickets waiting for locks.'),
+  ('coordinator_lock_wait_oldest_seconds', 'lock_sample', 'gauge', '{project}', 'seconds', 'How long the oldest ticket has been waiting for locks.'),
+  ('coordinator_lock_tickets_total', 'lock_sample', 'counter', '{}', '', 'Tickets issued. The number of waiting tickets divided by the rate of this counter is the average wait.');
 
 create or replace function coordinator.lock_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

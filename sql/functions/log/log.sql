@@ -15,11 +15,11 @@
 -- Deliberately absent: a list of all entries of a project, an entry that changes. What changes is a document.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('log.appended', 'kind/key of the log', '{kind,name,first_seq,last_seq}',      'Entries were appended; read them. name: the key.'),
-  ('log.popped',   'kind/key of the log', '{kind,name,first_seq,last_seq}',      'The last entries were taken.'),
-  ('log.cleared',  'kind/key of the log', '{kind,name,last_seq}',                'All entries were deleted.'),
-  ('log.deleted',  'kind/key of the log', '{kind,name,last_seq}',                'The log was deleted.'),
-  ('log.kept',     'kind/key of the log', '{kind,name,first_seq,last_seq,kept}', 'Retention leaves these entries, or no longer; first_seq null: the whole log.');
+  ('log.appended', 'kind/key of the log', '{kind,name,first_seq,last_seq}',      'Entries were appended to a log; name: its key. Read the entries from the log.'),
+  ('log.popped',   'kind/key of the log', '{kind,name,first_seq,last_seq}',      'The last entries of a log were popped.'),
+  ('log.cleared',  'kind/key of the log', '{kind,name,last_seq}',                'All entries of a log were deleted.'),
+  ('log.deleted',  'kind/key of the log', '{kind,name,last_seq}',                'A log was deleted.'),
+  ('log.kept',     'kind/key of the log', '{kind,name,first_seq,last_seq,kept}', 'Entries were exempted from retention, or are no longer exempt; first_seq null: the whole log.');
 
 insert into coordinator.rights (function, role) values
   ('log_list',   'reader'),
@@ -37,9 +37,9 @@ insert into coordinator.transaction_verbs (function, part, entered_by) values
   ('log_delete', 'write', 'log_enter'); -- not log_pop: what it returns may be no jsonb
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('log_entry',       1048576, 'bytes',   'The data of an entry of a log, as text.'),
-  ('log_batch',       1000,    'entries', 'Entries of one append.'),
-  ('log_batch_bytes', 4194304, 'bytes',   'Entries of one append, as text.');
+  ('log_entry',       1048576, 'bytes',   'Data of a log entry, as text.'),
+  ('log_batch',       1000,    'entries', 'Entries per append.'),
+  ('log_batch_bytes', 4194304, 'bytes',   'Total size of entries per append, as text.');
 
 create or replace view coordinator.logs_live with (security_barrier) as
   select p.name as project, l.kind, l.key, l.first_seq, l.last_seq, l.count, lpad(to_hex(l.epoch), 8, '0') as epoch, l.kept, l.updated_at

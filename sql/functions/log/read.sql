@@ -102,8 +102,8 @@ comment on function coordinator.log_read(text, text, text, bigint, integer, time
   'Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: begin with the last ones of all that, where p_after does not say where to begin; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
-  ('coordinator_logs', 'log_sample', 'gauge', '{project,kind}', '', 'Logs; "other" has all beyond the 50 kinds with the most entries.'),
-  ('coordinator_log_entries', 'log_sample', 'gauge', '{project,kind}', '', 'Their entries.');
+  ('coordinator_logs', 'log_sample', 'gauge', '{project,kind}', '', 'Logs; kinds beyond the 50 with the most entries are combined as "other".'),
+  ('coordinator_log_entries', 'log_sample', 'gauge', '{project,kind}', '', 'Log entries; kinds beyond the 50 with the most entries are combined as "other".');
 
 create or replace function coordinator.log_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

@@ -4,10 +4,10 @@
 -- applies when its transaction commits. A row lock would become a multixact of all who enqueue.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('queue.set',     'name of the queue', '{fair_by,ageing_s,max_waiting,max_waiting_per_key,events}', 'The policy of a queue was changed; its weights are in the view queues_live.'),
-  ('queue.deleted', 'name of the queue', '{}',       'A queue that had no open jobs was deleted.'),
-  ('queue.arranged', 'name of the queue', '{}',      'The queued jobs have the places that the last change of the policy or of a limit per key gives them.'),
-  ('queue.paused',  'name of the queue', '{reason}', 'A queue was paused: no job of it is claimed.'),
+  ('queue.set',     'name of the queue', '{fair_by,ageing_s,max_waiting,max_waiting_per_key,events}', 'The policy of a queue was changed. The view queues_live has its weights.'),
+  ('queue.deleted', 'name of the queue', '{}',       'A queue without open jobs was deleted.'),
+  ('queue.arranged', 'name of the queue', '{}',      'All queued jobs were moved to the places that result from the last change to the policy or to a limit per key.'),
+  ('queue.paused',  'name of the queue', '{reason}', 'A queue was paused. Its jobs cannot be claimed.'),
   ('queue.resumed', 'name of the queue', '{}',       'A queue was resumed.');
 
 insert into coordinator.rights (function, role) values
@@ -19,10 +19,10 @@ insert into coordinator.rights (function, role) values
   ('queue_set',    'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('queues',            1000,    'queues',     'Queues of a project.'),
+  ('queues',            1000,    'queues',     'Queues per project.'),
   ('queue_name',        100,     'characters', 'Name of a queue.'),
   ('queue_weight',      1000,    'shares',     'Weight of a key in a fair queue.'),
-  ('queue_weights',     1000,    'keys',       'Keys of a queue that have a weight of their own.'),
+  ('queue_weights',     1000,    'keys',       'Keys per queue that have their own weight.'),
   ('queue_max_waiting', 1000000, 'jobs',       'Highest max_waiting and max_waiting_per_key of a queue.');
 
 create or replace view coordinator.queues_live with (security_barrier) as

@@ -13,9 +13,9 @@
 -- all. The last always exists.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('retention.set',   'subject/kind', '{everywhere,max_age,max_count}', 'A policy of retention was set; everywhere: for all projects.'),
-  ('retention.run',   'name of the project', '{}',                      'What is beyond the bounds of retention is removed now.'),
-  ('retention.reset', 'subject/kind', '{everywhere}',                   'A policy of retention was removed, or for all projects set back to its default.');
+  ('retention.set',   'subject/kind', '{everywhere,max_age,max_count}', 'A retention policy was set; everywhere: for all projects.'),
+  ('retention.run',   'name of the project', '{}',                      'Retention was started: everything beyond its bounds is removed now.'),
+  ('retention.reset', 'subject/kind', '{everywhere}',                   'A retention policy was removed or, for all projects, reset to its default.');
 
 insert into coordinator.rights (function, role) values
   ('retention_plan',  'reader'),
@@ -25,9 +25,9 @@ insert into coordinator.rights (function, role) values
   ('retention_run',   'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('retention_age',      3155760000, 'seconds',  'Longest age in a policy of retention: 100 years.'),
-  ('retention_count',    1000000000, 'entries',  'Most entries in a policy of retention.'),
-  ('retention_versions', 1000,       'versions', 'Most versions of a document in a policy of retention.');
+  ('retention_age',      3155760000, 'seconds',  'Longest age in a retention policy: 100 years.'),
+  ('retention_count',    1000000000, 'entries',  'Largest number of entries in a retention policy.'),
+  ('retention_versions', 1000,       'versions', 'Largest number of document versions in a retention policy.');
 
 create or replace function coordinator.retention_defaults()
 returns table (subject text, kind text, max_age interval, max_count bigint)

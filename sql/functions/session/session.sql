@@ -6,11 +6,11 @@
 -- Locks: the user, the project, the session, then headers of logs and documents. session_continue skips a session that others have.
 
 insert into coordinator.event_types (type, key, data, meaning) values
-  ('session.created',  'key of the session', '{username,status}', 'A session was created, by a caller or by the first that was appended or put.'),
-  ('session.changed',  'key of the session', '{fields,status}',   'A session was changed; fields: which parts of it.'),
-  ('session.archived', 'key of the session', '{}',                'A session was archived: nothing is appended or put.'),
-  ('session.forked',   'key of the copy',    '{session,kind,seq}', 'A session was copied, as it was when the entry seq was appended, or as it was then (null); session: the one that was copied.'),
-  ('session.deleted',  'key of the session', '{reason}',           'A session was deleted with all its contents; reason: deleted by a caller, or expired.');
+  ('session.created',  'key of the session', '{username,status}', 'A session was created, explicitly or by the first append or put.'),
+  ('session.changed',  'key of the session', '{fields,status}',   'A session was changed; fields: the changed fields.'),
+  ('session.archived', 'key of the session', '{}',                'A session was archived. It accepts no more appends or puts.'),
+  ('session.forked',   'key of the copy',    '{session,kind,seq}', 'A session was copied, as of the entry seq or, if seq is null, as of the call; session: the original.'),
+  ('session.deleted',  'key of the session', '{reason}',           'A session was deleted with all its contents; reason: deleted (by a caller) or expired.');
 
 insert into coordinator.rights (function, role) values
   ('session_list',    'reader'),
@@ -25,8 +25,8 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('session_title',   200,   'characters', 'Title of a session or project.'),
   ('session_mission', 20000, 'characters', 'Mission of a session.'),
   ('session_status',  36,    'characters', 'Status of a session: lower-case letters, digits, - and _.'),
-  ('session_delete',  10000,  'entries',   'Entries that one call of session_delete deletes; it is called again for the rest.'),
-  ('session_fork',    100000, 'entries',   'Entries that session_fork copies.');
+  ('session_delete',  10000,  'entries',   'Entries deleted per call of session_delete; call it again for the rest.'),
+  ('session_fork',    100000, 'entries',   'Entries copied by session_fork.');
 
 create or replace view coordinator.sessions_live with (security_barrier) as
   select p.name as project, s.key as session, u.username, s.title, s.mission, s.status, s.context, s.forked_from, s.actor, s.created_at, s.updated_at

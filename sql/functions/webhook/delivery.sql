@@ -194,8 +194,8 @@ comment on function coordinator.webhook_prune(integer) is
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_webhooks', 'webhook_sample', 'gauge', '{state}', '', 'Webhooks: active, paused or disabled.'),
-  ('coordinator_webhook_deliveries', 'webhook_sample', 'gauge', '{status}', '', 'Deliveries that wait, and those that are dead (of which at most 10,000 are counted).'),
-  ('coordinator_webhook_oldest_seconds', 'webhook_sample', 'gauge', '{}', 'seconds', 'Age of the oldest event that waits to be delivered, except to paused webhooks.');
+  ('coordinator_webhook_deliveries', 'webhook_sample', 'gauge', '{status}', '', 'Deliveries by status: waiting or dead (at most 10,000 dead ones are counted).'),
+  ('coordinator_webhook_oldest_seconds', 'webhook_sample', 'gauge', '{}', 'seconds', 'Age of the oldest event waiting to be delivered, except to paused webhooks.');
 
 create or replace function coordinator.webhook_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

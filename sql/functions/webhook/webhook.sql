@@ -20,14 +20,14 @@
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('webhook.added',    'id of the webhook', '{topics}',                                     'A webhook was added.'),
-  ('webhook.removed',  'id of the webhook', '{}',                                           'A webhook was removed, with its deliveries.'),
-  ('webhook.paused',   'id of the webhook', '{reason}',                                     'A webhook was paused: its events wait in the log.'),
+  ('webhook.removed',  'id of the webhook', '{}',                                           'A webhook was removed with its deliveries.'),
+  ('webhook.paused',   'id of the webhook', '{reason}',                                     'A webhook was paused. Its events wait in the log.'),
   ('webhook.resumed',  'id of the webhook', '{}',                                           'A webhook was resumed.'),
-  ('webhook.rotated',  'id of the webhook', '{until}',                                      'A webhook has a new secret; until then, the former one signs as well.'),
-  ('webhook.tested',   'id of the webhook', '{delivery,status,response,error}',             'The delivery of a test ended.'),
-  ('webhook.redriven', 'id of the webhook', '{count}',                                      'Dead deliveries of a webhook wait again.'),
-  ('webhook.dead',     'id of the webhook', '{delivery,message,type,attempts,response,error}', 'A delivery failed for the last time. No webhook gets this event.'),
-  ('webhook.disabled', 'id of the webhook', '{reason,failing_since}',                       'A webhook was disabled: its receiver is gone, or failed for three days.');
+  ('webhook.rotated',  'id of the webhook', '{until}',                                      'A webhook got a new secret; until: how long the previous secret also signs.'),
+  ('webhook.tested',   'id of the webhook', '{delivery,status,response,error}',             'A test delivery ended.'),
+  ('webhook.redriven', 'id of the webhook', '{count}',                                      'Dead deliveries of a webhook were queued again.'),
+  ('webhook.dead',     'id of the webhook', '{delivery,message,type,attempts,response,error}', 'A delivery failed for the last time. This event is not sent to webhooks.'),
+  ('webhook.disabled', 'id of the webhook', '{reason,failing_since}',                       'A webhook was disabled because its receiver is gone or has failed for three days.');
 
 insert into coordinator.rights (function, role) values
   ('webhook_add',        'manager'),
@@ -43,11 +43,11 @@ insert into coordinator.rights (function, role) values
   ('webhook_test',       'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('webhooks',        32,      'webhooks',   'Webhooks of a project.'),
+  ('webhooks',        32,      'webhooks',   'Webhooks per project.'),
   ('webhook_url',     2000,    'characters', 'URL of a webhook.'),
-  ('webhook_topics',  20,      'topics',     'Topics of a webhook.'),
-  ('webhook_attempts', 10,     'attempts',   'Attempts of a delivery, after which it is dead.'),
-  ('webhook_overlap', 2592000, 'seconds',    'Time for which the former secret of a webhook signs as well.');
+  ('webhook_topics',  20,      'topics',     'Topics per webhook.'),
+  ('webhook_attempts', 10,     'attempts',   'Attempts per delivery; after the last one, it is dead.'),
+  ('webhook_overlap', 2592000, 'seconds',    'Longest time during which the previous secret of a webhook also signs.');
 
 create or replace view coordinator.webhooks_live with (security_barrier) as
   select p.name as project, w.id as webhook, w.url, w.topics,
