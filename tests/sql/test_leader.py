@@ -35,12 +35,16 @@ async def register(of: Transaction) -> int:
     return await of.run(ProcessRegister(kind="daemon", name="host:1"))
 
 
+def shown(lead: Lead) -> tuple[bool, int, list[str]]:
+    return lead.leads, lead.term, lead.due
+
+
 async def test_one_leads_and_the_other_learns_the_term(database_url: str) -> None:
     async with session(database_url) as one, session(database_url) as two:
         first, second = await register(one), await register(two)
         assert first != second
-        assert await one.run(LeaderRenew(process=first, ttl=DAY)) == Lead(leads=True, term=1, due=[])
-        assert await two.run(LeaderRenew(process=second, ttl=DAY)) == Lead(leads=False, term=1, due=[])
+        assert shown(await one.run(LeaderRenew(process=first, ttl=DAY))) == (True, 1, [])
+        assert shown(await two.run(LeaderRenew(process=second, ttl=DAY))) == (False, 1, [])
         assert (await one.run(LeaderRenew(process=first, ttl=DAY))).term == 1
 
 
@@ -51,7 +55,7 @@ async def test_the_lead_of_a_dead_process_is_taken_at_once(database_url: str) ->
             first = await register(one)
             await one.run(LeaderRenew(process=first, ttl=DAY))
         await until_true(two.connection, "select not coordinator.process_alive($1)", first)
-        assert await two.run(LeaderRenew(process=second)) == Lead(leads=True, term=2, due=["agent_reap"])
+        assert shown(await two.run(LeaderRenew(process=second))) == (True, 2, ["agent_reap"])
 
 
 async def test_an_expired_lead_of_a_living_process_is_taken_and_it_learns_so(database_url: str) -> None:
@@ -60,7 +64,7 @@ async def test_an_expired_lead_of_a_living_process_is_taken_and_it_learns_so(dat
         await one.run(LeaderRenew(process=first))
         await two.connection.execute("update coordinator.leaders set expires_at = clock_timestamp()")
         assert (await two.run(LeaderRenew(process=second, ttl=DAY))).leads
-        assert await one.run(LeaderRenew(process=first)) == Lead(leads=False, term=2, due=[])
+        assert shown(await one.run(LeaderRenew(process=first))) == (False, 2, [])
 
 
 async def test_a_leader_learns_which_loops_have_work(tx: Transaction) -> None:
