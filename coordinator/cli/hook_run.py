@@ -178,8 +178,7 @@ class Running:
     def _command(self) -> str:
         """Return how a command line of the agent begins. Its shell has the environment of this process, but not our flags."""
         flag = self._call.flags.get("database_url")
-        folders = os.environ.get("PATH", "").split(os.pathsep)
-        found = any(os.access(f"{folder}/coordinator", os.X_OK) for folder in folders)
+        found = any(os.access(f"{folder}/coordinator", os.X_OK) for folder in os.get_exec_path())
         program = "coordinator" if found else sys.argv[0]
         if flag is None or len(flag[1]) > ADDRESS or without_password(flag[1]) != flag[1]:
             return shlex.quote(program)
