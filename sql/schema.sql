@@ -2128,7 +2128,7 @@ create function coordinator.agent_cover(p_agent uuid, p_ttl interval)
   returns void
   volatile;
 
--- End an agent that stops and release everything it holds. p_project: only if it is in this project. ZC202: it is already gone.
+-- End an agent that stops, and release everything it holds. p_project: only if the agent is in this project. ZC202: the agent is already gone.
 create function coordinator.agent_deregister(p_agent uuid, p_project text default null)
   returns boolean
   volatile security definer;
@@ -2138,17 +2138,17 @@ create function coordinator.agent_end(p_agent uuid, p_type text, p_actor text, p
   returns boolean
   volatile security definer;
 
--- Return the id of an agent that is given by name or id, for parameters p_agent. An id is returned as it is. ZC202: no agent has the name; the error says when the last one ended, or which name was probably meant. ZC105: several have it.
+-- Return the id of an agent that is given by name or id, for parameters named p_agent. An id is returned unchanged. ZC202: no agent has this name; the error says when the last one ended, or suggests a similar name. ZC105: several agents have this name.
 create function coordinator.agent_find(p_project text, p_agent text)
   returns uuid
   stable security definer;
 
--- Send a heartbeat; returns when the agent expires without another one. p_project: only if it is in this project. ZC202: the agent was reaped. No event.
+-- Send a heartbeat; return when the agent expires without another one. p_project: only if the agent is in this project. ZC202: the agent was reaped. No event.
 create function coordinator.agent_heartbeat(p_agent uuid, p_project text default null)
   returns timestamp with time zone
   volatile security definer;
 
--- Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool. A call is a heartbeat, and renews all leases of the agent; it only writes when a part of the TTL has passed. p_metadata is merged into what the agent has. p_process: it is reaped when that process dies, or the one that a later call names; one that is dead does not count. Of several agents of the name, it is the first that registered.
+-- Return the registered agent with this name, or register it. For programs that come and go under one name, such as the sessions of a tool. A call counts as a heartbeat and renews all leases of the agent; it writes only when part of the TTL has passed. p_metadata is merged into the agent's metadata. p_process: the agent is reaped when this process dies, or the one that a later call names; a dead process is ignored. If several agents have the name, the call returns the one that registered first.
 create function coordinator.agent_join(p_project text, p_name text, p_role text default null, p_metadata jsonb default null, p_ttl interval default '00:10:00', p_unreserved boolean default false, p_process integer default null)
   returns SETOF coordinator.agents_live
   volatile security definer;
@@ -2158,7 +2158,7 @@ create function coordinator.agent_joined(p_project_id bigint, p_name text)
   returns uuid
   stable;
 
--- List the agents of a project, of one role if p_role is given, by name and id; with p_ended also those that ended in the last 30 days. p_after: array[name, id] of the last row read.
+-- List the agents of a project, by name and id; p_role: only agents with this role; p_ended: include agents that ended in the last 30 days. p_after: array[name, id] of the last row read.
 create function coordinator.agent_list(p_project text, p_role text default null, p_ended boolean default false, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.agents_known
   stable security definer;
@@ -2198,7 +2198,7 @@ create function coordinator.agent_reap(p_limit integer default 1000)
   returns table (reaped integer, missing integer, agents text[])
   volatile security definer;
 
--- Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. p_unreserved: refuse the name of a token or of a database role with more rights (42501), as for a role that may only do what agents may. Jobs of one of p_job_types, whose labels are all in p_labels, are for this agent.
+-- Register an agent when it starts, and return it with an id that is new at each start. The agent is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. It gets jobs whose type is one of p_job_types and whose labels are all in p_labels. p_unreserved: refuse the name of a token, or of a database role with more rights (42501), as if the caller's role had only the rights of an agent.
 create function coordinator.agent_register(p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}', p_ttl interval default '00:00:30', p_process integer default null, p_unreserved boolean default false, p_labels text[] default '{}')
   returns SETOF coordinator.agents_live
   volatile security definer;
@@ -2213,12 +2213,12 @@ create function coordinator.agent_unknown(p_project text, p_name text)
   returns void
   stable security definer;
 
--- End an upload and delete its parts; false: there is none, or it is finished. No event: readers never saw it.
+-- Abort an upload and delete its parts; return false if there is no such upload or it is finished. No event: readers never saw it.
 create function coordinator.artifact_abort(p_project text, p_upload uuid, p_actor text default null)
   returns boolean
   volatile security definer;
 
--- Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. p_expect: as for artifact_finish, which compares it again. ZC332: the session is archived. ZC301: p_expect does not hold. No event: readers see nothing yet.
+-- Begin to upload an artifact in parts of 1,048,576 bytes, or continue an upload. With p_sha256, uploads of the same content share their parts: parts lists those that are stored, and complete says whether all are. Write the others with artifact_write, in any order, then call artifact_finish. An upload ends after an hour without writes. p_expect: as for artifact_finish, which checks it again. ZC332: the session is archived. ZC301: p_expect does not match. No event: readers see nothing yet.
 create function coordinator.artifact_begin(p_project text, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null, p_bytes bigint default null, p_sha256 text default null, p_expect text default null, p_actor text default null)
   returns SETOF coordinator.artifact_upload
   volatile security definer;
@@ -2233,7 +2233,7 @@ create function coordinator.artifact_chunk(p_object bigint, p_number integer)
   returns bytea
   stable security definer;
 
--- Delete an artifact. Its bytes go an hour later, unless another one has them. ZC221: there is none of this name.
+-- Delete an artifact. Its content is deleted an hour later, unless another artifact has the same content. ZC221: there is no such artifact.
 create function coordinator.artifact_delete(p_project text, p_artifact text, p_session text default null, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -2263,17 +2263,17 @@ create function coordinator.artifact_find(p_project_id bigint, p_artifact text, 
   returns coordinator.artifacts
   stable;
 
--- Verify that an upload is complete, and has this size and SHA-256 if they are given here or were when it began; then store it under its name. Finishing again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: there must be no such artifact. ZC336: a part is missing, or size or hash differ; the detail says so. ZC221: there is no such upload. ZC301: p_expect does not hold; the detail has what is there.
+-- Verify that an upload is complete and has the size and SHA-256 given here or when it began; then store it under its name. Finishing it again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: the artifact must not exist. ZC336: a part is missing, or size or hash differ; see the detail. ZC221: there is no such upload. ZC301: p_expect does not match; the detail has the current SHA-256.
 create function coordinator.artifact_finish(p_project text, p_upload uuid, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null, p_bytes bigint default null, p_sha256 text default null, p_expect text default null, p_actor text default null)
   returns SETOF coordinator.artifacts_live
   volatile security definer;
 
--- Keep an artifact: retention leaves it; with p_kept false, no longer. ZC221: there is none of this name.
+-- Exempt an artifact from retention; with p_kept false, end the exemption. ZC221: there is no such artifact.
 create function coordinator.artifact_keep(p_project text, p_artifact text, p_session text default null, p_kept boolean default true, p_actor text default null)
   returns SETOF coordinator.artifacts_live
   volatile security definer;
 
--- List the artifacts of a project and of its sessions, or of one session, whose names begin with p_prefix, by name; p_media_type: of this type, or of all types of text/*. p_after: array[artifact, id] of the last row read.
+-- List the artifacts of a project and its sessions, or of one session, whose names begin with p_prefix, by name. p_media_type: only this type, or with text/* all types of text. p_after: array[artifact, id] of the last row read.
 create function coordinator.artifact_list(p_project text, p_prefix text default '', p_session text default null, p_media_type text default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.artifacts_live
   stable security definer;
@@ -2303,7 +2303,7 @@ create function coordinator.artifact_object_deleted(p_objects bigint[])
   returns integer
   volatile security definer;
 
--- Read up to p_length bytes of an artifact from p_offset on; none at its end. Where an object store has them, data is null: they are length bytes from first on of the object below the prefix of the store. With p_sha256, that content: whoever has begun to read it finishes, even if the name has been replaced or deleted since, up to an hour ago. ZC221: there is none.
+-- Read up to p_length bytes of an artifact from p_offset on; none at its end. If an object store has the content, data is null, and the bytes are the length bytes from first on of the object, whose key is relative to the store's prefix. p_sha256: read this content, so that a reader can finish up to an hour after the artifact was replaced or deleted. ZC221: there is no such artifact or content.
 create function coordinator.artifact_part(p_project text, p_artifact text, p_session text default null, p_sha256 text default null, p_offset bigint default 0, p_length integer default 1048576)
   returns SETOF coordinator.artifact_part
   stable security definer;
@@ -2318,12 +2318,12 @@ create function coordinator.artifact_prune(p_limit integer default 10)
   returns integer
   volatile security definer;
 
--- Store an artifact of at most 1,048,576 bytes, in place of what has its name. Storing the same again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: there must be no such artifact. ZC336: it has another SHA-256 than p_sha256. ZC301: p_expect does not hold; the detail has what is there.
+-- Store an artifact of at most 1,048,576 bytes, and replace the one with the same name. Storing the same content again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: the artifact must not exist. ZC336: the content does not have the SHA-256 p_sha256. ZC301: p_expect does not match; the detail has the current SHA-256.
 create function coordinator.artifact_put(p_project text, p_artifact text, p_data bytea, p_media_type text default 'application/octet-stream', p_session text default null, p_sha256 text default null, p_expect text default null, p_actor text default null)
   returns SETOF coordinator.artifacts_live
   volatile security definer;
 
--- Return the bytes that artifact_part reads, for SQL. ZC801: an object store has them; a daemon can read them.
+-- Return the bytes that artifact_part reads, for use in SQL. ZC801: the content is in an object store; read it through a daemon.
 create function coordinator.artifact_read(p_project text, p_artifact text, p_session text default null, p_sha256 text default null, p_offset bigint default 0, p_length integer default 1048576)
   returns bytea
   stable security definer;
@@ -2348,7 +2348,7 @@ create function coordinator.artifact_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Show an artifact of the project, or with p_session of a session. ZC221: there is none of this name.
+-- Show an artifact of the project or, with p_session, of a session. ZC221: there is no such artifact.
 create function coordinator.artifact_show(p_project text, p_artifact text, p_session text default null)
   returns SETOF coordinator.artifacts_live
   stable security definer;
@@ -2373,27 +2373,27 @@ create function coordinator.artifact_verify(p_blob bigint, p_bytes bigint, p_sha
   returns table (bytes bigint, sha256 text)
   volatile;
 
--- Write a part of an upload; return false if it was there already. ZC221: there is no such upload. ZC336: the part is there with other bytes. No event: readers see nothing yet.
+-- Write a part of an upload; return false if the part is already stored. ZC221: there is no such upload. ZC336: the stored part has other bytes. No event: readers see nothing yet.
 create function coordinator.artifact_write(p_project text, p_upload uuid, p_number integer, p_data bytea, p_actor text default null)
   returns boolean
   volatile security definer;
 
--- Guard a transaction: the document is at this version, and of this epoch if that is given (0: it is absent), and nobody writes or deletes it until the transaction ends. ZC301: it is not; the detail has what is there.
+-- Guard a transaction: require that the document has this version and, if given, this epoch (0: it is absent), and prevent writes to it until the transaction ends. ZC301: it has another version; the detail has the current one.
 create function coordinator.assert_document(p_project text, p_kind text, p_key text, p_version bigint, p_epoch text default null)
   returns void
   volatile security definer;
 
--- Guard a transaction: call this first when you write what a lock protects. ZC312: the token is stale. Otherwise nobody is granted the lock until the transaction ends, even if the lease expires first.
+-- Guard a transaction: call this before you write anything that the lock protects. ZC312: the token is stale. Otherwise, nobody is granted the lock until the transaction ends, even if the lease expires first.
 create function coordinator.assert_fence(p_project text, p_resource text, p_token bigint)
   returns void
   volatile security definer;
 
--- Require that a job still runs under p_fence, and keep it so to the end of the transaction: nobody ends the attempt before the caller's own writes are committed. ZC320: the fence is stale. No event.
+-- Guard a transaction: require that a job still runs under p_fence, and prevent the attempt from ending until the transaction ends, so that the caller's own writes are committed first. ZC320: the fence is stale. No event.
 create function coordinator.assert_job(p_project text, p_job uuid, p_fence bigint)
   returns void
   volatile security definer;
 
--- Guard a transaction: the signal is at this version (0: it is not set), and nobody sets or deletes it until the transaction ends. ZC301: it is not; the detail has the current version.
+-- Guard a transaction: require that the signal has this version (0: it is not set), and prevent changes to it until the transaction ends. ZC301: it has another version; the detail has the current one.
 create function coordinator.assert_signal(p_project text, p_key text, p_version bigint)
   returns void
   volatile security definer;
@@ -2408,7 +2408,7 @@ create function coordinator.audit_copy(p_limit integer default 20)
   returns integer
   volatile security definer;
 
--- Return the topics that are audited in a project that has not chosen others.
+-- Return the topics that are audited in a project that has not chosen its own.
 create function coordinator.audit_defaults()
   returns text[]
   immutable;
@@ -2433,7 +2433,7 @@ create function coordinator.audit_last(p_log_id bigint)
   returns bytea
   stable;
 
--- Read the audit trail of a project, in order, filtered by actors, topics (signal.set, signal.*) and when it happened: from p_since on, before p_until. p_project null: what happened in projects that do not exist (any more). p_after: array[seq] of the last row read.
+-- Read the audit trail of a project, in order. Filters: actors, topics (signal.set, signal.*), and time (from p_since on, before p_until). p_project null: read the trail of projects that do not exist (any more). p_after: array[seq] of the last row read.
 create function coordinator.audit_list(p_project text default null, p_actors text[] default null, p_topics text[] default null, p_since timestamp with time zone default null, p_until timestamp with time zone default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.audit_entry
   stable security definer;
@@ -2453,7 +2453,7 @@ create function coordinator.audit_put(p_project text, p_topics text[], p_actor t
   returns SETOF coordinator.audit_state
   volatile;
 
--- Let the default of what is audited apply to a project again.
+-- Reset the audited topics of a project to the default.
 create function coordinator.audit_reset(p_project text, p_actor text default null)
   returns SETOF coordinator.audit_state
   volatile security definer;
@@ -2463,27 +2463,27 @@ create function coordinator.audit_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Choose which events of a project are audited from now on: topics such as lock.broken, lock.* or *. With none, only audit.* is, which always is: so the trail says who switched it off. See audit_defaults.
+-- Choose which events of a project are audited from now on: topics such as lock.broken, lock.* or *. Events of audit.* are always audited, even if no topic is chosen, so the trail says who switched it off. See audit_defaults.
 create function coordinator.audit_set(p_project text, p_topics text[], p_actor text default null)
   returns SETOF coordinator.audit_state
   volatile security definer;
 
--- Show an audit trail: which topics it has, its head (last_seq, epoch and hash), the anchor after which its chain begins, and how many events were not copied yet. p_project null: the trail of projects that do not exist.
+-- Show the state of an audit trail: its topics, its head (last_seq, epoch and hash), the anchor after which its chain begins, and the number of events that are not copied yet. p_project null: the trail of projects that do not exist.
 create function coordinator.audit_show(p_project text default null)
   returns SETOF coordinator.audit_state
   stable security definer;
 
--- Compute the hashes of up to p_limit entries of an audit trail again, from its anchor on, or after entry p_after, which has p_hash. Returns how many are right, number and hash of the last of them, and the first fault. Repeat with these until checked is less than p_limit. "coordinator audit verify" does the same outside of the database, and compares an exported head.
+-- Recompute the hashes of up to p_limit entries of an audit trail, from its anchor on, or after entry p_after, whose hash is p_hash. Return the number of valid entries, the number and hash of the last of them, and the first fault. Repeat with these values until checked is less than p_limit. "coordinator audit verify" does the same outside the database, and compares an exported head.
 create function coordinator.audit_verify(p_project text default null, p_after bigint default null, p_hash text default null, p_limit integer default 1000)
   returns table (checked integer, seq bigint, hash text, fault text)
   stable security definer;
 
--- Return in one row the last good backup and its age, the backup that was last verified with success, and what failed if the newest backup or the newest verification did. Nulls: there is none.
+-- Return one row with the last good backup and its age, the last successfully verified backup, and the error if the newest backup or verification failed. Values are null if there is none.
 create function coordinator.backup_last()
   returns table (backup text, tool text, started_at timestamp with time zone, age interval, verified_backup text, verified_at timestamp with time zone, failed_backup text, failed_at timestamp with time zone, error text)
   stable security definer;
 
--- List the backups that were recorded, newest first, failed ones included.
+-- List the recorded backups, including failed ones, newest first.
 create function coordinator.backup_list(p_limit integer default 1000)
   returns SETOF coordinator.backups
   stable security definer;
@@ -2493,12 +2493,12 @@ create function coordinator.backup_note(p_backup text, p_type text, p_actor text
   returns SETOF coordinator.backups
   volatile;
 
--- Record that a backup of this database is complete, or with p_error that it failed. p_started_at: what had been committed then is in it. Idempotent: the same name again replaces what was recorded.
+-- Record that a backup of this database was completed or, with p_error, that it failed. p_started_at: the backup contains everything committed before this time. Idempotent: a call with the same name replaces the earlier record.
 create function coordinator.backup_record(p_backup text, p_tool text default 'dump', p_started_at timestamp with time zone default null, p_bytes bigint default null, p_error text default null, p_actor text default null)
   returns SETOF coordinator.backups
   volatile security definer;
 
--- Record that this database was restored from a backup. ZC224: it is not recorded.
+-- Record that this database was restored from a backup. ZC224: the backup is not recorded.
 create function coordinator.backup_restored(p_backup text, p_actor text default null)
   returns SETOF coordinator.backups
   volatile security definer;
@@ -2508,7 +2508,7 @@ create function coordinator.backup_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Record that a backup was restored elsewhere and compared; p_error: what differed, or why it could not be restored. ZC224: it is not recorded.
+-- Record that a backup was restored elsewhere and compared; p_error: the difference, or why it could not be restored. ZC224: the backup is not recorded.
 create function coordinator.backup_verified(p_backup text, p_error text default null, p_actor text default null)
   returns SETOF coordinator.backups
   volatile security definer;
@@ -2523,7 +2523,7 @@ create function coordinator.briefing_enter(p_project_id bigint, p_agent text)
   returns coordinator.briefings
   volatile;
 
--- List what the agents of a project watch and were told of, by name. p_after: array[agent] of the last row read.
+-- List what the agents of a project watch and what they were told, by name. p_after: array[agent] of the last row read.
 create function coordinator.briefing_list(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.briefings_read
   stable security definer;
@@ -2538,7 +2538,7 @@ create function coordinator.briefing_prune(p_retention interval default '30 days
   returns integer
   volatile security definer;
 
--- Brief an agent, given by name or id: what is addressed to it, which of the signals that it watches changed, who else is at work and what they hold; 5, 5, 10 and 20 at most. Directives that are returned become seen. p_news: only the first two, and only what is new. p_again: also directives that it has seen and not answered, and all signals that it watches, for an agent that has lost its memory. ZC202: no such agent.
+-- Brief an agent, given by name or id: at most 5 directives for it, 5 changed signals that it watches, 10 other agents at work and 20 locks that they hold. Returned directives become seen. p_news: only new directives and signals. p_again: include directives that it has seen and not answered, and all signals that it watches, for an agent that has lost its memory. ZC202: no such agent.
 create function coordinator.briefing_read(p_project text, p_agent text, p_news boolean default false, p_again boolean default true)
   returns SETOF coordinator.briefing_item
   volatile security definer;
@@ -2548,7 +2548,7 @@ create function coordinator.briefing_signals(p_project_id bigint, p_patterns tex
   returns table (key text, version bigint, value text, actor text, updated_at timestamp with time zone)
   stable;
 
--- Choose the signals of which an agent is told when they change, by patterns of their keys: build/*, */COMPLETED. They replace those from before; none ends it. ZC202: no such agent. No event.
+-- Choose the signals whose changes an agent is told about, by key patterns: build/*, */COMPLETED. The patterns replace the earlier ones; an empty list ends the subscription. ZC202: no such agent. No event.
 create function coordinator.briefing_subscribe(p_project text, p_agent text, p_patterns text[])
   returns SETOF coordinator.briefings_read
   volatile security definer;
@@ -2643,7 +2643,7 @@ create function coordinator.cron_check_zone(p_zone text)
   returns void
   stable;
 
--- Delete a cron. The jobs that it enqueued stay. ZC214: there is no such cron.
+-- Delete a cron. Jobs that it enqueued remain. ZC214: there is no such cron.
 create function coordinator.cron_delete(p_project text, p_cron text, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -2698,27 +2698,27 @@ create function coordinator.cron_parse(p_schedule text)
   returns coordinator.cron_fields
   immutable;
 
--- Pause a cron: it does not fire. Times that pass meanwhile do not count as missed. Pausing it again changes nothing. ZC214: there is no such cron.
+-- Pause a cron: it does not fire. Times that pass while it is paused do not count as missed. Pausing it again changes nothing. ZC214: there is no such cron.
 create function coordinator.cron_pause(p_project text, p_cron text, p_reason text default null, p_actor text default null)
   returns SETOF coordinator.crons_live
   volatile security definer;
 
--- Return the first p_limit times of a schedule after p_since (now). p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri. ZC103: it is malformed; ZC104: it never fires.
+-- Return the first p_limit times of a schedule after p_since (now). p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri. ZC103: the schedule is malformed; ZC104: it never fires.
 create function coordinator.cron_preview(p_schedule text, p_zone text default 'UTC', p_since timestamp with time zone default null, p_limit integer default 5)
   returns SETOF coordinator.cron_time
   stable security definer;
 
--- Resume a cron that was paused: it fires at its next time. ZC214: there is no such cron.
+-- Resume a paused cron: it fires at its next time. ZC214: there is no such cron.
 create function coordinator.cron_resume(p_project text, p_cron text, p_actor text default null)
   returns SETOF coordinator.crons_live
   volatile security definer;
 
--- Enqueue the job of a cron now, even if it is paused. Its next time stays. ZC214: there is no such cron.
+-- Enqueue the job of a cron now, even if the cron is paused. Its next time does not change. ZC214: there is no such cron.
 create function coordinator.cron_run(p_project text, p_cron text, p_actor text default null)
   returns SETOF coordinator.job_receipt
   volatile security definer;
 
--- Create or change a cron, which enqueues p_job at the times of p_schedule in the time zone p_zone (UTC). What is null stays as it is; a new cron needs schedule and job. p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri; or @hourly, @daily, @weekly, @monthly, @yearly. p_job: an object as in job_enqueue_many, such as {"type": "report", "payload": {"day": "{fire_at}"}}; {fire_at} in any text of it stands for the time. p_missed: if no daemon ran at some times: skip (those more than a minute ago), once (one job for all of them; the default) or all (a job for each). A dedupe_key with "on_duplicate": "skip" keeps jobs of a cron from overlapping.
+-- Create or change a cron, which enqueues p_job at the times of p_schedule in the time zone p_zone (UTC). Null parameters keep their current values; a new cron needs a schedule and a job. p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri; or @hourly, @daily, @weekly, @monthly, @yearly. p_job: an object as in job_enqueue_many, such as {"type": "report", "payload": {"day": "{fire_at}"}}; in all its texts, {fire_at} is replaced by the scheduled time. p_missed: what to do about times at which no daemon ran: skip (those more than a minute ago), once (one job for all of them; the default) or all (a job for each). To keep the jobs of a cron from overlapping, give a dedupe_key with "on_duplicate": "skip".
 create function coordinator.cron_set(p_project text, p_cron text, p_schedule text default null, p_job jsonb default null, p_zone text default null, p_missed text default null, p_actor text default null)
   returns SETOF coordinator.crons_live
   volatile security definer;
@@ -2728,7 +2728,7 @@ create function coordinator.cursor_text(p_seq bigint)
   returns text
   stable security definer;
 
--- Answer a directive for an agent, given by name or id: seen, then done, or refused with a reason. Repeating an answer changes nothing. ZC303: it was already answered otherwise. ZC304: it is no longer open.
+-- Acknowledge a directive for an agent, given by name or id: seen, then done, or refused with a reason. Repeating an acknowledgement changes nothing. ZC303: it already has another answer. ZC304: it is no longer open.
 create function coordinator.directive_acknowledge(p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
   returns SETOF coordinator.directive_receipts
   volatile security definer;
@@ -2743,17 +2743,17 @@ create function coordinator.directive_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- List what is open for an agent, given by name or id: for its name, for the roles with which it is registered, for the jobs that it runs, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.
+-- List the open directives for an agent, given by name or id: for its name, its registered roles, the jobs that it runs, and everyone, except those that it has done or refused. They are sorted by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.
 create function coordinator.directive_inbox(p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
   returns SETOF coordinator.directives_sent
   stable security definer;
 
--- List the directives of a project in order of sending; only open ones unless p_open is false. p_after: array[id] of the last row read.
+-- List the directives of a project in order of sending; only open ones, unless p_open is false. p_after: array[id] of the last row read.
 create function coordinator.directive_list(p_project text, p_open boolean default true, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.directives_sent
   stable security definer;
 
--- List the recipients that have not answered an open directive of the project, or this one (see directives_pending); by priority, order of sending and name. p_after: array[priority, id, agent] of the last row read.
+-- List the recipients that have not answered an open directive of the project, or this directive (see directives_pending), by priority, order of sending and name. p_after: array[priority, id, agent] of the last row read.
 create function coordinator.directive_pending(p_project text, p_directive bigint default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.directives_pending
   stable security definer;
@@ -2773,7 +2773,7 @@ create function coordinator.directive_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Send a directive to an agent (its name, or the id of one with this name), a role, whoever runs a job until it ends, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target. recipients: how many registered agents receive it now; if there are none, meant is the name or role that was probably meant.
+-- Send a directive to an agent (its name, or the id of an agent with this name), to a role, to whoever runs a job until the job ends, or to everyone who is or will be in the project until p_ttl passes. With p_key, it supersedes the open directive with the same key and target. recipients: the number of registered agents that receive it now; if there are none, meant is a similar name or role.
 create function coordinator.directive_send(p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_to_job uuid default null, p_everyone boolean default false, p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}', p_actor text default null)
   returns SETOF coordinator.directive_dispatch
   volatile security definer;
@@ -2923,7 +2923,7 @@ create function coordinator.doctor_relay(p_warning double precision, p_critical 
   returns table (severity text, message text, remedy text)
   stable;
 
--- Examine the database: all checks (see the table checks), or these. severity: ok, warning, critical, or unknown if the check failed. remedy: what to do; null: nothing. Changes nothing.
+-- Run all checks (see the table checks), or only these. severity: ok, warning, critical, or unknown if the check failed. remedy: what to do; null: nothing. Changes nothing.
 create function coordinator.doctor_run(p_checks text[] default null)
   returns table ("check" text, severity text, message text, remedy text)
   stable security definer;
@@ -2993,12 +2993,12 @@ create function coordinator.document_check_shape(p_kind text, p_value jsonb)
   returns void
   immutable;
 
--- Delete a document: a version without a value. Its history stays until retention takes it (7 days), and until then document_restore brings it back. ZC217: it is absent. ZC301: it has another version.
+-- Delete a document: write a version without a value. Its history is kept until retention removes it (7 days); until then, document_restore restores it. ZC217: the document is absent. ZC301: it has another version.
 create function coordinator.document_delete(p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.document_header
   volatile security definer;
 
--- Return the JSON Patch (RFC 6902) that leads from a version of a document to another, by default the latest: a list of add, remove and replace. ZC217: there is no such version; ZC218: it is no longer kept.
+-- Return the JSON Patch (RFC 6902) from one version of a document to another, by default the latest: a list of add, remove and replace operations. ZC217: there is no such version; ZC218: it is no longer kept.
 create function coordinator.document_diff(p_project text, p_kind text, p_key text, p_version bigint, p_other bigint default null)
   returns json
   stable security definer;
@@ -3028,12 +3028,12 @@ create function coordinator.document_find(p_project_id bigint, p_project text, p
   returns coordinator.documents
   stable;
 
--- Read a document: the latest version, version p_version, or that of the instant p_at; with p_path (keys, and places in lists from 0) a part of it. ZC217: it is absent; ZC218: the version is no longer kept; ZC219: nothing is at the path.
+-- Read a document: the latest version, version p_version, or the version at the instant p_at. p_path: return only the part at this path (keys, and list positions from 0). ZC217: the document is absent; ZC218: the version is no longer kept; ZC219: nothing is at the path.
 create function coordinator.document_get(p_project text, p_kind text, p_key text, p_version bigint default null, p_at timestamp with time zone default null, p_path text[] default null)
   returns SETOF coordinator.document
   stable security definer;
 
--- List the versions of a document that are kept, the newest first, also of one that is deleted or expired. p_after: array[version] of the last row read.
+-- List the kept versions of a document, newest first, even if it is deleted or expired. p_after: array[version] of the last row read.
 create function coordinator.document_history(p_project text, p_kind text, p_key text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.document_version
   stable security definer;
@@ -3048,7 +3048,7 @@ create function coordinator.document_index(p_document_id bigint, p_project_id bi
   returns void
   volatile;
 
--- Merge an object into one item of a list in a document, found by its id, in one call: two at once lose nothing. p_path: to the list; by default where todo lists and features have theirs, else the document itself. p_field: the key of the ids. ZC219: there is no such item; ZC333: there are several.
+-- Merge an object into one item of a list in a document. The item is found by its id. Concurrent calls do not overwrite each other. p_path: path of the list; by default the usual place in todo lists and features, otherwise the document itself. p_field: the key of the ids. ZC219: there is no such item; ZC333: there are several.
 create function coordinator.document_item(p_project text, p_kind text, p_key text, p_item text, p_patch json, p_path text[] default null, p_field text default 'id', p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.document_header
   volatile security definer;
@@ -3058,7 +3058,7 @@ create function coordinator.document_items_path(p_kind text, p_value jsonb)
   returns text[]
   immutable;
 
--- Keep a document, also one that is deleted, from being taken by retention; with p_kept false, no longer. Returns whether that changed anything. ZC217: there is none. No event: the document stays as it is.
+-- Exempt a document, even a deleted one, from retention; with p_kept false, end the exemption. Return whether anything changed. ZC217: there is no such document. No event: the document does not change.
 create function coordinator.document_keep(p_project text, p_kind text, p_key text, p_kept boolean default true, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -3068,7 +3068,7 @@ create function coordinator.document_leaves_at(p_project_id bigint, p_kind text,
   returns timestamp with time zone
   stable;
 
--- List the documents of a project, or of a kind, whose keys begin with p_prefix, without their values, by kind and key in byte order. p_after: array[kind, key] of the last row read.
+-- List the documents of a project, without values, by kind and key in byte order. Filters: a kind, and keys that begin with p_prefix. p_after: array[kind, key] of the last row read.
 create function coordinator.document_list(p_project text, p_kind text default null, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.document_header
   stable security definer;
@@ -3088,7 +3088,7 @@ create function coordinator.document_part(p_value jsonb, p_raw json, p_path text
   returns json
   immutable;
 
--- Merge an object into a document (RFC 7396): null deletes a key, objects are merged, anything else replaces. Two at once lose nothing. ZC217: the document is absent. p_expect: as in document_put.
+-- Apply a merge patch (RFC 7396) to a document: null deletes a key, objects are merged, any other value replaces. Concurrent patches do not overwrite each other. ZC217: the document is absent. p_expect: as in document_put.
 create function coordinator.document_patch(p_project text, p_kind text, p_key text, p_patch json, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.document_header
   volatile security definer;
@@ -3098,7 +3098,7 @@ create function coordinator.document_prune()
   returns integer
   volatile security definer;
 
--- Write a version of a document; it never expires unless p_ttl is given. A new one belongs to p_session, with which its key begins; a state belongs to the session that is its key. p_expect: only if this is its version, and p_epoch the epoch of that (0: only if it is absent), else ZC301 with what is there.
+-- Write a version of a document, which never expires unless p_ttl is given. A new document belongs to p_session, whose key must be a prefix of the document's key; a document of kind state belongs to the session with the same key. p_expect: write only if this is the current version and, if given, p_epoch its epoch (0: only if the document is absent), else ZC301 with the current version.
 create function coordinator.document_put(p_project text, p_kind text, p_key text, p_value json, p_expect bigint default null, p_epoch text default null, p_ttl interval default null, p_session text default null, p_actor text default null)
   returns SETOF coordinator.document_header
   volatile security definer;
@@ -3113,7 +3113,7 @@ create function coordinator.document_restorable(p_project text, p_kind text, p_k
   returns text
   stable;
 
--- Write the value of an earlier version again, as a new version; by default the latest value, which brings back a document that was deleted or has expired. ZC217: there is no such version; ZC218: it is no longer kept. p_expect: as in document_put.
+-- Write the value of an earlier version as a new version; by default the latest value, which restores a deleted or expired document. ZC217: there is no such version; ZC218: it is no longer kept. p_expect: as in document_put.
 create function coordinator.document_restore(p_project text, p_kind text, p_key text, p_version bigint default null, p_expect bigint default null, p_epoch text default null, p_ttl interval default null, p_actor text default null)
   returns SETOF coordinator.document_header
   volatile security definer;
@@ -3248,7 +3248,7 @@ create function coordinator.event_chunk_after(p_seq bigint)
   returns coordinator.event_chunks
   stable;
 
--- Choose what NOTIFY carries from the next step of the relay on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.
+-- Choose what NOTIFY carries from the relay's next step on: full (each event), pointer (the cursor and type of each event; read it with events_since) or head (only the newest cursor, on channel coordinator). Any role that may connect to the database can LISTEN to every project: with pointer it learns which events happen, with head only that events happen. Return false if nothing changed.
 create function coordinator.event_configure(p_payloads text, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -3283,7 +3283,7 @@ create function coordinator.event_extend(p_ahead integer default 16)
   returns integer
   volatile security definer;
 
--- Return the cursor after the newest event. Read it before taking a snapshot: then there is no gap between the snapshot and the events after the cursor. It never lies within a transaction.
+-- Return the cursor after the newest event. Read it before you take a snapshot: then there is no gap between the snapshot and the events after the cursor. The cursor is never inside a transaction.
 create function coordinator.event_head()
   returns text
   stable security definer;
@@ -3348,7 +3348,7 @@ create function coordinator.event_turn(p_age interval)
   returns boolean
   volatile security definer;
 
--- Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log; traceparent: the W3C trace context of the call, if it had one. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. ZC710: this server has not got as far as the cursor, and nothing was lost; try again. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.
+-- Read up to p_limit events after a cursor (null: from the oldest retained event; now: none yet). Filters: project, topics, key patterns (* stands for any text) and actors. Continue after the cursor of the last row until no row is returned. transaction: the id of the transaction that wrote the event; more: whether more events of this transaction follow; traceparent: the W3C trace context of the call, if any. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. ZC710: this server has not reached the cursor yet, and nothing is lost; try again. With p_bookmarks, the last row may be of type bookmark: nothing matched up to its cursor; and a call without a cursor always returns a row to resume after.
 create function coordinator.events_since(p_after text default null, p_project text default null, p_topics text[] default null, p_limit integer default 1000, p_bookmarks boolean default false, p_keys text[] default null, p_actors text[] default null)
   returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, transaction text, more boolean, traceparent text)
   stable security definer;
@@ -3373,17 +3373,17 @@ create function coordinator.file_check(p_paths text[], p_hashes text[], p_owner 
   returns void
   stable;
 
--- Begin to edit files: lease all of them for the agent p_agent or its owner p_owner, or none, and compare each with what that owner last saw (file_record). The agent is registered if necessary, and stays registered for p_ttl after each call; p_metadata is merged into its own. p_hashes: the hash of each file, - where there is none, empty where it is unknown. Hash again when the lease is granted, and call again if it differs. A stale file has to be read first; its lease is granted, too. p_wait: if they are not free, wait in the queue for this long: the rows then have a ticket. Repeat the call to learn whether it was served, and to wait for p_wait from then on; a caller that waits for minutes gives a few seconds, and repeats it until then. lock_cancel ends the wait. p_shared: share them with others that only read. p_told: a caller that does not record what it reads is told once of a change, and may edit then. p_unreserved: see agent_register.
+-- Begin to edit files: acquire leases on all of them, or none, for the agent p_agent or its owner p_owner, and compare each file with what that owner last saw (file_record). The agent is registered if necessary, and stays registered for p_ttl after each call; p_metadata is merged into its metadata. p_hashes: the hash of each file; - for a file that does not exist, empty if unknown. Hash the files again once the lease is granted, and call again if a hash differs. A stale file must be read first; its lease is granted anyway. p_wait: how long to wait in the queue if the files are not free; the rows then have a ticket. Repeat the call to learn whether the ticket was served; each call waits for p_wait from then on. A caller that wants to wait for minutes gives a few seconds and repeats the call. lock_cancel ends the wait. p_shared: share the files with other readers. p_told: a caller that does not record what it reads is told about a change once, and may edit then. p_unreserved: see agent_register.
 create function coordinator.file_edit(p_project text, p_agent text, p_paths text[], p_hashes text[] default '{}', p_owner text default '', p_ttl interval default '00:10:00', p_wait interval default null, p_shared boolean default false, p_told boolean default false, p_metadata jsonb default null, p_unreserved boolean default false)
   returns SETOF coordinator.file_grant
   volatile security definer;
 
--- Release whatever an agent holds, or one of its owners with those below it, or of that only p_paths, and stop waiting for it; returns how many. Tokens and the number of acquisitions do not matter. p_end: deregister the agent, too. 0: the agent is not registered, or holds nothing.
+-- Release everything held by an agent, or by one of its owners and the owners below it, and stop waiting; p_paths: only these paths. Return the number of released locks, whatever their tokens and the number of acquisitions. p_end: also deregister the agent. 0: the agent is not registered, or holds nothing.
 create function coordinator.file_leave(p_project text, p_agent text, p_owner text default '', p_paths text[] default null, p_end boolean default false)
   returns integer
   volatile security definer;
 
--- List what the agents of a project, or the one that is called p_agent, have seen of files, by path. p_after: array[path, agent, owner] of the last row read.
+-- List the file contents that the agents of a project, or only p_agent, have seen, by path. p_after: array[path, agent, owner] of the last row read.
 create function coordinator.file_list(p_project text, p_agent text default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.file_views
   stable security definer;
@@ -3393,7 +3393,7 @@ create function coordinator.file_prune(p_retention interval default '14 days', p
   returns integer
   volatile security definer;
 
--- Record the content of files as the agent p_agent, or its owner p_owner, sees it. p_step: reading before a read, read after it, written after a write. p_hashes: as in file_edit. Registers the agent if necessary, and counts as its heartbeat. Returns how many were recorded. No event.
+-- Record the content of files as seen by the agent p_agent or its owner p_owner. p_step: reading (before a read), read (after it) or written (after a write). p_hashes: as in file_edit. The call registers the agent if necessary, and counts as a heartbeat. Return the number of recorded files. No event.
 create function coordinator.file_record(p_project text, p_agent text, p_paths text[], p_hashes text[] default '{}', p_step text default 'read', p_owner text default '', p_ttl interval default '00:10:00', p_metadata jsonb default null, p_unreserved boolean default false)
   returns integer
   volatile security definer;
@@ -3443,7 +3443,7 @@ create function coordinator.job_admit(p_project_id bigint, p_project text, p_age
   returns record
   volatile;
 
--- Answer the question of a job, which is then queued again. p_step, p_ordinal: only if it asks this question. A repetition by the same actor changes nothing. ZC213: it asks nothing. ZC330: the question is over. 42501: whoever asked may not answer. ZC105: the answer is not one of the options.
+-- Answer the question of a job; the job is then queued again. p_step, p_ordinal: only if the job asks this question. Repeating the answer as the same actor changes nothing. ZC213: the job asks nothing. ZC330: the question is over. 42501: the agent that asked may not answer. ZC105: the answer is not one of the options.
 create function coordinator.job_answer(p_project text, p_job uuid, p_value jsonb, p_reason text default null, p_step text default null, p_ordinal integer default null, p_actor text default null)
   returns SETOF coordinator.job_steps
   volatile security definer;
@@ -3458,7 +3458,7 @@ create function coordinator.job_archive_list(p_relation text, p_until timestamp 
   returns table (project_id bigint, id uuid, line text)
   stable security definer;
 
--- Ask managers a question, and let the job wait for the answer, without its worker, slots and locks. p_options: the possible answers; null: any JSON value. After p_ttl without an answer it is p_fallback, or null. The outcome is stored as a step: "answer", and in "by" who gave it, null for nobody. The attempt ends, and none is spent. If the question is answered already, the job stays with its worker, and the outcome is in the answer. ZC320: the fence is stale.
+-- Ask managers a question. The job waits for the answer without its worker, slots and locks. p_options: the possible answers; null: any JSON value. After p_ttl without an answer, the answer is p_fallback, or null. The outcome is stored as a step: "answer", and in "by" who gave it; null: nobody. The attempt ends without being spent. If the question already has an answer, the job stays with its worker, and the outcome is returned as the answer. ZC320: the fence is stale.
 create function coordinator.job_ask(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_step text, p_question text, p_options text[] default null, p_ttl interval default null, p_fallback jsonb default null, p_ordinal integer default 1)
   returns SETOF coordinator.job_suspension
   volatile security definer;
@@ -3468,7 +3468,7 @@ create function coordinator.job_attempt(p_project text, p_job uuid, p_agent uuid
   returns coordinator.jobs_running
   volatile;
 
--- List the attempts of a job, oldest first: the one that runs, and the last 50 that ended. ZC209: there is no such job. p_after: array[fence] of the last row read.
+-- List the attempts of a job, oldest first: the running one and the last 50 that ended. ZC209: there is no such job. p_after: array[fence] of the last row read.
 create function coordinator.job_attempts(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.job_attempts
   stable security definer;
@@ -3488,12 +3488,12 @@ create function coordinator.job_branches(p_project_id bigint, p_orders coordinat
   returns coordinator.job_branch[]
   stable;
 
--- Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). p_tree: with all jobs below it, even if it has ended. Jobs that wait for it follow their on_failure. ZC323: it has ended.
+-- Cancel a job. A waiting job ends immediately; the worker of a running job is asked to stop, and its fence is revoked after 30 seconds (due_at). p_tree: also cancel all jobs below it, even if the job itself has ended. Jobs that wait for it follow their on_failure. ZC323: the job has ended.
 create function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_tree boolean default false, p_actor text default null)
   returns SETOF coordinator.job_outcome
   volatile security definer;
 
--- Cancel children of the job that a worker has under p_fence, or jobs below them, with all below those; by default all children. Returns how many jobs had not ended. ZC320: the fence is stale. ZC328: a job is not below that job.
+-- Cancel children of the job that a worker holds under p_fence, or jobs further below it, each with all jobs below; by default all children. Return how many jobs had not ended. ZC320: the fence is stale. ZC328: a job is not below that job.
 create function coordinator.job_cancel_children(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_children uuid[] default null, p_reason text default null)
   returns integer
   volatile security definer;
@@ -3523,7 +3523,7 @@ create function coordinator.job_check_tie(p_project_id bigint, p_place bigint, p
   returns void
   stable;
 
--- Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request_id: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. It gives fewer where their payloads and checkpoints exceed 1 MB as text. ZC105: the agent has no job_types.
+-- Claim up to p_limit jobs for a worker, in order of rank: jobs of its job_types (p_types: only these; p_queues: only from these) whose labels it has. The same call completes the jobs p_finished under p_fences with the array p_results, and returns those that the worker no longer had as stale. p_request_id: a repeated call with the same id returns the same jobs while the worker has them. p_limit 0: only finish. The call returns fewer jobs if their payloads and checkpoints exceed 1 MB as text. ZC105: the agent has no job_types.
 create function coordinator.job_claim(p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null, p_finished uuid[] default '{}', p_fences bigint[] default '{}', p_results jsonb default '[]')
   returns SETOF coordinator.job_grant
   volatile security definer;
@@ -3538,7 +3538,7 @@ create function coordinator.job_classify(p_project_id bigint, p_queues text[], p
   returns bigint[]
   volatile;
 
--- Complete a job that p_agent has under p_fence. Its status is completed, or cancelled if that was requested. May be repeated. ZC320: the fence is stale.
+-- Complete a job that p_agent holds under p_fence. Its status becomes completed, or cancelled if a cancellation was requested. The call may be repeated. ZC320: the fence is stale.
 create function coordinator.job_complete(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_result jsonb default 'null')
   returns SETOF coordinator.job_outcome
   volatile security definer;
@@ -3573,12 +3573,12 @@ create function coordinator.job_ending(p_outcome text, p_error text)
   returns text
   immutable;
 
--- Enqueue a job for workers that have p_type in their job_types and all p_labels. p_key: what a fair queue takes turns by. p_at or p_delay: not before. p_start_by: it expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s), doubled by each. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what follows an attempt that was lost: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job answers for the key (until it ends, or for p_dedupe_for; one that did not complete only with p_dedupe_failed), p_on_duplicate says what happens: raise (ZC321), skip (return that job), or replace (cancel it if it still waits). p_parent: the open job whose tree it belongs to. p_after: it waits until these jobs have completed: all, or with p_after_mode any, one. If one of them ends otherwise, p_on_failure says what happens: cancel (it is cancelled, with any if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts at once). p_limits: names of limits that it needs, as an array, or as an object with what it costs of each (null: the reserve of a budget, else 1). p_locks: resources (src/, name:deploy), all of which it has locked while it runs; until they are free it waits, and holds nothing.
+-- Enqueue a job for workers that have p_type in their job_types and have all p_labels. p_key: the key by which a fair queue takes turns. p_at or p_delay: start no earlier. p_start_by: the job expires unless an attempt began by then. p_backoff: wait after the first failed attempt (10 s); each failure doubles it. p_deadline: longest attempt (a day). p_stall: longest time without progress. p_rescue: what to do about a lost attempt: retry, resume from the checkpoint, or fail. p_dedupe_key: while another job holds the key (until it ends, or for p_dedupe_for; a job that did not complete holds it only with p_dedupe_failed), p_on_duplicate says what to do: raise (ZC321), skip (return that job) or replace (cancel that job if it still waits). p_parent: the open job whose tree it belongs to. p_after: wait until these jobs have completed: all of them or, with p_after_mode any, one. p_on_failure: what to do if one of them ends otherwise: cancel (the job is cancelled; with any, if none completes), ignore (it waits for the others, and starts if none is left) or run (it starts immediately). p_limits: names of the limits that it needs, as an array, or as an object with its cost for each (null: the reserve of a budget, else 1). p_locks: resources (src/, name:deploy) that it holds locked while it runs; until all of them are free, it waits and holds none.
 create function coordinator.job_enqueue(p_project text, p_type text, p_payload jsonb default '{}', p_queue text default 'default', p_key text default null, p_priority integer default 0, p_at timestamp with time zone default null, p_delay interval default null, p_start_by timestamp with time zone default null, p_max_attempts integer default 3, p_backoff interval default null, p_deadline interval default null, p_stall interval default null, p_rescue text default 'retry', p_labels text[] default '{}', p_dedupe_key text default null, p_dedupe_for interval default null, p_on_duplicate text default 'raise', p_dedupe_failed boolean default false, p_parent uuid default null, p_after uuid[] default '{}', p_after_mode text default 'all', p_on_failure text default 'cancel', p_limits jsonb default null, p_locks text[] default '{}', p_actor text default null)
   returns SETOF coordinator.job_receipt
   volatile security definer;
 
--- Enqueue up to 10,000 jobs in the order of an array: all, or none. A job is an object of the parameters of job_enqueue without p_, such as {"type": "summarize", "payload": {}}. Durations are numbers of seconds, or texts such as "5 minutes". parent and after may name an earlier job of the array by its place from 0. An error names the job by its place, and has it as job in its detail.
+-- Enqueue up to 10,000 jobs in the order of an array, all or none. A job is an object with the parameters of job_enqueue, without p_, such as {"type": "summarize", "payload": {}}. Durations are numbers of seconds, or texts such as "5 minutes". parent and after may refer to an earlier job of the array by its position from 0. An error names the job by its position, which is also job in its detail.
 create function coordinator.job_enqueue_many(p_project text, p_jobs jsonb, p_actor text default null)
   returns SETOF coordinator.job_receipt
   volatile security definer;
@@ -3598,7 +3598,7 @@ create function coordinator.job_extend(p_ahead integer default 7)
   returns integer
   volatile security definer;
 
--- End an attempt with an error. The job is retried after its back-off, or at p_retry_at, unless this was its last attempt or p_final. ZC320: the fence is stale.
+-- End an attempt with an error. The job is retried after its back-off, or at p_retry_at, unless this was its last attempt or p_final is true. ZC320: the fence is stale.
 create function coordinator.job_fail(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_error text, p_final boolean default false, p_retry_at timestamp with time zone default null)
   returns SETOF coordinator.job_outcome
   volatile security definer;
@@ -3663,7 +3663,7 @@ create function coordinator.job_lanes_enter(p_classes bigint[], p_keys text[])
   returns bigint[]
   volatile;
 
--- List jobs, newest first: of some statuses, of a type, queue, key or worker (name or id), that require all of p_labels, whose payload contains p_payload (as @> does), or that have each of p_words in type, key, error or payload, that are children of p_parent, or below p_root. p_after: array[id] of the last row read.
+-- List jobs, newest first. Filters: statuses, type, queue, key, worker (name or id), all of p_labels, a payload that contains p_payload (as @> does), each of p_words in type, key, error or payload, children of p_parent, and jobs below p_root. p_after: array[id] of the last row read.
 create function coordinator.job_list(p_project text, p_status text[] default null, p_type text default null, p_queue text default null, p_key text default null, p_worker text default null, p_labels text[] default null, p_payload jsonb default null, p_words text default null, p_parent uuid default null, p_root uuid default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.jobs
   stable security definer;
@@ -3713,7 +3713,7 @@ create function coordinator.job_outcome_of(p_project_id bigint, p_job uuid)
   returns SETOF coordinator.job_outcome
   stable;
 
--- List the output of a job, after p_after: array[seq] of the last row read. The last row of a job that has ended has its status instead of a chunk. ZC209: there is no such job.
+-- List the output of a job. The last row of an ended job has its status instead of a chunk. p_after: array[seq] of the last row read. ZC209: there is no such job.
 create function coordinator.job_output(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.job_chunk
   stable security definer;
@@ -3723,7 +3723,7 @@ create function coordinator.job_owner(p_job uuid, p_fence bigint)
   returns text
   immutable;
 
--- Pause a job and, with p_tree, all those below it, also children that are enqueued later: from its commit, none of them is claimed. Attempts that run continue. Pausing it again changes nothing. ZC323: it has ended and, with p_tree, all those below it as well.
+-- Pause a job and, with p_tree, all jobs below it, including children that are enqueued later. None of them is claimed after the commit; running attempts continue. Pausing it again changes nothing. ZC323: the job has ended and, with p_tree, so have all jobs below it.
 create function coordinator.job_pause(p_project text, p_job uuid, p_tree boolean default false, p_reason text default null, p_actor text default null)
   returns SETOF coordinator.job_outcome
   volatile security definer;
@@ -3748,7 +3748,7 @@ create function coordinator.job_place(p_class bigint, p_limit integer, p_wait bo
   returns integer
   volatile;
 
--- Report the progress of a job, and what a next attempt can continue from. The job then does not stall for another stall time. Returns until when the worker may have it; cancel_at: stop, a cancellation was requested. ZC320: the fence is stale. No event.
+-- Report the progress of a job, and a checkpoint from which the next attempt can continue. This restarts the job's stall time. Return until when the worker may hold the job; cancel_at: a cancellation was requested, so stop. ZC320: the fence is stale. No event.
 create function coordinator.job_progress(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_percent double precision default null, p_message text default null, p_checkpoint jsonb default null)
   returns SETOF coordinator.job_lease
   volatile security definer;
@@ -3778,7 +3778,7 @@ create function coordinator.job_put_back_as(p_attempt coordinator.jobs_running)
   returns SETOF coordinator.job_outcome
   stable;
 
--- List the questions of jobs that wait for an answer, in the order of the jobs. p_after: array[job] of the last row read.
+-- List the job questions that wait for an answer, in the order of the jobs. p_after: array[job] of the last row read.
 create function coordinator.job_questions(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.job_questions
   stable security definer;
@@ -3793,7 +3793,7 @@ create function coordinator.job_read(p_project_id bigint, p_jobs jsonb, p_many b
   returns record
   stable;
 
--- Compare what a worker has with what it knows of: p_fences. Jobs that it got more than p_grace ago and does not name are released, since the answer of their claim was lost. Returns a row for each fence that needs attention: lost (no longer its own: stop), cancel (stop, a cancellation was requested), released. Call it with each heartbeat.
+-- Compare the jobs that a worker holds with those that it knows about: p_fences. Jobs that it claimed more than p_grace ago and does not list are released, since the response to their claim was lost. Return a row for each fence that needs attention: lost (the worker no longer holds it: stop), cancel (a cancellation was requested: stop), released. Call it with each heartbeat.
 create function coordinator.job_reconcile(p_project text, p_agent uuid, p_fences bigint[], p_grace interval default '00:00:10')
   returns SETOF coordinator.job_verdict
   volatile security definer;
@@ -3803,7 +3803,7 @@ create function coordinator.job_refuse_duplicate(p_project_id bigint, p_order co
   returns void
   stable;
 
--- Give a job back to its old place in the queue, with its checkpoint, without spending an attempt. ZC320: the fence is stale.
+-- Return a job to its old place in the queue. It keeps its checkpoint, and no attempt is spent. ZC320: the fence is stale.
 create function coordinator.job_release(p_project text, p_job uuid, p_agent uuid, p_fence bigint)
   returns SETOF coordinator.job_outcome
   volatile security definer;
@@ -3813,12 +3813,12 @@ create function coordinator.job_rescue(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Resume a job that was paused and, with p_tree, all those below it, whoever paused them. ZC323: it has ended and, with p_tree, all those below it as well.
+-- Resume a paused job and, with p_tree, all jobs below it, whoever paused them. ZC323: the job has ended and, with p_tree, so have all jobs below it.
 create function coordinator.job_resume(p_project text, p_job uuid, p_tree boolean default false, p_actor text default null)
   returns SETOF coordinator.job_outcome
   volatile security definer;
 
--- Enqueue ended jobs again, as new jobs: p_job, or up to p_limit jobs, of 8 MB together, that meet all conditions, oldest first. Without p_status these are failed ones. Each is retried once: later calls for the same job return the same new job, with created false, and conditions pass over it; retry the new job instead. A new job has a new set of attempts, no dedupe key, and no limits that were deleted meanwhile. p_from_step: it reuses the steps that the old job had finished before this one, or all if that did not finish; p_from_ordinal tells steps of one name apart, from 1. ZC101: there is neither a job nor a condition. ZC324: the job has not ended.
+-- Enqueue ended jobs again as new jobs: p_job, or up to p_limit jobs (at most 8 MB together) that meet all conditions, oldest first. Without p_status, only failed jobs are retried. Each job is retried once: later calls for the same job return the same new job, with created false, and conditions skip it; retry the new job instead. A new job has a new set of attempts, no dedupe key, and no limits that have been deleted. p_from_step: reuse the steps that the old job finished before this one, or all steps if this one did not finish; p_from_ordinal: which step of this name, from 1. ZC101: neither a job nor a condition is given. ZC324: the job has not ended.
 create function coordinator.job_retry(p_project text, p_job uuid default null, p_status text[] default null, p_reason text default null, p_type text default null, p_queue text default null, p_key text default null, p_limit integer default 1000, p_actor text default null, p_from_step text default null, p_from_ordinal integer default 1)
   returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamp with time zone, created boolean, steps integer)
   volatile security definer;
@@ -3858,12 +3858,12 @@ create function coordinator.job_show(p_project text, p_job uuid)
   returns SETOF coordinator.jobs
   stable security definer;
 
--- Put a job off for p_delay (1 second to 366 days), with its checkpoint, without spending an attempt. ZC320: the fence is stale.
+-- Postpone a job for p_delay (1 second to 366 days). It keeps its checkpoint, and no attempt is spent. ZC320: the fence is stale.
 create function coordinator.job_snooze(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_delay interval)
   returns SETOF coordinator.job_outcome
   volatile security definer;
 
--- Add p_amount, 0 to 10^15 of whatever a budget counts, to what a job has spent of it: also beyond what its claim reserved, and beyond the budget. The end of the attempt charges the sum of these reports; without any, what was reserved. Returns the sum, and what is free for others; cancel_at: stop, a cancellation was requested. ZC320: the fence is stale. ZC211: there is no such limit.
+-- Report that a job spent p_amount (0 to 10^15, in the units of the budget), even beyond what its claim reserved, and beyond the budget. At its end, the attempt is charged the sum of these reports or, without reports, the reserved amount. Return the sum, and what is free for other jobs; cancel_at: a cancellation was requested, so stop. ZC320: the fence is stale. ZC211: there is no such limit.
 create function coordinator.job_spend(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_budget text, p_amount bigint)
   returns SETOF coordinator.job_charge
   volatile security definer;
@@ -3873,12 +3873,12 @@ create function coordinator.job_stale(p_project_id bigint, p_job uuid, p_agent u
   returns void
   stable;
 
--- Count jobs by queue and type: those that wait and run now, and those that ended in the last p_period (1 second to 90 days), with the median and the 95th percentile of how long they waited for their first attempt and of how long their last attempt ran, in seconds. p_hourly: those that ended, by the hour of their end, as text in UTC. p_after: array[queue, type, hour] of the last row read.
+-- Count jobs by queue and type: those that wait or run now, and those that ended in the last p_period (1 second to 90 days), with the median and the 95th percentile, in seconds, of the wait for the first attempt and of the duration of the last attempt. p_hourly: count ended jobs by the hour of their end, as text in UTC. p_after: array[queue, type, hour] of the last row read.
 create function coordinator.job_stats(p_project text, p_queue text default null, p_type text default null, p_period interval default '1 day', p_hourly boolean default false, p_after text[] default null, p_limit integer default 1000)
   returns table (queue text, type text, hour text, queued bigint, scheduled bigint, waiting bigint, running bigint, completed bigint, failed bigint, cancelled bigint, expired bigint, wait_p50_s double precision, wait_p95_s double precision, run_p50_s double precision, run_p95_s double precision)
   stable security definer;
 
--- Store the result of a step of a job, for this attempt and the next ones. p_ordinal tells steps of one name apart, from 1. It counts as progress. A repetition with the same result changes nothing. ZC320: the fence is stale. ZC329: the step has finished with another result. No event.
+-- Store the result of a step of a job, for this attempt and later ones. p_ordinal: which step of this name, from 1. The call counts as progress. Repeating it with the same result changes nothing. ZC320: the fence is stale. ZC329: the step has finished with another result. No event.
 create function coordinator.job_step(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_step text, p_result jsonb default 'null', p_ordinal integer default 1)
   returns SETOF coordinator.job_steps
   volatile security definer;
@@ -3908,7 +3908,7 @@ create function coordinator.job_steps(p_project text, p_job uuid, p_after text[]
   returns SETOF coordinator.job_steps
   stable security definer;
 
--- Let a job wait for the first of several conditions, without its worker, slots and locks: {"at": instant}, {"delay": duration}, {"signal": key} or with a "value", {"event": type or pattern} or with a "key", {"jobs": [ids], "mode": "all" or "any"}, {"directive": id} (answered, or ended). The outcome is stored as a step: "met" is the place of the condition from 0, with what met it; null, if none did within p_ttl. The attempt ends, and none is spent. If a condition is met already, the job stays with its worker, and the outcome is in the answer. ZC313: the jobs would wait for each other for ever. p_after: events after this cursor count; by default those since the wait of this name before ended, or the job first started. ZC320: the fence is stale.
+-- Suspend a job until the first of several conditions is met, without its worker, slots and locks. Conditions: {"at": instant}, {"delay": duration}, {"signal": key} or with a "value", {"event": type or pattern} or with a "key", {"jobs": [ids], "mode": "all" or "any"}, {"directive": id} (answered, or ended). The outcome is stored as a step: "met" is the position of the condition from 0, with what met it; null: none was met within p_ttl. The attempt ends without being spent. If a condition is already met, the job stays with its worker, and the outcome is returned. p_after: only events after this cursor count; by default, those since the previous wait of this name ended, or since the job first started. ZC313: the jobs would wait for each other forever. ZC320: the fence is stale.
 create function coordinator.job_suspend(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_step text, p_conditions jsonb, p_ttl interval default null, p_ordinal integer default 1, p_after text default null)
   returns SETOF coordinator.job_suspension
   volatile security definer;
@@ -3943,7 +3943,7 @@ create function coordinator.job_ties(p_orders coordinator.job_order[])
   returns table (place integer, kind text, job text)
   immutable;
 
--- List a job and all those below it, whether they wait, run or have ended and are retained, oldest first, so that a parent precedes its children. ZC209: there is no such job. p_after: array[id] of the last row read.
+-- List a job and all jobs below it, oldest first, so that parents precede their children. The list includes waiting, running and retained ended jobs. ZC209: there is no such job. p_after: array[id] of the last row read.
 create function coordinator.job_tree(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.jobs
   stable security definer;
@@ -4033,7 +4033,7 @@ create function coordinator.job_wake_soon(p_ids uuid[], p_by text, p_now timesta
   returns uuid[]
   volatile;
 
--- Say in one sentence why a job is in its state. cause: turn, paused, no_worker, held, limit, budget, rate, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, running, cancel_requested, completed, or the reason of the end; until: when that changes at the latest; place: among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.
+-- Explain in one sentence why a job is in its state. cause: turn, paused, no_worker, held, limit, budget, rate, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, running, cancel_requested, completed, or the reason of the end; until: the latest time at which that changes; place: its position among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.
 create function coordinator.job_why(p_project text, p_job uuid)
   returns table (id uuid, status text, cause text, sentence text, until timestamp with time zone, place bigint, names text[])
   stable security definer;
@@ -4058,7 +4058,7 @@ create function coordinator.job_worker(p_agent uuid)
   returns text
   stable;
 
--- Append an array of chunks to the output of a job; returns the number of the last chunk. p_seq: the number of the first one; those that exist already are not written again, so a call whose answer was lost can be repeated. It counts as progress. ZC320: the fence is stale.
+-- Append an array of chunks to the output of a job; return the number of the last chunk. p_seq: the number of the first chunk; existing chunks are not written again, so a call whose response was lost can be repeated. The call counts as progress. ZC320: the fence is stale.
 create function coordinator.job_write(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_chunks jsonb, p_seq bigint default null)
   returns bigint
   volatile security definer;
@@ -4143,7 +4143,7 @@ create function coordinator.knowledge_check(p_value jsonb)
   returns void
   stable;
 
--- Delete an entry of knowledge; with p_expect and p_epoch, only at that version, else ZC301. Its document can be restored until retention takes it. ZC222: there is none with this key.
+-- Delete a knowledge entry; with p_expect and p_epoch, only at that version, else ZC301. Its document can be restored until retention removes it. ZC222: there is no such entry.
 create function coordinator.knowledge_delete(p_project text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -4153,7 +4153,7 @@ create function coordinator.knowledge_fields(p_source_type text, p_source_url te
   returns jsonb
   immutable;
 
--- Read an entry of knowledge. ZC222: there is none with this key.
+-- Read a knowledge entry. ZC222: there is no such entry.
 create function coordinator.knowledge_get(p_project text, p_key text)
   returns SETOF coordinator.knowledge_entries
   stable security definer;
@@ -4163,7 +4163,7 @@ create function coordinator.knowledge_keys(p_project text, p_part jsonb)
   returns SETOF jsonb
   stable;
 
--- List entries of knowledge, those first that were last put; from a source, or with these members in their metadata. p_after: array[updated_at, key] of the last row read.
+-- List knowledge entries, most recently put first. Filters: a source, and members of the metadata. p_after: array[updated_at, key] of the last row read.
 create function coordinator.knowledge_list(p_project text, p_source_type text default null, p_source_url text default null, p_metadata jsonb default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.knowledge_entries
   stable security definer;
@@ -4173,7 +4173,7 @@ create function coordinator.knowledge_missing(p_project text, p_key text)
   returns void
   stable;
 
--- Put an entry of knowledge, which replaces the one with its key. p_title: by default the key. p_language: in which its words are searched; ZC105: it is unknown. p_embedding: of title and content, for searches by embedding; an earlier one is kept while these stay the same. p_expect, p_epoch: only if it is at this version (0: only if it does not exist), else ZC301 with what is there.
+-- Put a knowledge entry, and replace the one with the same key. p_title: by default the key. p_language: the language in which its words are searched; ZC105: it is unknown. p_embedding: the embedding of title and content, for searches by embedding; an earlier one is kept while title and content do not change. p_expect, p_epoch: only if this is its version (0: only if it does not exist), else ZC301 with the current version.
 create function coordinator.knowledge_put(p_project text, p_key text, p_content text, p_title text default null, p_source_type text default null, p_source_url text default null, p_metadata jsonb default '{}', p_language text default 'english', p_embedding double precision[] default null, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.knowledge_entries
   volatile security definer;
@@ -4183,7 +4183,7 @@ create function coordinator.knowledge_rows(p_project text, p_project_id bigint, 
   returns SETOF coordinator.knowledge_entries
   stable;
 
--- Search knowledge for words (word other, "a phrase", or, -without), an embedding, or both; from a source, or with these members in the metadata. The rank of words and embedding is the sum of 1 / (60 + place) in both rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: unknown language, or an embedding without the extension vector. p_after: array[rank, key] of the last row read.
+-- Search knowledge by words (word other, "a phrase", or, -without), an embedding, or both. Filters: a source, and members of the metadata. With both, the rank is the sum of 1 / (60 + place) in the two rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: the language is unknown, or an embedding is given without the extension vector. p_after: array[rank, key] of the last row read.
 create function coordinator.knowledge_search(p_project text, p_words text default null, p_source_type text default null, p_source_url text default null, p_metadata jsonb default null, p_language text default 'english', p_embedding double precision[] default null, p_after text[] default null, p_limit integer default 20)
   returns SETOF coordinator.knowledge_match
   stable security definer;
@@ -4193,7 +4193,7 @@ create function coordinator.leader_beat()
   returns table (origin text, renewed_at timestamp with time zone, now timestamp with time zone)
   stable security definer;
 
--- Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. epoch: the present one, null before its first number. Every daemon calls it once a second.
+-- Take or keep the lead, unless another living process has it and it has not expired. A leader also learns which loops have work. epoch: the current epoch; null before its first number. Every daemon calls this function once a second.
 create function coordinator.leader_renew(p_process integer, p_ttl interval default '00:00:05')
   returns table (leads boolean, term bigint, due text[], epoch text)
   volatile security definer;
@@ -4253,7 +4253,7 @@ create function coordinator.limit_costs(p_limits jsonb)
   returns jsonb
   immutable;
 
--- Delete a limit; false if there is none. Jobs that ask for it then run without it.
+-- Delete a limit; return false if there is none. Jobs that name it then run without it.
 create function coordinator.limit_delete(p_project text, p_name text, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -4303,7 +4303,7 @@ create function coordinator.limit_hash(p_project_id bigint, p_key text)
   returns bigint
   immutable;
 
--- Hold a limit for p_ttl, 1 second to 366 days: from the commit, no worker is given a job that needs it; those that run continue. A hold that ends later is kept. ZC211: there is no such limit.
+-- Hold a limit for p_ttl, 1 second to 366 days: after the commit, no job that needs it is claimed; running jobs continue. A current hold that ends later is kept. ZC211: there is no such limit.
 create function coordinator.limit_hold(p_project text, p_name text, p_ttl interval, p_reason text default null, p_actor text default null)
   returns SETOF coordinator.job_limits_live
   volatile security definer;
@@ -4408,7 +4408,7 @@ create function coordinator.limit_refill(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- End the hold of a limit; returns it as it is if it is not held. ZC211: there is no such limit.
+-- End the hold of a limit, and return the limit; a limit that is not held is returned unchanged. ZC211: there is no such limit.
 create function coordinator.limit_release(p_project text, p_name text, p_actor text default null)
   returns SETOF coordinator.job_limits_live
   volatile security definer;
@@ -4448,7 +4448,7 @@ create function coordinator.limit_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots, a rate or a budget of its own. p_tree: it applies to the open job without a parent that has this id and to all jobs below it, also to later ones, and ends with the last of them; others of the tree then wait. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.
+-- Create a job limit, or change its size. Null parameters keep their current values. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, by default 1 second; unused tokens accumulate up to p_burst, by default those of one interval) and p_budget (an amount per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). The limit applies to the jobs of p_queue, of p_type, or of both, and to jobs that name it. p_per_key: each key has its own slots, rate or budget. p_tree: the limit applies to the open root job with this id and all jobs below it, including later ones, and ends with the last of them; other jobs of the tree then wait. The kind and the jobs of an existing limit cannot be changed: ZC325. When slots are lowered, running jobs continue.
 create function coordinator.limit_set(p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null, p_burst integer default null, p_budget bigint default null, p_period text default null, p_reserve bigint default null, p_on_exhausted text default null, p_queue text default null, p_type text default null, p_per_key boolean default null, p_tree uuid default null, p_actor text default null)
   returns SETOF coordinator.job_limits_live
   volatile security definer;
@@ -4458,7 +4458,7 @@ create function coordinator.limit_settle(p_ids uuid[], p_outcome text, p_by text
   returns void
   volatile;
 
--- Return a limit, how much of it is free, and who uses it. ZC211: there is no such limit.
+-- Return a limit, with what is free and who uses it. ZC211: there is no such limit.
 create function coordinator.limit_show(p_project text, p_name text)
   returns SETOF coordinator.job_limits_live
   stable security definer;
@@ -4548,7 +4548,7 @@ create function coordinator.limit_why(p_job coordinator.jobs_open, OUT cause tex
   returns record
   stable;
 
--- Acquire resources for an agent or, with p_owner, for one of its owners: all, with one token, or none. p_shared: together with others that share. p_slots: one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: not at all); the rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the owner already holds are renewed; a named owner must release them as often as it acquired them. An owner (session/subagent) may use what the owners above it and its agent hold; all others exclude each other. p_within: owners of the agent that release nothing until this call is answered, so that a deadlock through them is found. p_delay: nobody gets them for this long after they expired, were broken or the agent ended. p_request_id: a repetition with the same id returns the same result.
+-- Acquire resources for an agent or, with p_owner, for one of its owners: all of them with one token, or none. p_shared: share them with other shared holders. p_slots: take one of this many slots of a name. p_wait: if they are not free, wait in the queue for at most this long (0: do not wait); the returned rows then have a ticket and granted false: call lock_poll. Without a wait, ZC310 names the agent in the way. ZC313: waiting would deadlock. Resources that the owner already holds are renewed; a named owner must release them as often as it acquired them. An owner (session/subagent) may use what its agent and the owners above it hold; other owners exclude each other. p_within: owners of the agent that release nothing until this call returns, so that a deadlock through them is detected. p_delay: nobody can acquire the resources for this long after the lock expires or is broken, or the agent ends. p_request_id: a repeated call with the same id returns the same result.
 create function coordinator.lock_acquire(p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null, p_ttl interval default '00:00:30', p_wait interval default null, p_delay interval default '00:00:00', p_request_id uuid default null, p_owner text default '', p_within text[] default '{}')
   returns SETOF coordinator.lock_grant
   volatile security definer;
@@ -4568,7 +4568,7 @@ create function coordinator.lock_blockers(p_project_id bigint, p_agent uuid, p_o
   returns table (resource text, agent_id uuid, agent_name text, owner text, mode text, fencing_token bigint, expires_at timestamp with time zone, ticket bigint)
   stable;
 
--- Break a lock: take it from its holders, or only from p_agent or p_token. The reason is kept in lock_breaks and is part of the event lock.broken. Returns the number of holders. p_delay: nobody gets the lock for this long. ZC207: nobody holds it.
+-- Break a lock: take it from all its holders, or only from p_agent or p_token. The reason is stored in lock_breaks and in the event lock.broken. Return the number of holders. p_delay: nobody can acquire the lock for this long. ZC207: nobody holds the lock.
 create function coordinator.lock_break(p_project text, p_resource text, p_reason text, p_agent uuid default null, p_token bigint default null, p_delay interval default null, p_actor text default null)
   returns integer
   volatile security definer;
@@ -4578,17 +4578,17 @@ create function coordinator.lock_break_prune(p_retention interval default '90 da
   returns integer
   volatile security definer;
 
--- Stop waiting: remove a ticket from the queue, or release the locks that it was just handed and that nobody claimed yet. False: there are neither.
+-- Stop waiting: remove a ticket from the queue, or release the locks that were handed to it and not yet claimed. Return false if there is neither.
 create function coordinator.lock_cancel(p_project text, p_ticket bigint, p_agent uuid)
   returns boolean
   volatile security definer;
 
--- List who waits for whom in a project: the oldest 200 tickets, at most 1,000 rows. A ticket may wait for several.
+-- List who waits for whom in a project, for the oldest 200 tickets, with at most 1,000 rows. A ticket may wait for several others.
 create function coordinator.lock_chains(p_project text)
   returns SETOF coordinator.lock_waits_for
   stable security definer;
 
--- Show whether an agent may write paths, taken literally. state: free, mine, or held by another agent, who is named (of several, the one that holds it longest). Changes nothing. A free path may be locked a moment later; to keep it free, acquire it.
+-- Show whether an agent may write paths, which are taken literally. state: free, mine, or held by another agent, which is named (if there are several, the one that holds it longest). Changes nothing. A free path may be locked a moment later; to reserve it, acquire it.
 create function coordinator.lock_check(p_project text, p_paths text[], p_agent uuid default null)
   returns table (path text, state text, resource text, agent_id uuid, agent text, mode text, fencing_token bigint, expires_at timestamp with time zone, owner text)
   stable security definer;
@@ -4723,7 +4723,7 @@ create function coordinator.lock_like(p_shape text)
   returns text
   immutable;
 
--- List held locks in byte order of resources, then in order of tokens: of a project, of an agent, or all that overlap the directory p_under. p_after: array[resource, fencing_token] of the last row read.
+-- List held locks by resource in byte order, then by token. Filters: a project, an agent, and locks that overlap the directory p_under. p_after: array[resource, fencing_token] of the last row read.
 create function coordinator.lock_list(p_project text, p_under text default null, p_agent uuid default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.lock_holders
   stable security definer;
@@ -4763,7 +4763,7 @@ create function coordinator.lock_overlaps(p_a coordinator.lock_resource, p_b coo
   returns boolean
   immutable;
 
--- Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py (at most 16 wildcards); path:… takes *, ? and [ literally. ZC101 to ZC103: it is malformed.
+-- Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py (at most 16 wildcards); after path:, the characters *, ? and [ are literal. ZC101 to ZC103: the text is malformed.
 create function coordinator.lock_parse(p_resource text)
   returns coordinator.lock_resource
   immutable;
@@ -4778,7 +4778,7 @@ create function coordinator.lock_path_text(p_path text, p_directory boolean)
   returns text
   immutable;
 
--- Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it is over and will be granted nothing; the error names who was in the way, unless the ticket was already swept. ZC208: there never was such a ticket. While a transaction that changes the queue stays open, the answer is that the ticket still waits, even after its time.
+-- Poll a ticket: granted is true with the locks, whose TTL begins now, or false while the ticket waits. Repeating the call returns the same result. ZC401: the ticket has ended and will not be granted; the error names who was in the way, unless the ticket was already swept. ZC208: there never was such a ticket. While a transaction that changes the queue is open, the ticket is reported as waiting, even after its time has passed.
 create function coordinator.lock_poll(p_project text, p_ticket bigint, p_agent uuid)
   returns SETOF coordinator.lock_grant
   volatile security definer;
@@ -4828,7 +4828,7 @@ create function coordinator.lock_refuse_slots(p_resource text, p_present integer
   returns void
   immutable;
 
--- Release locks, all or none, and hand them to the next waiters. p_tokens: one for all, or one for each. A lock that its owner acquired several times ends with the last release. p_request_id: release only what that request acquired. ZC311: one is already lost; if you repeat a release whose response was lost, it means that the release succeeded. Waits for an open guarded transaction.
+-- Release locks, all or none, and hand them to the next waiters. p_tokens: one for all locks, or one for each. A lock that its owner acquired several times ends with the last release. p_request_id: release only what that request acquired. ZC311: a lock is already lost; if you repeat a release whose response was lost, this means that the release succeeded. The call waits for an open guarded transaction.
 create function coordinator.lock_release(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[], p_request_id uuid default null)
   returns integer
   volatile security definer;
@@ -4838,7 +4838,7 @@ create function coordinator.lock_release_any(p_project text, p_resources text[],
   returns integer
   volatile;
 
--- Renew locks for their TTL, or for p_ttl, from now on: all or none. The agent lives at least as long, even without heartbeats. p_tokens: one for all, or one for each. ZC311: one is lost; the error names the current holder. No event.
+-- Renew locks for their TTL, or for p_ttl, from now on, all or none. The agent lives at least as long, even without heartbeats. p_tokens: one for all locks, or one for each. ZC311: a lock is lost; the error names its current holder. No event.
 create function coordinator.lock_renew(p_project text, p_resources text[], p_agent uuid, p_tokens bigint[], p_ttl interval default null)
   returns table (resource text, fencing_token bigint, expires_at timestamp with time zone)
   volatile security definer;
@@ -4848,7 +4848,7 @@ create function coordinator.lock_renew_agent(p_agent uuid)
   returns void
   volatile;
 
--- Change the number of slots of a counted lock that is held, for its holders and waiters; returns the former number. With fewer slots than holders, all keep theirs, and nobody gets one until enough are released. ZC207: nobody holds it. ZC314: it has no slots.
+-- Change the number of slots of a held counted lock, for its holders and waiters; return the previous number. If there are more holders than slots, all keep theirs, and no slot is granted until enough are released. ZC207: nobody holds the lock. ZC314: it has no slots.
 create function coordinator.lock_resize(p_project text, p_resource text, p_slots integer, p_actor text default null)
   returns integer
   volatile security definer;
@@ -4878,7 +4878,7 @@ create function coordinator.lock_shape(p_glob text)
   returns text
   immutable;
 
--- Show who holds a resource or one that overlaps it. ZC207: nobody does.
+-- Show the holders of a resource and of overlapping resources. ZC207: there are none.
 create function coordinator.lock_show(p_project text, p_resource text)
   returns SETOF coordinator.lock_holders
   stable security definer;
@@ -4923,7 +4923,7 @@ create function coordinator.lock_try(p_project_id bigint, p_project text, p_text
   returns record
   volatile;
 
--- List who waits for a resource or for one that overlaps it, in order. p_after: array[ticket, resource] of the last row read.
+-- List who waits for a resource or for an overlapping one, in order. p_after: array[ticket, resource] of the last row read.
 create function coordinator.lock_waiting(p_project text, p_resource text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.lock_waiters
   stable security definer;
@@ -4933,7 +4933,7 @@ create function coordinator.lock_write(p_project text, p_new coordinator.locks, 
   returns coordinator.locks
   volatile;
 
--- Append entries to a log, all or none; the first append creates it. An entry is an object: data, any JSON value, which comes back byte for byte; uid, its name in this log: where the same entry is there already, it is not appended again (ZC331: the uid belongs to other content); role, by default that of data; tokens; needs, the number of the earliest entry without which it is of no use, or -1 for the entry before it. p_session: the session that a new log belongs to; its key is that of the session, or begins with it and /. Those of kind message and step have the key of their session, and the first append creates it. p_expect: only if this is the last number given (0: only if there is no such log), and if p_epoch is given, of that epoch; else ZC301 with what is there. An error of an entry names it by its place from 0, and has it as entry in its detail.
+-- Append entries to a log, all or none; the first append creates the log. An entry is an object: data, any JSON value, which is returned byte for byte; uid, its name in this log: an entry that is already there is not appended again (ZC331: the uid belongs to other content); role, by default that of data; tokens; needs, the number of the earliest entry without which it is of no use, or -1 for the entry before it. p_session: the session that a new log belongs to; the log's key is the session's key, or begins with it and /. Logs of kind message and step have the key of their session, and the first append creates the session. p_expect: append only if this is the last number given (0: only if there is no such log) and, if p_epoch is given, its epoch; else ZC301 with the current values. An error names the entry by its position from 0, which is also entry in its detail.
 create function coordinator.log_append(p_project text, p_kind text, p_key text, p_entries json, p_expect bigint default null, p_epoch text default null, p_session text default null, p_actor text default null)
   returns SETOF coordinator.log_receipt
   volatile security definer;
@@ -4948,7 +4948,7 @@ create function coordinator.log_check_writer(p_kind text)
   returns void
   immutable;
 
--- Delete the entries of a log, and return how many. Those that are kept (log_keep), and what these need, stay: all, if the whole log is kept; p_kept deletes them, too. The next entry has the next number. p_expect, p_epoch: as in log_append.
+-- Delete the entries of a log, and return how many. Kept entries (log_keep) and the entries that they need remain; if the whole log is kept, all remain. p_kept: delete kept entries, too. The next entry has the next number. p_expect, p_epoch: as in log_append.
 create function coordinator.log_clear(p_project text, p_kind text, p_key text, p_kept boolean default false, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns bigint
   volatile security definer;
@@ -4958,7 +4958,7 @@ create function coordinator.log_conflict(p_kind text, p_key text, p_expect bigin
   returns void
   immutable;
 
--- Delete a log, also what is kept of it, and return how many entries it had. As long as deleted documents are kept, a new log with its kind and key continues its numbers. p_expect, p_epoch: as in log_append.
+-- Delete a log, even a kept one, and return how many entries it had. While deleted documents are kept, a new log with the same kind and key continues its numbers. p_expect, p_epoch: as in log_append.
 create function coordinator.log_delete(p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns bigint
   volatile security definer;
@@ -4998,12 +4998,12 @@ create function coordinator.log_hold(p_project text, p_kind text, p_key text, p_
   returns coordinator.logs
   volatile;
 
--- Keep entries from being deleted by retention: those from p_first_seq to p_last_seq (by default that one), or the whole log; with p_kept false no longer. Returns how many entries this changed.
+-- Exempt entries from retention: those from p_first_seq to p_last_seq (by default, only the first), or the whole log; with p_kept false, end the exemption. Return how many entries changed.
 create function coordinator.log_keep(p_project text, p_kind text, p_key text, p_first_seq bigint default null, p_last_seq bigint default null, p_kept boolean default true, p_actor text default null)
   returns bigint
   volatile security definer;
 
--- List the logs of a project, of one kind or of all, whose keys begin with p_prefix, by kind and key in byte order. p_after: array[kind, key] of the last row read.
+-- List the logs of a project whose keys begin with p_prefix, of one kind or of all, by kind and key in byte order. p_after: array[kind, key] of the last row read.
 create function coordinator.log_list(p_project text, p_kind text default null, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.logs_live
   stable security definer;
@@ -5023,7 +5023,7 @@ create function coordinator.log_plain_drafts(p_kind text, p_entries json)
   returns coordinator.log_draft[]
   immutable;
 
--- Take the last entry from a log, or the last p_last ones, and return them in the order of their numbers; no rows: the log is empty. Of callers at the same time, each gets other entries. Their numbers are not given again. p_expect, p_epoch: as in log_append.
+-- Remove the last entry from a log, or the last p_last entries, and return them in the order of their numbers; no rows: the log is empty. Concurrent callers get different entries. The numbers are not reused. p_expect, p_epoch: as in log_append.
 create function coordinator.log_pop(p_project text, p_kind text, p_key text, p_last integer default 1, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.log_entry
   volatile security definer;
@@ -5033,7 +5033,7 @@ create function coordinator.log_prune()
   returns integer
   volatile security definer;
 
--- Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: begin with the last ones of all that, where p_after does not say where to begin; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.
+-- Read entries of a log in the order of their numbers. p_before: only lower numbers; p_last: start with the last of these entries, unless p_after says where to start; p_at: only entries appended up to that instant (entries popped since are missing). p_after: array[epoch, seq] of the last row read. ZC216: there is no such log. ZC218: entries after the position, or from the instant, are gone; read from the start.
 create function coordinator.log_read(p_project text, p_kind text, p_key text, p_before bigint default null, p_last integer default null, p_at timestamp with time zone default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.log_entry
   stable security definer;
@@ -5078,12 +5078,12 @@ create function coordinator.memory_confidence(p_value jsonb, p_now timestamp wit
   returns double precision
   stable;
 
--- Forget a memory. Its document can be restored until retention takes it. ZC222: there is no such memory.
+-- Forget a memory. Its document can be restored until retention removes it. ZC222: there is no such memory.
 create function coordinator.memory_forget(p_project text, p_memory text, p_actor text default null)
   returns boolean
   volatile security definer;
 
--- Read a memory, even if it was superseded. ZC222: there is no such memory.
+-- Read a memory, even a superseded one. ZC222: there is no such memory.
 create function coordinator.memory_get(p_project text, p_memory text)
   returns SETOF coordinator.memories
   stable security definer;
@@ -5098,7 +5098,7 @@ create function coordinator.memory_keys(p_project text, p_part jsonb)
   returns SETOF jsonb
   stable;
 
--- List memories, those first that were last recorded; of a scope, about a tool, or with p_superseded also those that were superseded. p_after: array[updated_at, memory_id] of the last row read.
+-- List memories, most recently recorded first. Filters: a scope and a tool; p_superseded: include superseded memories. p_after: array[updated_at, memory_id] of the last row read.
 create function coordinator.memory_list(p_project text, p_memory_scope text default null, p_tool_name text default null, p_superseded boolean default false, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.memories
   stable security definer;
@@ -5113,7 +5113,7 @@ create function coordinator.memory_new(p_lesson text, p_context text, p_tool_nam
   returns jsonb
   stable;
 
--- Record a lesson, with the context in which it applies, the tool that it is about, and a scope. If it was recorded before, with the same context, tool and scope, that memory is reinforced: its confidence a becomes 100 - (100 - a) * (100 - p_confidence) / 100. p_confidence: 0 to 100. It is halved for every 90 days without another record. p_embedding: of lesson and context, for searches by embedding.
+-- Record a lesson, with the context in which it applies, the tool that it is about, and a scope. If it was recorded before with the same context, tool and scope, that memory is reinforced: its confidence a becomes 100 - (100 - a) * (100 - p_confidence) / 100. p_confidence: 0 to 100; it halves with every 90 days without another record. p_embedding: the embedding of lesson and context, for searches by embedding.
 create function coordinator.memory_record(p_project text, p_lesson text, p_context text default '', p_tool_name text default null, p_confidence double precision default 50, p_memory_scope text default '', p_language text default 'english', p_embedding double precision[] default null, p_actor text default null)
   returns SETOF coordinator.memories
   volatile security definer;
@@ -5123,12 +5123,12 @@ create function coordinator.memory_rows(p_project text, p_project_id bigint, p_k
   returns SETOF coordinator.memories
   stable;
 
--- Search memories for words (word other, "a phrase", or, -without), an embedding, or both; of a scope, about a tool, or with p_superseded also those that were superseded. The rank is that of the words times the confidence at the start of the day; of words and embedding, the sum of 1 / (60 + place) in both rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: unknown language, or an embedding without the extension vector. p_after: array[rank, memory_id] of the last row read.
+-- Search memories by words (word other, "a phrase", or, -without), an embedding, or both. Filters: a scope and a tool; p_superseded: include superseded memories. By words, the rank is multiplied by the confidence at the start of the day; with words and an embedding, it is the sum of 1 / (60 + place) in the two rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: the language is unknown, or an embedding is given without the extension vector. p_after: array[rank, memory_id] of the last row read.
 create function coordinator.memory_search(p_project text, p_words text default null, p_memory_scope text default null, p_tool_name text default null, p_superseded boolean default false, p_language text default 'english', p_embedding double precision[] default null, p_after text[] default null, p_limit integer default 20)
   returns SETOF coordinator.memory_match
   stable security definer;
 
--- Record a lesson that replaces a memory, and return it. The old one stays out of lists and searches unless they ask for it. What is null is taken from the old one. ZC222: there is no such memory. ZC301: another one has superseded it.
+-- Record a lesson that replaces a memory, and return it. Lists and searches omit the old memory unless they ask for it. Null parameters are taken from the old memory. ZC222: there is no such memory. ZC301: another memory has already superseded it.
 create function coordinator.memory_supersede(p_project text, p_memory text, p_lesson text, p_context text default null, p_tool_name text default null, p_confidence double precision default 50, p_memory_scope text default null, p_language text default null, p_embedding double precision[] default null, p_actor text default null)
   returns SETOF coordinator.memories
   volatile security definer;
@@ -5143,7 +5143,7 @@ create function coordinator.memory_write(p_project text, p_project_id bigint, p_
   returns void
   volatile;
 
--- Append a message to a session, which it creates if there is none. With p_role, p_content is what is said; without it, a whole message: an object of any shape. Either comes back byte for byte. p_tokens: how many tokens it takes, else a token for four bytes; p_uid makes a repetition harmless; p_needs: the earliest message without which it is nothing, or -1 for the one before it, where the shape does not say so. p_expect, p_epoch and further errors: as log_append, which appends several.
+-- Append a message to a session, which is created if it does not exist. With p_role, p_content is the text of the message; without it, p_content is a whole message: an object of any shape. Either is returned byte for byte. p_tokens: the number of tokens, by default one for four bytes; p_uid: makes a repeated call harmless; p_needs: the earliest message without which this one is of no use, or -1 for the one before it, if its shape does not say so. p_expect, p_epoch and further errors: as in log_append, which appends several messages.
 create function coordinator.message_append(p_project text, p_session text, p_content json, p_role text default null, p_tokens integer default null, p_uid text default null, p_needs bigint default null, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.log_receipt
   volatile security definer;
@@ -5173,7 +5173,7 @@ create function coordinator.message_unpaired(p_log bigint, p_start bigint)
   returns bigint[]
   stable;
 
--- Return the longest end of a conversation within p_last messages, p_turns turns (each begins with a message of a user, and so does the window) and p_tokens tokens that does not begin between the call of a tool and its result, or between reasoning and what needs it; at most 10,000 messages and 4,194,304 bytes. p_complete leaves out of it calls without a result, results without a call, and what needs them. ZC215: there is no such session.
+-- Return the longest end of a conversation within p_last messages, p_turns turns (each begins with a message of a user, and so does the window) and p_tokens tokens, at most 10,000 messages and 4,194,304 bytes. The window does not begin between a tool call and its result, or between reasoning and the messages that need it. p_complete: omit calls without a result, results without a call, and the messages that need them. ZC215: there is no such session.
 create function coordinator.message_window(p_project text, p_session text, p_last integer default null, p_turns integer default null, p_tokens bigint default null, p_complete boolean default false)
   returns SETOF coordinator.log_entry
   stable security definer;
@@ -5228,7 +5228,7 @@ create function coordinator.nearest(p_word text, p_words text[])
   returns text
   immutable;
 
--- The database clock. Every function of this schema reads the time here.
+-- Return the database clock. All functions of this schema read the time here.
 create function coordinator.now_utc()
   returns timestamp with time zone
   volatile;
@@ -5238,7 +5238,7 @@ create function coordinator.observation_agent(p_project text, p_agent text, p_ac
   returns text
   stable;
 
--- Append an observation of an agent, a text or any JSON value. p_agent: the agent's name, or the id of one that is or was registered; by default p_actor, else the role that is logged in. p_uid makes a repetition harmless.
+-- Append an observation of an agent: a text or any JSON value. p_agent: the agent's name, or the id of an agent that is or was registered; by default p_actor, else the logged-in role. p_uid: makes a repeated call harmless.
 create function coordinator.observation_append(p_project text, p_content json, p_agent text default null, p_uid text default null, p_actor text default null)
   returns SETOF coordinator.log_receipt
   volatile security definer;
@@ -5263,12 +5263,12 @@ create function coordinator.paths_have_case()
   returns boolean
   volatile;
 
--- Return whether what is read from now on includes a position that a write returned, or a cursor, or all of several, separated by commas: the state, and with p_in_log also the log. False: ask again after the next notification on channel coordinator. ZC317: it never will, because the transaction was rolled back or may be lost. ZC710: this server is behind, and another one has succeeded it.
+-- Return whether reads from now on include a position that a write returned, or a cursor, or each of several, separated by commas: in the state and, with p_in_log, also in the log. False: ask again after the next notification on channel coordinator. ZC317: they never will, because the transaction was rolled back or may be lost. ZC710: this server is behind, and another server has succeeded it.
 create function coordinator.position_included(p_position text, p_in_log boolean default true)
   returns boolean
   volatile security definer;
 
--- Return the position of this transaction, for position_included; null as long as it has changed nothing. Valid once it has committed.
+-- Return the position of this transaction, for position_included; null until the transaction has changed something. The position is valid after the commit.
 create function coordinator.position_now()
   returns text
   volatile;
@@ -5278,7 +5278,7 @@ create function coordinator.process_alive(p_process integer)
   returns boolean
   stable security definer;
 
--- Register this session's process and hold its liveness lock until the session ends. With p_id, return after a lost connection, whose session ends if the server still has it. Returns the id, which differs from p_id if that process was reaped in between. Needs a direct connection.
+-- Register this session's process, and hold its liveness lock until the session ends. p_id: return as this process after a lost connection; its session ends if the server still has it. Return the id, which differs from p_id if that process was reaped in the meantime. Requires a direct connection.
 create function coordinator.process_register(p_kind text, p_name text, p_id integer default null)
   returns integer
   volatile security definer;
@@ -5293,17 +5293,17 @@ create function coordinator.project_check_parts(p_description text, p_title text
   returns void
   immutable;
 
--- Create a project. ZC301: the name is taken. ZC220: no such user.
+-- Create a project. ZC301: the name is taken. ZC220: there is no such user.
 create function coordinator.project_create(p_project text, p_description text default '', p_username text default null, p_title text default '', p_settings jsonb default '{}', p_actor text default null)
   returns SETOF coordinator.projects_live
   volatile security definer;
 
--- Delete a project with everything in it: agents, signals, directives, rules, locks, jobs. Its events stay in the log until they are pruned.
+-- Delete a project with all its contents: agents, signals, directives, rules, locks, jobs. Its events remain in the log until they are pruned.
 create function coordinator.project_delete(p_project text, p_actor text default null)
   returns boolean
   volatile security definer;
 
--- Return a project as lines of JSON for project_import, page by page: its own fields, rules, signals, sessions, logs, documents, artifacts and policies of retention. p_after: array[section, kind, key, number] of the last row read. What changes between two pages may be in the export or not.
+-- Export a project as lines of JSON for project_import, page by page: its own fields, rules, signals, sessions, logs, documents, artifacts and retention policies. p_after: array[section, kind, key, number] of the last row read. Changes made between two pages may be missing from the export.
 create function coordinator.project_export(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.export_line
   stable security definer;
@@ -5323,7 +5323,7 @@ create function coordinator.project_id(p_project text)
   returns bigint
   stable security definer;
 
--- Import lines of an export into a project that has no content. p_export: the id in the first line; p_done: how many lines are before these. Returns how many lines are imported; lines that are imported already change nothing, so repeat a call whose answer was lost, and continue a killed import after the lines that it returns. p_allow_missing_users: what belongs to a user who does not exist here belongs to nobody; else ZC220. An error names the line, and nothing of the call was imported. ZC105: another format or version. ZC301: the project has content, or other lines were imported.
+-- Import lines of an export into a project without content. p_export: the id in the first line; p_done: the number of lines before these. Return how many lines are imported. Lines that are already imported change nothing, so you can repeat a call whose response was lost, and continue an interrupted import after the lines that it returns. p_allow_missing_users: content of users who do not exist here is imported without a user; else ZC220. An error names the line; nothing of the call is imported then. ZC105: another format or version. ZC301: the project has content, or other lines were imported.
 create function coordinator.project_import(p_project text, p_export text, p_lines jsonb, p_done bigint default 0, p_allow_missing_users boolean default false, p_actor text default null)
   returns SETOF coordinator.import_progress
   volatile security definer;
@@ -5338,17 +5338,17 @@ create function coordinator.project_row(p_project_id bigint)
   returns SETOF coordinator.projects_live
   stable;
 
--- Change parts of a project; what is null stays. p_paths says how locks compare paths. exact: byte by byte; normal: in Unicode normal form C (the default); caseless: so, and without case, as file systems of macOS and Windows do. ZC316: paths are locked. ZC220: no such user.
+-- Change parts of a project; null parameters change nothing. p_paths: how locks compare paths. exact: byte by byte; normal: in Unicode normal form C (the default); caseless: like normal, and without case, as the file systems of macOS and Windows do. ZC316: paths are locked. ZC220: there is no such user.
 create function coordinator.project_set(p_project text, p_paths text default null, p_description text default null, p_username text default null, p_title text default null, p_settings jsonb default null, p_actor text default null)
   returns SETOF coordinator.projects_live
   volatile security definer;
 
--- Show a project with its numbers of agents, signals, open directives and held locks.
+-- Show a project with the number of its agents, signals, open directives and held locks.
 create function coordinator.project_show(p_project text)
   returns table (project text, description text, created_at timestamp with time zone, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint, paths text, username text, title text, settings jsonb, updated_at timestamp with time zone)
   stable security definer;
 
--- Names of the projects to which the logged-in role is restricted; null: all projects.
+-- Return the names of the projects to which the logged-in role is restricted; null: all projects.
 create function coordinator.projects_visible()
   returns text[]
   stable security definer;
@@ -5368,7 +5368,7 @@ create function coordinator.queue_check_room(p_project_id bigint, p_queues text[
   returns void
   volatile;
 
--- Delete a queue without open jobs, and its policy. Its ended jobs stay, as do limits and crons that name it; the next job creates it again. ZC326: it has open jobs. ZC210: there is no such queue.
+-- Delete a queue without open jobs, and its policy. Its ended jobs remain, as do limits and crons that name it; the next job creates it again. ZC326: the queue has open jobs. ZC210: there is no such queue.
 create function coordinator.queue_delete(p_project text, p_queue text, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -5403,7 +5403,7 @@ create function coordinator.queue_missing(p_project text, p_queue text)
   returns void
   stable;
 
--- Pause a queue: from its commit, no job of it is claimed; those that run continue, and jobs can be enqueued. Pausing it again changes nothing. ZC210: there is no such queue.
+-- Pause a queue: after the commit, none of its jobs is claimed; running jobs continue, and jobs can be enqueued. Pausing it again changes nothing. ZC210: there is no such queue.
 create function coordinator.queue_pause(p_project text, p_queue text, p_reason text default null, p_actor text default null)
   returns SETOF coordinator.queues_live
   volatile security definer;
@@ -5413,12 +5413,12 @@ create function coordinator.queue_place(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Resume a queue that was paused; returns it as it is if it was not. ZC210: there is no such queue.
+-- Resume a paused queue; a queue that is not paused is returned unchanged. ZC210: there is no such queue.
 create function coordinator.queue_resume(p_project text, p_queue text, p_actor text default null)
   returns SETOF coordinator.queues_live
   volatile security definer;
 
--- Set the policy of a queue, and create it if it does not exist. What is null stays as it is. p_fair_by: key (keys take turns) or none. p_ageing: how long a job waits to gain one step of priority, 1 second to 366 days; 0: strict priority. p_weights: shares of keys in a fair queue, 1 to 1,000; keys that are not named keep theirs, and 1 removes one. p_max_waiting, p_max_waiting_per_key: 1 to 1,000,000; 0: no limit. p_events: call (one event for each call and transition) or job. It also applies to the jobs that wait already: to 1,000 at once, and to the others within seconds or minutes (unplaced_count), meanwhile without an order between both.
+-- Set the policy of a queue; create the queue if it does not exist. Null parameters keep their current values. p_fair_by: key (keys take turns) or none. p_ageing: how long a job waits to gain one step of priority, 1 second to 366 days; 0: strict priority. p_weights: shares of keys in a fair queue, 1 to 1,000; keys that are not named keep theirs, and 1 removes a weight. p_max_waiting, p_max_waiting_per_key: 1 to 1,000,000; 0: no limit. p_events: call (one event for each call and transition) or job. The policy also applies to waiting jobs: to 1,000 immediately, and to the others within seconds or minutes (unplaced_count). Until then, the two groups have no order between them.
 create function coordinator.queue_set(p_project text, p_queue text, p_fair_by text default null, p_ageing interval default null, p_weights jsonb default '{}', p_max_waiting integer default null, p_max_waiting_per_key integer default null, p_events text default null, p_actor text default null)
   returns SETOF coordinator.queues_live
   volatile security definer;
@@ -5506,27 +5506,27 @@ create function coordinator.retention_of(p_project_id bigint, p_subject text, p_
   returns coordinator.retention
   stable;
 
--- Say what would go now in a project, by subject, kind and reason: max_age, max_count, or ttl. p_after: array[subject, kind, reason] of the last row read. It looks at every log, document, session and artifact of the project.
+-- Show what retention would remove now from a project, by subject, kind and reason: max_age, max_count, or ttl. The call reads every log, document, session and artifact of the project. p_after: array[subject, kind, reason] of the last row read.
 create function coordinator.retention_plan(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.retention_forecast
   stable security definer;
 
--- Remove the policy of this project for a kind, so that the one for all projects applies; or p_everywhere, set that back to its default. Returns the policy that applies now. Resetting it again changes nothing.
+-- Remove the policy of this project for a kind, so that the policy for all projects applies; with p_everywhere, reset that policy to its default. Return the policy that applies now. Resetting it again changes nothing.
 create function coordinator.retention_reset(p_project text, p_subject text, p_kind text default '*', p_everywhere boolean default false, p_actor text default null)
   returns SETOF coordinator.retention_policy
   volatile security definer;
 
--- Have the leading daemon look at every log, document, session and artifact of a project now, and remove in paced batches what retention_plan says.
+-- Run retention now: the leading daemon checks every log, document, session and artifact of a project, and removes in paced batches what retention_plan shows.
 create function coordinator.retention_run(p_project text, p_actor text default null)
   returns boolean
   volatile security definer;
 
--- Set how long logs, documents, sessions or artifacts of a kind are kept, in this project or p_everywhere. A bound that is omitted does not apply: without both, everything stays. * is any kind without a policy of its own.
+-- Set how long logs, documents, sessions or artifacts of a kind are kept, in this project or p_everywhere. An omitted bound does not apply: without both bounds, everything is kept. * stands for any kind without a policy of its own.
 create function coordinator.retention_set(p_project text, p_subject text, p_kind text default '*', p_max_age interval default null, p_max_count bigint default null, p_everywhere boolean default false, p_actor text default null)
   returns SETOF coordinator.retention_policy
   volatile security definer;
 
--- List the policies that apply in a project, by subject and kind; project null: of all projects. p_after: array[subject, kind] of the last row read.
+-- List the policies that apply in a project, by subject and kind; project null: those for all projects. p_after: array[subject, kind] of the last row read.
 create function coordinator.retention_show(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.retention_policy
   stable security definer;
@@ -5536,7 +5536,7 @@ create function coordinator.retention_sweep(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Bind a database role to a project: it may use only the projects to which it is bound. False if it is already bound. Applies from its next call on. The binding is to the role's name: bind it again after renaming it.
+-- Bind a database role to a project. A bound role may use only the projects to which it is bound, from its next call on. Return false if it is already bound. The binding belongs to the role's name: bind the role again after you rename it.
 create function coordinator.role_bind(p_role text, p_project text, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -5556,7 +5556,7 @@ create function coordinator.role_statements()
   returns SETOF text
   stable;
 
--- Remove the binding of a role to a project; false if there is none. A role without any binding may use all projects: to lock it out, drop it or revoke its group.
+-- Remove the binding of a role to a project; return false if there is none. A role without any binding may use all projects: to lock it out, drop it or revoke its group.
 create function coordinator.role_unbind(p_role text, p_project text, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -5566,17 +5566,17 @@ create function coordinator.roles_unbound()
   returns boolean
   volatile;
 
--- Delete the rule for setting p_when_set, in this project or p_everywhere.
+-- Delete the rule that runs when p_when_set is set, in this project or p_everywhere.
 create function coordinator.rule_delete(p_project text, p_when_set text, p_everywhere boolean default false, p_actor text default null)
   returns boolean
   volatile security definer;
 
--- List the rules that apply to a project, by when_set, the project's own first; project null: all projects. p_after: array[when_set, project] of the last row read, '' for null.
+-- List the rules that apply to a project, by when_set, the project's own rules first; project null: all projects. p_after: array[when_set, project] of the last row read, '' for null.
 create function coordinator.rule_list(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.rules
   stable security definer;
 
--- Create or change the rule for setting p_when_set: it clears p_clears beside it, in this project or p_everywhere.
+-- Create or change the rule that runs when p_when_set is set: it clears p_clears beside it, in this project or p_everywhere.
 create function coordinator.rule_set(p_project text, p_when_set text, p_clears text[], p_everywhere boolean default false, p_actor text default null)
   returns SETOF coordinator.rules
   volatile security definer;
@@ -5661,7 +5661,7 @@ create function coordinator.search_within(p_project_id bigint, p_kind text, p_fi
   returns tsquery
   immutable;
 
--- List calls by function of the schema: how many run now and for how long the longest has, and, where pg_stat_statements is there, how many ended and how many seconds they took since its figures were reset. At most 51 functions besides those that run; "other" is what calls none of ours.
+-- List calls by function of the schema: how many run now, and how long the longest has been running; with pg_stat_statements, also how many have ended and their total seconds since the statistics were reset. The list has at most 51 functions besides the running ones; "other" stands for statements that call no function of the schema.
 create function coordinator.server_calls()
   returns table (function text, running bigint, longest_seconds double precision, calls double precision, seconds double precision)
   stable security definer;
@@ -5681,17 +5681,17 @@ create function coordinator.server_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Return false in the first 10 seconds after the server started or a standby was promoted, while processes reconnect: nothing is reaped then.
+-- Return false during the first 10 seconds after the server started or a standby was promoted, while processes reconnect: nothing is reaped then.
 create function coordinator.server_settled()
   returns boolean
   stable;
 
--- List the sizes of the database, of its tables and of its projects as they were last measured (the leading daemon does so every hour), with how much each grew in a day and in a week; null: not known yet. kind: database; limit, the maximum size of the database, if it has one; table; project, an estimate of its artifacts, logs and documents. Tables and projects below 1 MB are left out, as are projects beyond the 50 largest.
+-- List the sizes of the database, its tables and its projects as last measured (the leading daemon measures every hour), and the growth of each in a day and in a week; null: not known yet. kind: database; limit, the maximum size of the database, if it has one; table; project, an estimate of its artifacts, logs and documents. Tables and projects below 1 MB are omitted, as are projects beyond the 50 largest.
 create function coordinator.server_sizes()
   returns table (kind text, name text, bytes bigint, day_bytes bigint, week_bytes bigint, measured_at timestamp with time zone)
   stable security definer;
 
--- Archive a session: it stays readable, and appends and puts are refused (ZC332). Archiving it again changes nothing. ZC215: there is no such session.
+-- Archive a session: it stays readable, but refuses appends and puts (ZC332). Archiving it again changes nothing. ZC215: there is no such session.
 create function coordinator.session_archive(p_project text, p_session text, p_actor text default null)
   returns SETOF coordinator.sessions_live
   volatile security definer;
@@ -5711,12 +5711,12 @@ create function coordinator.session_continue(p_session_id bigint, p_now timestam
   returns void
   volatile;
 
--- Create a session under a key, by default a new UUID. The first append or put under a key does the same. ZC301: the key is taken. ZC220: no such user.
+-- Create a session with a key, by default a new UUID. The first append or put with a key does the same. ZC301: the key is taken. ZC220: there is no such user.
 create function coordinator.session_create(p_project text, p_session text default null, p_username text default null, p_title text default '', p_mission text default '', p_status text default 'active', p_context jsonb default '{}', p_actor text default null)
   returns SETOF coordinator.sessions_live
   volatile security definer;
 
--- Delete a session with its logs, documents and artifacts, and return true. A session with more than 10,000 entries is archived, loses 10,000 of them, and false is returned: call it again. ZC215: there is no such session.
+-- Delete a session with its logs, documents and artifacts, and return true. If the session has more than 10,000 entries, archive it, delete 10,000 entries, and return false: call the function again. ZC215: there is no such session.
 create function coordinator.session_delete(p_project text, p_session text, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -5736,7 +5736,7 @@ create function coordinator.session_find(p_project_id bigint, p_session text)
   returns bigint
   stable;
 
--- Make a new session from an old one, as it was when the entry p_seq of its log of p_kind was appended, or as it is now: its logs up to then, with their numbers, its documents, with their versions, and the artifacts that were not stored since. p_copy: the key of the new one, by default a new UUID. Neither changes the other. ZC335: there is no such entry, or no longer; or a version of that time is no longer kept. ZC301: the key is taken.
+-- Copy a session as it is now, or as it was when the entry p_seq of its log of p_kind was appended: its logs up to then, with their numbers, its documents, with their versions, and the artifacts that were not stored since. p_copy: the key of the copy, by default a new UUID. Later changes to one do not affect the other. ZC335: the entry does not exist (any more), or a version of that time is no longer kept. ZC301: the key is taken.
 create function coordinator.session_fork(p_project text, p_session text, p_seq bigint default null, p_kind text default 'message', p_copy text default null, p_title text default null, p_actor text default null)
   returns SETOF coordinator.sessions_live
   volatile security definer;
@@ -5751,7 +5751,7 @@ create function coordinator.session_kept(p_session_id bigint)
   returns boolean
   stable;
 
--- List the sessions of a project, of a user or with a status if given, the one that was used last first. p_after: array[updated_at, session] of the last row read. ZC220: no such user.
+-- List the sessions of a project, most recently used first. Filters: a user and a status. p_after: array[updated_at, session] of the last row read. ZC220: there is no such user.
 create function coordinator.session_list(p_project text, p_username text default null, p_status text default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.sessions_live
   stable security definer;
@@ -5771,7 +5771,7 @@ create function coordinator.session_remove(p_session_id bigint, p_reason text, p
   returns boolean
   volatile;
 
--- Change parts of a session; what is null stays. Another status makes an archived session usable again. ZC215: there is no such session. ZC220: no such user.
+-- Change parts of a session; null parameters change nothing. Another status makes an archived session usable again. ZC215: there is no such session. ZC220: there is no such user.
 create function coordinator.session_set(p_project text, p_session text, p_username text default null, p_title text default null, p_mission text default null, p_status text default null, p_context jsonb default null, p_actor text default null)
   returns SETOF coordinator.sessions_live
   volatile security definer;
@@ -5796,7 +5796,7 @@ create function coordinator.signal_clear(p_project_id bigint, p_project text, p_
   returns void
   volatile security definer;
 
--- Delete a signal and return its version; with p_expect, only at that version. ZC203: it is not set. ZC301: it has another version.
+-- Delete a signal, and return its version; with p_expect, only at that version. ZC203: the signal is not set. ZC301: it has another version.
 create function coordinator.signal_delete(p_project text, p_key text, p_expect bigint default null, p_actor text default null)
   returns bigint
   volatile security definer;
@@ -5811,7 +5811,7 @@ create function coordinator.signal_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Read a signal. ZC203: it is not set or has expired.
+-- Read a signal. ZC203: the signal is not set, or it has expired.
 create function coordinator.signal_get(p_project text, p_key text)
   returns SETOF coordinator.signals_live
   stable security definer;
@@ -5821,7 +5821,7 @@ create function coordinator.signal_hold(p_project_id bigint, p_keys text[])
   returns void
   volatile;
 
--- List the signals of a project whose keys begin with p_prefix, in byte order of the keys. p_after: array[key] of the last row read.
+-- List the signals of a project whose keys begin with p_prefix, in byte order of their keys. p_after: array[key] of the last row read.
 create function coordinator.signal_list(p_project text, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.signals_live
   stable security definer;
@@ -5836,7 +5836,7 @@ create function coordinator.signal_refuse(p_key text, p_expect bigint, p_present
   returns void
   immutable;
 
--- Set a signal for p_ttl (default 24 hours), or for ever if p_critical. p_expect: only if it is at this version (0: only if it is not set), else ZC301 with the current version. p_ephemeral: the signal ends with p_agent. Rules clear other signals in the same transaction.
+-- Set a signal for p_ttl (default 24 hours), or without expiry if p_critical. p_expect: only if it has this version (0: only if it is not set), else ZC301 with the current version. p_ephemeral: the signal ends with p_agent. Rules clear other signals in the same transaction.
 create function coordinator.signal_set(p_project text, p_key text, p_value jsonb, p_ttl interval default null, p_critical boolean default false, p_expect bigint default null, p_agent uuid default null, p_ephemeral boolean default false, p_actor text default null)
   returns SETOF coordinator.signals_live
   volatile security definer;
@@ -5846,12 +5846,12 @@ create function coordinator.statement_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Show which server, schema and leader there are, how much a project holds (live agents and signals, open directives, held locks, waiting tickets), the cursor of the newest event, and what needs attention.
+-- Show the server, the schema, the leader, the contents of a project (live agents and signals, open directives, held locks, waiting tickets), the cursor of the newest event, and what needs attention.
 create function coordinator.status_show(p_project text)
   returns table (postgres text, schema_version text, schema_applied_at timestamp with time zone, leader text, daemon_count bigint, project text, agent_count bigint, signal_count bigint, directive_count bigint, lock_count bigint, waiting_count bigint, head text, warnings text[])
   stable security definer;
 
--- Append a step to a session, which it creates if there is none: an object with what the agent thought, did and saw as thought, action and observation, of which at least one; each is any JSON value. p_uid makes a repetition harmless. p_expect, p_epoch and further errors: as log_append.
+-- Append a step to a session, which is created if it does not exist. A step is an object with what the agent thought, did and saw: at least one of thought, action and observation, each any JSON value. p_uid: makes a repeated call harmless. p_expect, p_epoch and further errors: as in log_append.
 create function coordinator.step_append(p_project text, p_session text, p_step json, p_uid text default null, p_expect bigint default null, p_epoch text default null, p_actor text default null)
   returns SETOF coordinator.log_receipt
   volatile security definer;
@@ -5871,7 +5871,7 @@ create function coordinator.token_authenticate(p_hash text)
   returns SETOF coordinator.token
   stable security definer;
 
--- Create a token by the SHA-256 of its secret, valid for p_ttl (1 second to 366 days) in one project, or in all (p_project null). p_username: it ends with this user, whose role includes its role. The secret itself stays with the caller.
+-- Create a token from the SHA-256 of its secret. The token is valid for p_ttl (1 second to 366 days), in one project or in all (p_project null). p_username: the token ends with this user, whose role must include the token's role. The caller keeps the secret itself.
 create function coordinator.token_create(p_name text, p_role text, p_hash text, p_prefix text, p_project text default null, p_ttl interval default '90 days', p_username text default null, p_actor text default null)
   returns SETOF coordinator.token
   volatile security definer;
@@ -5881,7 +5881,7 @@ create function coordinator.token_end(p_user_id bigint, p_roles text[], p_actor 
   returns void
   volatile;
 
--- List tokens in order of creation, ended ones included; project null: all projects. p_after: array[id] of the last row read.
+-- List tokens in order of creation, including ended ones; project null: all projects. p_after: array[id] of the last row read.
 create function coordinator.token_list(p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.token
   stable security definer;
@@ -5891,7 +5891,7 @@ create function coordinator.token_live(p_tokens bigint[])
   returns bigint[]
   stable security definer;
 
--- Revoke a token: it is invalid from the commit on, and streams opened with it are closed. False if it was already revoked.
+-- Revoke a token: it is invalid after the commit, and streams opened with it are closed. Return false if it was already revoked.
 create function coordinator.token_revoke(p_token bigint, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -5926,7 +5926,7 @@ create function coordinator.transaction_list(p_what text, p_list jsonb)
   returns integer
   immutable;
 
--- Do several writes if all conditions hold: all, or none. A part is an object: the function as verb, and its parameters without p_ and without the project, see transaction_verbs. A parameter of type json can also be given as its text, under its name with _text: then it stays byte for byte. p_actor: for the writes that name none. Returns what each write returns. An error is that of the part that failed; its detail has the part's place from 0, as condition or write.
+-- Run several writes if all conditions hold, all or none. A part is an object with the function as verb, and its parameters without p_ and without the project; see transaction_verbs. A parameter of type json can also be given as text, under its name with _text appended: it is then stored byte for byte. p_actor: the actor of writes that name none. Return the result of each write. If a part fails, its error is raised; the detail has the position of the part from 0, as condition or write.
 create function coordinator.transaction_run(p_project text, p_writes jsonb, p_conditions jsonb default '[]', p_actor text default null)
   returns SETOF coordinator.transaction_outcome
   volatile;
@@ -5951,12 +5951,12 @@ create function coordinator.user_check(p_role text, p_hash text)
   returns void
   immutable;
 
--- Create a user. p_hash: the PHC string of the password's scrypt hash; without it nobody can verify the user. ZC301: the username or the email is taken.
+-- Create a user. p_hash: the PHC string of the password's scrypt hash; without it, the user cannot be verified. ZC301: the username or the email is taken.
 create function coordinator.user_create(p_username text, p_role text default 'agent', p_email text default null, p_hash text default null, p_actor text default null)
   returns SETOF coordinator.users
   volatile security definer;
 
--- Delete a user: its tokens are revoked, its projects and sessions stay without a user. ZC220: there is no such user.
+-- Delete a user. Its tokens are revoked; its projects and sessions remain without a user. ZC220: there is no such user.
 create function coordinator.user_delete(p_username text, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -5976,7 +5976,7 @@ create function coordinator.user_hold(p_username text)
   returns bigint
   volatile;
 
--- List users, by username; a role that is restricted to projects gets those that appear in them. p_after: array[username] of the last row read.
+-- List users, by username. A role that is restricted to projects sees only users that appear in them. p_after: array[username] of the last row read.
 create function coordinator.user_list(p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.users
   stable security definer;
@@ -5991,12 +5991,12 @@ create function coordinator.user_name(p_username text)
   returns text
   immutable;
 
--- Set the password of a user, by the PHC string of its scrypt hash, and clear the count of attempts. ZC220: there is no such user.
+-- Set the password of a user, by the PHC string of its scrypt hash, and reset the count of attempts. ZC220: there is no such user.
 create function coordinator.user_password(p_username text, p_hash text, p_actor text default null)
   returns SETOF coordinator.users
   volatile security definer;
 
--- Change a user; what is null stays, and an empty email is removed. Disabling a user revokes all its tokens, a lower role those that have more. ZC220: there is no such user. ZC301: the email is taken.
+-- Change a user; null parameters change nothing, and an empty email removes the address. Disabling a user revokes all its tokens; lowering its role revokes the tokens with a higher role. ZC220: there is no such user. ZC301: the email is taken.
 create function coordinator.user_set(p_username text, p_role text default null, p_email text default null, p_disabled boolean default null, p_actor text default null)
   returns SETOF coordinator.users
   volatile security definer;
@@ -6006,12 +6006,12 @@ create function coordinator.user_taken(p_username text, p_email text)
   returns void
   stable;
 
--- Return the user whose password has this PHC string, made with the salt that user_challenge returned. ZC504: another password, no such user, or a disabled one. No event.
+-- Return the user whose password has this PHC string, made with the salt that user_challenge returned. ZC504: wrong password, or the user does not exist or is disabled. No event.
 create function coordinator.user_verify(p_username text, p_hash text, p_actor text default null)
   returns SETOF coordinator.users
   volatile security definer;
 
--- Send events of a project to a URL: those of p_topics (lock.broken, signal.*, * for all) that are numbered from now on, or after the cursor p_after. Returns its number, and the secret with which requests are signed, which is shown only this once. The daemon refuses URLs that resolve to private addresses.
+-- Send events of a project to a URL: those of p_topics (lock.broken, signal.*, * for all) that are numbered from now on, or after the cursor p_after. Return the webhook's number and the secret that signs its requests, which is shown only this once. The daemon refuses URLs that resolve to private addresses.
 create function coordinator.webhook_add(p_project text, p_url text, p_topics text[], p_after text default null, p_actor text default null)
   returns SETOF coordinator.webhook_secret
   volatile security definer;
@@ -6026,12 +6026,12 @@ create function coordinator.webhook_claim(p_limit integer default 64, p_slow int
   returns SETOF coordinator.webhook_work
   volatile security definer;
 
--- List deliveries of a webhook, newest first; p_status: waiting, delivered or dead. Of those that ended, the newest 1,000 are kept, for at most 30 days. p_after: array[delivery] of the last row read.
+-- List the deliveries of a webhook, newest first; p_status: waiting, delivered or dead. Of the ended deliveries, the newest 1,000 are kept for at most 30 days. p_after: array[delivery] of the last row read.
 create function coordinator.webhook_deliveries(p_project text, p_webhook bigint, p_status text default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.webhook_deliveries_live
   stable security definer;
 
--- Show a delivery. ZC223: there is none, or it is no longer kept.
+-- Show a delivery. ZC223: there is no such delivery, or it is no longer kept.
 create function coordinator.webhook_delivery(p_project text, p_delivery bigint)
   returns SETOF coordinator.webhook_deliveries_live
   stable security definer;
@@ -6076,7 +6076,7 @@ create function coordinator.webhook_next(p_webhooks bigint[], p_now timestamp wi
   returns void
   volatile;
 
--- Pause a webhook: it delivers nothing but tests, and its events wait in the log. What a daemon has claimed, it still delivers. Pausing it again changes nothing. ZC223: there is no such webhook.
+-- Pause a webhook: it delivers only tests, and its events wait in the log. Deliveries that a daemon has already claimed are still sent. Pausing it again changes nothing. ZC223: there is no such webhook.
 create function coordinator.webhook_pause(p_project text, p_webhook bigint, p_reason text default null, p_actor text default null)
   returns SETOF coordinator.webhooks_live
   volatile security definer;
@@ -6096,12 +6096,12 @@ create function coordinator.webhook_queue(p_webhook bigint, p_name text, p_type 
   returns bigint
   volatile;
 
--- Deliver dead deliveries of a webhook again, in their order and before what waits, with the same webhook-id: one, or those of events of p_topics from p_since until p_until; by default all. Returns how many. Tests are not redriven. ZC223: there is no such webhook, or dead delivery.
+-- Deliver dead deliveries of a webhook again, in order and before waiting events, with the same webhook-id: one delivery, or those of events of p_topics from p_since until p_until; by default all. Return how many. Tests are not redriven. ZC223: there is no such webhook or dead delivery.
 create function coordinator.webhook_redrive(p_project text, p_webhook bigint, p_delivery bigint default null, p_topics text[] default null, p_since timestamp with time zone default null, p_until timestamp with time zone default null, p_actor text default null)
   returns integer
   volatile security definer;
 
--- Remove a webhook, with its deliveries. ZC223: there is no such webhook.
+-- Remove a webhook with its deliveries. ZC223: there is no such webhook.
 create function coordinator.webhook_remove(p_project text, p_webhook bigint, p_actor text default null)
   returns boolean
   volatile security definer;
@@ -6111,12 +6111,12 @@ create function coordinator.webhook_reset(p_webhook bigint, p_after bigint, p_da
   returns void
   volatile;
 
--- Resume a webhook that was paused or disabled: it continues where it was, or delivers a reset if the log was pruned meanwhile. Resuming it again changes nothing. ZC223: there is no such webhook.
+-- Resume a paused or disabled webhook. It continues where it stopped, or delivers a reset if the log has been pruned since. Resuming it again changes nothing. ZC223: there is no such webhook.
 create function coordinator.webhook_resume(p_project text, p_webhook bigint, p_actor text default null)
   returns SETOF coordinator.webhooks_live
   volatile security definer;
 
--- Give a webhook a new secret, which is shown only this once. For p_overlap (0 to 30 days), the former one signs as well; an older one signs no more. ZC223: there is no such webhook.
+-- Replace the secret of a webhook; the new secret is shown only this once. For p_overlap (0 to 30 days), the previous secret also signs; older ones no longer do. ZC223: there is no such webhook.
 create function coordinator.webhook_rotate(p_project text, p_webhook bigint, p_overlap interval default '1 day', p_actor text default null)
   returns SETOF coordinator.webhook_secret
   volatile security definer;
@@ -6141,7 +6141,7 @@ create function coordinator.webhook_takes(p_webhook coordinator.webhooks)
   returns boolean
   immutable;
 
--- Deliver a message of type test, once, before what waits, even if the webhook is paused. Returns its delivery; webhook_delivery shows what became of it. No event until it has ended. ZC223: there is no such webhook.
+-- Deliver a message of type test, once, before waiting events, even if the webhook is paused. Return its delivery; webhook_delivery shows its outcome. No event until it has ended. ZC223: there is no such webhook.
 create function coordinator.webhook_test(p_project text, p_webhook bigint, p_actor text default null)
   returns SETOF coordinator.webhook_deliveries_live
   volatile security definer;
@@ -6151,12 +6151,12 @@ create function coordinator.webhook_work_of(p_webhook bigint, p_now timestamp wi
   returns SETOF coordinator.webhook_work
   stable;
 
--- Return the names of the loops that have work now, so that idle loops need not ask.
+-- Return the names of the loops that have work now, so that idle loops need not check.
 create function coordinator.work_due()
   returns text[]
   stable security definer;
 
--- List the workers of a project, those of one type if p_type is given, by name and id. p_after: array[name, id] of the last row read.
+-- List the workers of a project, by name and id; p_type: only workers for this job type. p_after: array[name, id] of the last row read.
 create function coordinator.worker_list(p_project text, p_type text default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.workers
   stable security definer;

@@ -65,7 +65,7 @@ begin
 end
 $$;
 comment on function coordinator.role_bind(text, text, text) is
-  'Bind a database role to a project: it may use only the projects to which it is bound. False if it is already bound. Applies from its next call on. The binding is to the role''s name: bind it again after renaming it.';
+  'Bind a database role to a project. A bound role may use only the projects to which it is bound, from its next call on. Return false if it is already bound. The binding belongs to the role''s name: bind the role again after you rename it.';
 
 create or replace function coordinator.role_unbind(p_role text, p_project text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -83,7 +83,7 @@ begin
 end
 $$;
 comment on function coordinator.role_unbind(text, text, text) is
-  'Remove the binding of a role to a project; false if there is none. A role without any binding may use all projects: to lock it out, drop it or revoke its group.';
+  'Remove the binding of a role to a project; return false if there is none. A role without any binding may use all projects: to lock it out, drop it or revoke its group.';
 
 create or replace function coordinator.role_statements() returns setof text
 language sql stable

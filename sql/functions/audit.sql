@@ -45,7 +45,7 @@ return array[
   'lock.broken', 'directive.sent', 'directive.revoked', 'job.answered',
   'session.deleted', 'document.deleted', 'artifact.deleted', 'knowledge.deleted', 'memory.forgotten', 'log.deleted', 'log.cleared', 'log.kept'];
 comment on function coordinator.audit_defaults() is
-  'Return the topics that are audited in a project that has not chosen others.';
+  'Return the topics that are audited in a project that has not chosen its own.';
 
 create or replace function coordinator.audit_hash(p_previous bytea, p_text text) returns bytea
 language sql immutable parallel safe
@@ -313,7 +313,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_list(text, text[], text[], timestamptz, timestamptz, text[], integer) is
-  'Read the audit trail of a project, in order, filtered by actors, topics (signal.set, signal.*) and when it happened: from p_since on, before p_until. p_project null: what happened in projects that do not exist (any more). p_after: array[seq] of the last row read.';
+  'Read the audit trail of a project, in order. Filters: actors, topics (signal.set, signal.*), and time (from p_since on, before p_until). p_project null: read the trail of projects that do not exist (any more). p_after: array[seq] of the last row read.';
 
 create or replace function coordinator.audit_show(p_project text default null) returns setof coordinator.audit_state
 language plpgsql stable security definer
@@ -339,7 +339,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_show(text) is
-  'Show an audit trail: which topics it has, its head (last_seq, epoch and hash), the anchor after which its chain begins, and how many events were not copied yet. p_project null: the trail of projects that do not exist.';
+  'Show the state of an audit trail: its topics, its head (last_seq, epoch and hash), the anchor after which its chain begins, and the number of events that are not copied yet. p_project null: the trail of projects that do not exist.';
 
 create or replace function coordinator.audit_verify(p_project text default null, p_after bigint default null, p_hash text default null, p_limit integer default 1000)
 returns table (checked integer, seq bigint, hash text, fault text)
@@ -391,7 +391,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_verify(text, bigint, text, integer) is
-  'Compute the hashes of up to p_limit entries of an audit trail again, from its anchor on, or after entry p_after, which has p_hash. Returns how many are right, number and hash of the last of them, and the first fault. Repeat with these until checked is less than p_limit. "coordinator audit verify" does the same outside of the database, and compares an exported head.';
+  'Recompute the hashes of up to p_limit entries of an audit trail, from its anchor on, or after entry p_after, whose hash is p_hash. Return the number of valid entries, the number and hash of the last of them, and the first fault. Repeat with these values until checked is less than p_limit. "coordinator audit verify" does the same outside the database, and compares an exported head.';
 
 create or replace function coordinator.audit_put(p_project text, p_topics text[], p_actor text) returns setof coordinator.audit_state
 language plpgsql volatile
@@ -432,7 +432,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_set(text, text[], text) is
-  'Choose which events of a project are audited from now on: topics such as lock.broken, lock.* or *. With none, only audit.* is, which always is: so the trail says who switched it off. See audit_defaults.';
+  'Choose which events of a project are audited from now on: topics such as lock.broken, lock.* or *. Events of audit.* are always audited, even if no topic is chosen, so the trail says who switched it off. See audit_defaults.';
 
 create or replace function coordinator.audit_reset(p_project text, p_actor text default null) returns setof coordinator.audit_state
 language plpgsql volatile security definer
@@ -443,7 +443,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_reset(text, text) is
-  'Let the default of what is audited apply to a project again.';
+  'Reset the audited topics of a project to the default.';
 
 create or replace view coordinator.audit_trail with (security_barrier) as
   select p.name as project, e.seq, lpad(to_hex(e.epoch), 8, '0') as epoch, coalesce(e.data -> 'event' ->> 'type', e.data ->> 'action') as action,

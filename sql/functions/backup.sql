@@ -69,7 +69,7 @@ begin
 end
 $$;
 comment on function coordinator.backup_record(text, text, timestamptz, bigint, text, text) is
-  'Record that a backup of this database is complete, or with p_error that it failed. p_started_at: what had been committed then is in it. Idempotent: the same name again replaces what was recorded.';
+  'Record that a backup of this database was completed or, with p_error, that it failed. p_started_at: the backup contains everything committed before this time. Idempotent: a call with the same name replaces the earlier record.';
 
 create or replace function coordinator.backup_verified(p_backup text, p_error text default null, p_actor text default null)
 returns setof coordinator.backups
@@ -90,7 +90,7 @@ begin
 end
 $$;
 comment on function coordinator.backup_verified(text, text, text) is
-  'Record that a backup was restored elsewhere and compared; p_error: what differed, or why it could not be restored. ZC224: it is not recorded.';
+  'Record that a backup was restored elsewhere and compared; p_error: the difference, or why it could not be restored. ZC224: the backup is not recorded.';
 
 create or replace function coordinator.backup_restored(p_backup text, p_actor text default null) returns setof coordinator.backups
 language plpgsql volatile security definer
@@ -107,7 +107,7 @@ begin
 end
 $$;
 comment on function coordinator.backup_restored(text, text) is
-  'Record that this database was restored from a backup. ZC224: it is not recorded.';
+  'Record that this database was restored from a backup. ZC224: the backup is not recorded.';
 
 create or replace function coordinator.backup_list(p_limit integer default 1000) returns setof coordinator.backups
 language plpgsql stable security definer
@@ -120,7 +120,7 @@ begin
 end
 $$;
 comment on function coordinator.backup_list(integer) is
-  'List the backups that were recorded, newest first, failed ones included.';
+  'List the recorded backups, including failed ones, newest first.';
 
 create or replace function coordinator.backup_last()
 returns table (backup text, tool text, started_at timestamptz, age interval, verified_backup text, verified_at timestamptz, failed_backup text,
@@ -148,7 +148,7 @@ begin
 end
 $$;
 comment on function coordinator.backup_last() is
-  'Return in one row the last good backup and its age, the backup that was last verified with success, and what failed if the newest backup or the newest verification did. Nulls: there is none.';
+  'Return one row with the last good backup and its age, the last successfully verified backup, and the error if the newest backup or verification failed. Values are null if there is none.';
 
 create or replace function coordinator.backup_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

@@ -119,7 +119,7 @@ begin
 end
 $$;
 comment on function coordinator.briefing_subscribe(text, text, text[]) is
-  'Choose the signals of which an agent is told when they change, by patterns of their keys: build/*, */COMPLETED. They replace those from before; none ends it. ZC202: no such agent. No event.';
+  'Choose the signals whose changes an agent is told about, by key patterns: build/*, */COMPLETED. The patterns replace the earlier ones; an empty list ends the subscription. ZC202: no such agent. No event.';
 
 create or replace function coordinator.briefing_read(p_project text, p_agent text, p_news boolean default false, p_again boolean default true)
 returns setof coordinator.briefing_item
@@ -201,7 +201,7 @@ begin
 end
 $$;
 comment on function coordinator.briefing_read(text, text, boolean, boolean) is
-  'Brief an agent, given by name or id: what is addressed to it, which of the signals that it watches changed, who else is at work and what they hold; 5, 5, 10 and 20 at most. Directives that are returned become seen. p_news: only the first two, and only what is new. p_again: also directives that it has seen and not answered, and all signals that it watches, for an agent that has lost its memory. ZC202: no such agent.';
+  'Brief an agent, given by name or id: at most 5 directives for it, 5 changed signals that it watches, 10 other agents at work and 20 locks that they hold. Returned directives become seen. p_news: only new directives and signals. p_again: include directives that it has seen and not answered, and all signals that it watches, for an agent that has lost its memory. ZC202: no such agent.';
 
 create or replace function coordinator.briefing_list(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.briefings_read
@@ -219,7 +219,7 @@ begin
 end
 $$;
 comment on function coordinator.briefing_list(text, text[], integer) is
-  'List what the agents of a project watch and were told of, by name. p_after: array[agent] of the last row read.';
+  'List what the agents of a project watch and what they were told, by name. p_after: array[agent] of the last row read.';
 
 create or replace function coordinator.briefing_prune(p_retention interval default '30 days', p_limit integer default 10000) returns integer
 language plpgsql volatile security definer

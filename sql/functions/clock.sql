@@ -8,4 +8,4 @@ create or replace function coordinator.now_utc() returns timestamptz
 language sql volatile parallel safe
 return clock_timestamp();
 comment on function coordinator.now_utc() is
-  'The database clock. Every function of this schema reads the time here.';
+  'Return the database clock. All functions of this schema read the time here.';

@@ -162,7 +162,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_send(text, text, text, text, uuid, boolean, integer, interval, text, jsonb, text) is
-  'Send a directive to an agent (its name, or the id of one with this name), a role, whoever runs a job until it ends, or everyone who is or will be in the project until p_ttl passes. With p_key it supersedes the open one with the same key and target. recipients: how many registered agents receive it now; if there are none, meant is the name or role that was probably meant.';
+  'Send a directive to an agent (its name, or the id of an agent with this name), to a role, to whoever runs a job until the job ends, or to everyone who is or will be in the project until p_ttl passes. With p_key, it supersedes the open directive with the same key and target. recipients: the number of registered agents that receive it now; if there are none, meant is a similar name or role.';
 
 create or replace function coordinator.directive_inbox(
   p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)
@@ -197,7 +197,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_inbox(text, text, text[], integer) is
-  'List what is open for an agent, given by name or id: for its name, for the roles with which it is registered, for the jobs that it runs, and for everyone, except what it has done or refused; by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.';
+  'List the open directives for an agent, given by name or id: for its name, its registered roles, the jobs that it runs, and everyone, except those that it has done or refused. They are sorted by priority, then in order of sending. status: unseen or seen. p_after: array[priority, id] of the last row read.';
 
 create or replace function coordinator.directive_acknowledge(
   p_project text, p_directive bigint, p_agent text, p_status text default 'done', p_reason text default null)
@@ -269,7 +269,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_acknowledge(text, bigint, text, text, text) is
-  'Answer a directive for an agent, given by name or id: seen, then done, or refused with a reason. Repeating an answer changes nothing. ZC303: it was already answered otherwise. ZC304: it is no longer open.';
+  'Acknowledge a directive for an agent, given by name or id: seen, then done, or refused with a reason. Repeating an acknowledgement changes nothing. ZC303: it already has another answer. ZC304: it is no longer open.';
 
 create or replace function coordinator.directive_enter(p_project_id bigint, p_parts jsonb) returns void
 language plpgsql volatile
@@ -351,7 +351,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_list(text, boolean, text[], integer) is
-  'List the directives of a project in order of sending; only open ones unless p_open is false. p_after: array[id] of the last row read.';
+  'List the directives of a project in order of sending; only open ones, unless p_open is false. p_after: array[id] of the last row read.';
 
 create or replace function coordinator.directive_pending(
   p_project text, p_directive bigint default null, p_after text[] default null, p_limit integer default 1000)
@@ -403,7 +403,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_pending(text, bigint, text[], integer) is
-  'List the recipients that have not answered an open directive of the project, or this one (see directives_pending); by priority, order of sending and name. p_after: array[priority, id, agent] of the last row read.';
+  'List the recipients that have not answered an open directive of the project, or this directive (see directives_pending), by priority, order of sending and name. p_after: array[priority, id, agent] of the last row read.';
 
 create or replace function coordinator.directive_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer

@@ -113,7 +113,7 @@ begin
 end
 $$;
 comment on function coordinator.event_configure(text, text) is
-  'Choose what NOTIFY carries from the next step of the relay on: full (each event), pointer (the cursor and type of each; read it with events_since) or head (only the cursor of the newest, on channel coordinator). Any role that may connect to the database can LISTEN to every project; with pointer it learns which events happen, with head only that some do. Returns false if nothing changed.';
+  'Choose what NOTIFY carries from the relay''s next step on: full (each event), pointer (the cursor and type of each event; read it with events_since) or head (only the newest cursor, on channel coordinator). Any role that may connect to the database can LISTEN to every project: with pointer it learns which events happen, with head only that events happen. Return false if nothing changed.';
 
 create or replace function coordinator.cursor_text(p_seq bigint) returns text
 language plpgsql stable security definer
@@ -135,7 +135,7 @@ begin
 end
 $$;
 comment on function coordinator.event_head() is
-  'Return the cursor after the newest event. Read it before taking a snapshot: then there is no gap between the snapshot and the events after the cursor. It never lies within a transaction.';
+  'Return the cursor after the newest event. Read it before you take a snapshot: then there is no gap between the snapshot and the events after the cursor. The cursor is never inside a transaction.';
 
 -- Concatenated: json_build_object takes twice as long. Epoch, type and project need no quoting.
 create or replace function coordinator.event_members(
@@ -364,4 +364,4 @@ begin
 end
 $$;
 comment on function coordinator.events_since(text, text, text[], integer, boolean, text[], text[]) is
-  'Read up to p_limit events of the log after a cursor (null: all that is retained; now: nothing yet), filtered by project, topics, patterns of keys (* stands for any text) and actors. Resume after the cursor of the last row, until there is none. transaction: the id of the transaction that wrote the event; more: whether more events of it follow in the log; traceparent: the W3C trace context of the call, if it had one. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. ZC710: this server has not got as far as the cursor, and nothing was lost; try again. With p_bookmarks the last row may be of type bookmark: nothing matched up to its cursor; and without a cursor there is always a row to resume after.';
+  'Read up to p_limit events after a cursor (null: from the oldest retained event; now: none yet). Filters: project, topics, key patterns (* stands for any text) and actors. Continue after the cursor of the last row until no row is returned. transaction: the id of the transaction that wrote the event; more: whether more events of this transaction follow; traceparent: the W3C trace context of the call, if any. A page ends between transactions, unless one of them exceeds the page or 500 events. A row of type reset means that events are gone (data: reason pruned, restored or ahead; floor; head): take a new snapshot and resume from it. ZC710: this server has not reached the cursor yet, and nothing is lost; try again. With p_bookmarks, the last row may be of type bookmark: nothing matched up to its cursor; and a call without a cursor always returns a row to resume after.';

@@ -213,7 +213,7 @@ begin
 end
 $$;
 comment on function coordinator.file_edit(text, text, text[], text[], text, interval, interval, boolean, boolean, jsonb, boolean) is
-  'Begin to edit files: lease all of them for the agent p_agent or its owner p_owner, or none, and compare each with what that owner last saw (file_record). The agent is registered if necessary, and stays registered for p_ttl after each call; p_metadata is merged into its own. p_hashes: the hash of each file, - where there is none, empty where it is unknown. Hash again when the lease is granted, and call again if it differs. A stale file has to be read first; its lease is granted, too. p_wait: if they are not free, wait in the queue for this long: the rows then have a ticket. Repeat the call to learn whether it was served, and to wait for p_wait from then on; a caller that waits for minutes gives a few seconds, and repeats it until then. lock_cancel ends the wait. p_shared: share them with others that only read. p_told: a caller that does not record what it reads is told once of a change, and may edit then. p_unreserved: see agent_register.';
+  'Begin to edit files: acquire leases on all of them, or none, for the agent p_agent or its owner p_owner, and compare each file with what that owner last saw (file_record). The agent is registered if necessary, and stays registered for p_ttl after each call; p_metadata is merged into its metadata. p_hashes: the hash of each file; - for a file that does not exist, empty if unknown. Hash the files again once the lease is granted, and call again if a hash differs. A stale file must be read first; its lease is granted anyway. p_wait: how long to wait in the queue if the files are not free; the rows then have a ticket. Repeat the call to learn whether the ticket was served; each call waits for p_wait from then on. A caller that wants to wait for minutes gives a few seconds and repeats the call. lock_cancel ends the wait. p_shared: share the files with other readers. p_told: a caller that does not record what it reads is told about a change once, and may edit then. p_unreserved: see agent_register.';
 
 create or replace function coordinator.file_record(
   p_project text, p_agent text, p_paths text[], p_hashes text[] default '{}', p_step text default 'read', p_owner text default '',
@@ -252,7 +252,7 @@ begin
 end
 $$;
 comment on function coordinator.file_record(text, text, text[], text[], text, text, interval, jsonb, boolean) is
-  'Record the content of files as the agent p_agent, or its owner p_owner, sees it. p_step: reading before a read, read after it, written after a write. p_hashes: as in file_edit. Registers the agent if necessary, and counts as its heartbeat. Returns how many were recorded. No event.';
+  'Record the content of files as seen by the agent p_agent or its owner p_owner. p_step: reading (before a read), read (after it) or written (after a write). p_hashes: as in file_edit. The call registers the agent if necessary, and counts as a heartbeat. Return the number of recorded files. No event.';
 
 create or replace function coordinator.file_leave(
   p_project text, p_agent text, p_owner text default '', p_paths text[] default null, p_end boolean default false) returns integer
@@ -291,7 +291,7 @@ begin
 end
 $$;
 comment on function coordinator.file_leave(text, text, text, text[], boolean) is
-  'Release whatever an agent holds, or one of its owners with those below it, or of that only p_paths, and stop waiting for it; returns how many. Tokens and the number of acquisitions do not matter. p_end: deregister the agent, too. 0: the agent is not registered, or holds nothing.';
+  'Release everything held by an agent, or by one of its owners and the owners below it, and stop waiting; p_paths: only these paths. Return the number of released locks, whatever their tokens and the number of acquisitions. p_end: also deregister the agent. 0: the agent is not registered, or holds nothing.';
 
 create or replace function coordinator.file_list(
   p_project text, p_agent text default null, p_after text[] default null, p_limit integer default 1000)
@@ -312,7 +312,7 @@ begin
 end
 $$;
 comment on function coordinator.file_list(text, text, text[], integer) is
-  'List what the agents of a project, or the one that is called p_agent, have seen of files, by path. p_after: array[path, agent, owner] of the last row read.';
+  'List the file contents that the agents of a project, or only p_agent, have seen, by path. p_after: array[path, agent, owner] of the last row read.';
 
 create or replace function coordinator.file_prune(p_retention interval default '14 days', p_limit integer default 10000) returns integer
 language plpgsql volatile security definer

@@ -141,7 +141,7 @@ begin
 end
 $$;
 comment on function coordinator.knowledge_put(text, text, text, text, text, text, jsonb, text, double precision[], bigint, text, text) is
-  'Put an entry of knowledge, which replaces the one with its key. p_title: by default the key. p_language: in which its words are searched; ZC105: it is unknown. p_embedding: of title and content, for searches by embedding; an earlier one is kept while these stay the same. p_expect, p_epoch: only if it is at this version (0: only if it does not exist), else ZC301 with what is there.';
+  'Put a knowledge entry, and replace the one with the same key. p_title: by default the key. p_language: the language in which its words are searched; ZC105: it is unknown. p_embedding: the embedding of title and content, for searches by embedding; an earlier one is kept while title and content do not change. p_expect, p_epoch: only if this is its version (0: only if it does not exist), else ZC301 with the current version.';
 
 create or replace function coordinator.knowledge_get(p_project text, p_key text) returns setof coordinator.knowledge_entries
 language plpgsql stable security definer
@@ -157,7 +157,7 @@ begin
 end
 $$;
 comment on function coordinator.knowledge_get(text, text) is
-  'Read an entry of knowledge. ZC222: there is none with this key.';
+  'Read a knowledge entry. ZC222: there is no such entry.';
 
 create or replace function coordinator.knowledge_list(
   p_project text, p_source_type text default null, p_source_url text default null, p_metadata jsonb default null,
@@ -175,7 +175,7 @@ begin
 end
 $$;
 comment on function coordinator.knowledge_list(text, text, text, jsonb, text[], integer) is
-  'List entries of knowledge, those first that were last put; from a source, or with these members in their metadata. p_after: array[updated_at, key] of the last row read.';
+  'List knowledge entries, most recently put first. Filters: a source, and members of the metadata. p_after: array[updated_at, key] of the last row read.';
 
 create or replace function coordinator.knowledge_delete(
   p_project text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null) returns boolean
@@ -195,7 +195,7 @@ begin
 end
 $$;
 comment on function coordinator.knowledge_delete(text, text, bigint, text, text) is
-  'Delete an entry of knowledge; with p_expect and p_epoch, only at that version, else ZC301. Its document can be restored until retention takes it. ZC222: there is none with this key.';
+  'Delete a knowledge entry; with p_expect and p_epoch, only at that version, else ZC301. Its document can be restored until retention removes it. ZC222: there is no such entry.';
 
 create or replace function coordinator.knowledge_search(
   p_project text, p_words text default null, p_source_type text default null, p_source_url text default null, p_metadata jsonb default null,
@@ -228,7 +228,7 @@ begin
 end
 $$;
 comment on function coordinator.knowledge_search(text, text, text, text, jsonb, text, double precision[], text[], integer) is
-  'Search knowledge for words (word other, "a phrase", or, -without), an embedding, or both; from a source, or with these members in the metadata. The rank of words and embedding is the sum of 1 / (60 + place) in both rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: unknown language, or an embedding without the extension vector. p_after: array[rank, key] of the last row read.';
+  'Search knowledge by words (word other, "a phrase", or, -without), an embedding, or both. Filters: a source, and members of the metadata. With both, the rank is the sum of 1 / (60 + place) in the two rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: the language is unknown, or an embedding is given without the extension vector. p_after: array[rank, key] of the last row read.';
 
 create or replace function coordinator.knowledge_fields(p_source_type text, p_source_url text, p_metadata jsonb) returns jsonb
 language plpgsql immutable parallel safe

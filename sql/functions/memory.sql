@@ -230,7 +230,7 @@ begin
 end
 $$;
 comment on function coordinator.memory_record(text, text, text, text, double precision, text, text, double precision[], text) is
-  'Record a lesson, with the context in which it applies, the tool that it is about, and a scope. If it was recorded before, with the same context, tool and scope, that memory is reinforced: its confidence a becomes 100 - (100 - a) * (100 - p_confidence) / 100. p_confidence: 0 to 100. It is halved for every 90 days without another record. p_embedding: of lesson and context, for searches by embedding.';
+  'Record a lesson, with the context in which it applies, the tool that it is about, and a scope. If it was recorded before with the same context, tool and scope, that memory is reinforced: its confidence a becomes 100 - (100 - a) * (100 - p_confidence) / 100. p_confidence: 0 to 100; it halves with every 90 days without another record. p_embedding: the embedding of lesson and context, for searches by embedding.';
 
 create or replace function coordinator.memory_supersede(
   p_project text, p_memory text, p_lesson text, p_context text default null, p_tool_name text default null, p_confidence double precision default 50,
@@ -274,7 +274,7 @@ begin
 end
 $$;
 comment on function coordinator.memory_supersede(text, text, text, text, text, double precision, text, text, double precision[], text) is
-  'Record a lesson that replaces a memory, and return it. The old one stays out of lists and searches unless they ask for it. What is null is taken from the old one. ZC222: there is no such memory. ZC301: another one has superseded it.';
+  'Record a lesson that replaces a memory, and return it. Lists and searches omit the old memory unless they ask for it. Null parameters are taken from the old memory. ZC222: there is no such memory. ZC301: another memory has already superseded it.';
 
 create or replace function coordinator.memory_forget(p_project text, p_memory text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -295,7 +295,7 @@ begin
 end
 $$;
 comment on function coordinator.memory_forget(text, text, text) is
-  'Forget a memory. Its document can be restored until retention takes it. ZC222: there is no such memory.';
+  'Forget a memory. Its document can be restored until retention removes it. ZC222: there is no such memory.';
 
 create or replace function coordinator.memory_get(p_project text, p_memory text) returns setof coordinator.memories
 language plpgsql stable security definer
@@ -311,7 +311,7 @@ begin
 end
 $$;
 comment on function coordinator.memory_get(text, text) is
-  'Read a memory, even if it was superseded. ZC222: there is no such memory.';
+  'Read a memory, even a superseded one. ZC222: there is no such memory.';
 
 create or replace function coordinator.memory_list(
   p_project text, p_memory_scope text default null, p_tool_name text default null, p_superseded boolean default false,
@@ -330,7 +330,7 @@ begin
 end
 $$;
 comment on function coordinator.memory_list(text, text, text, boolean, text[], integer) is
-  'List memories, those first that were last recorded; of a scope, about a tool, or with p_superseded also those that were superseded. p_after: array[updated_at, memory_id] of the last row read.';
+  'List memories, most recently recorded first. Filters: a scope and a tool; p_superseded: include superseded memories. p_after: array[updated_at, memory_id] of the last row read.';
 
 create or replace function coordinator.memory_search(
   p_project text, p_words text default null, p_memory_scope text default null, p_tool_name text default null, p_superseded boolean default false,
@@ -368,4 +368,4 @@ begin
 end
 $$;
 comment on function coordinator.memory_search(text, text, text, text, boolean, text, double precision[], text[], integer) is
-  'Search memories for words (word other, "a phrase", or, -without), an embedding, or both; of a scope, about a tool, or with p_superseded also those that were superseded. The rank is that of the words times the confidence at the start of the day; of words and embedding, the sum of 1 / (60 + place) in both rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: unknown language, or an embedding without the extension vector. p_after: array[rank, memory_id] of the last row read.';
+  'Search memories by words (word other, "a phrase", or, -without), an embedding, or both. Filters: a scope and a tool; p_superseded: include superseded memories. By words, the rank is multiplied by the confidence at the start of the day; with words and an embedding, it is the sum of 1 / (60 + place) in the two rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: the language is unknown, or an embedding is given without the extension vector. p_after: array[rank, memory_id] of the last row read.';

@@ -344,7 +344,7 @@ begin
 end
 $$;
 comment on function coordinator.message_append(text, text, json, text, integer, text, bigint, bigint, text, text) is
-  'Append a message to a session, which it creates if there is none. With p_role, p_content is what is said; without it, a whole message: an object of any shape. Either comes back byte for byte. p_tokens: how many tokens it takes, else a token for four bytes; p_uid makes a repetition harmless; p_needs: the earliest message without which it is nothing, or -1 for the one before it, where the shape does not say so. p_expect, p_epoch and further errors: as log_append, which appends several.';
+  'Append a message to a session, which is created if it does not exist. With p_role, p_content is the text of the message; without it, p_content is a whole message: an object of any shape. Either is returned byte for byte. p_tokens: the number of tokens, by default one for four bytes; p_uid: makes a repeated call harmless; p_needs: the earliest message without which this one is of no use, or -1 for the one before it, if its shape does not say so. p_expect, p_epoch and further errors: as in log_append, which appends several messages.';
 
 create or replace function coordinator.message_window(
   p_project text, p_session text, p_last integer default null, p_turns integer default null, p_tokens bigint default null,
@@ -395,4 +395,4 @@ begin
 end
 $$;
 comment on function coordinator.message_window(text, text, integer, integer, bigint, boolean) is
-  'Return the longest end of a conversation within p_last messages, p_turns turns (each begins with a message of a user, and so does the window) and p_tokens tokens that does not begin between the call of a tool and its result, or between reasoning and what needs it; at most 10,000 messages and 4,194,304 bytes. p_complete leaves out of it calls without a result, results without a call, and what needs them. ZC215: there is no such session.';
+  'Return the longest end of a conversation within p_last messages, p_turns turns (each begins with a message of a user, and so does the window) and p_tokens tokens, at most 10,000 messages and 4,194,304 bytes. The window does not begin between a tool call and its result, or between reasoning and the messages that need it. p_complete: omit calls without a result, results without a call, and the messages that need them. ZC215: there is no such session.';

@@ -63,4 +63,4 @@ begin
 end
 $$;
 comment on function coordinator.observation_append(text, json, text, text, text) is
-  'Append an observation of an agent, a text or any JSON value. p_agent: the agent''s name, or the id of one that is or was registered; by default p_actor, else the role that is logged in. p_uid makes a repetition harmless.';
+  'Append an observation of an agent: a text or any JSON value. p_agent: the agent''s name, or the id of an agent that is or was registered; by default p_actor, else the logged-in role. p_uid: makes a repeated call harmless.';

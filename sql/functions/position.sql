@@ -30,7 +30,7 @@ return case when pg_current_xact_id_if_assigned() is not null then
                 then to_hex(pg_sequence_last_value('coordinator.epoch_begun'::regclass)) end,
            coordinator.event_epoch()) || '.x' || pg_current_xact_id_if_assigned() end;
 comment on function coordinator.position_now() is
-  'Return the position of this transaction, for position_included; null as long as it has changed nothing. Valid once it has committed.';
+  'Return the position of this transaction, for position_included; null until the transaction has changed something. The position is valid after the commit.';
 
 create or replace function coordinator.position_included(p_position text, p_in_log boolean default true) returns boolean
 language plpgsql volatile security definer -- volatile: each statement sees what the one before it has found
@@ -106,4 +106,4 @@ begin
 end
 $$;
 comment on function coordinator.position_included(text, boolean) is
-  'Return whether what is read from now on includes a position that a write returned, or a cursor, or all of several, separated by commas: the state, and with p_in_log also the log. False: ask again after the next notification on channel coordinator. ZC317: it never will, because the transaction was rolled back or may be lost. ZC710: this server is behind, and another one has succeeded it.';
+  'Return whether reads from now on include a position that a write returned, or a cursor, or each of several, separated by commas: in the state and, with p_in_log, also in the log. False: ask again after the next notification on channel coordinator. ZC317: they never will, because the transaction was rolled back or may be lost. ZC710: this server is behind, and another server has succeeded it.';

@@ -42,7 +42,7 @@ begin
 end
 $$;
 comment on function coordinator.process_register(text, text, integer) is
-  'Register this session''s process and hold its liveness lock until the session ends. With p_id, return after a lost connection, whose session ends if the server still has it. Returns the id, which differs from p_id if that process was reaped in between. Needs a direct connection.';
+  'Register this session''s process, and hold its liveness lock until the session ends. p_id: return as this process after a lost connection; its session ends if the server still has it. Return the id, which differs from p_id if that process was reaped in the meantime. Requires a direct connection.';
 
 create or replace function coordinator.process_alive(p_process integer) returns boolean
 language sql stable security definer
@@ -63,7 +63,7 @@ return clock_timestamp() - pg_postmaster_start_time() > interval '10 seconds'
     exists (select from coordinator.relay where epoch = coordinator.epoch_id())
     and not exists (select from coordinator.epochs where ended_at > clock_timestamp() - interval '10 seconds')));
 comment on function coordinator.server_settled() is
-  'Return false in the first 10 seconds after the server started or a standby was promoted, while processes reconnect: nothing is reaped then.';
+  'Return false during the first 10 seconds after the server started or a standby was promoted, while processes reconnect: nothing is reaped then.';
 
 create or replace function coordinator.leader_renew(p_process integer, p_ttl interval default '5 seconds')
 returns table (leads boolean, term bigint, due text[], epoch text)
@@ -89,7 +89,7 @@ begin
 end
 $$;
 comment on function coordinator.leader_renew(integer, interval) is
-  'Take or keep the lead, unless a living process has it and it has not expired. A leader also learns which loops have work. epoch: the present one, null before its first number. Every daemon calls it once a second.';
+  'Take or keep the lead, unless another living process has it and it has not expired. A leader also learns which loops have work. epoch: the current epoch; null before its first number. Every daemon calls this function once a second.';
 
 create or replace function coordinator.leader_beat()
 returns table (origin text, renewed_at timestamptz, now timestamptz)
@@ -178,4 +178,4 @@ begin
 end
 $$;
 comment on function coordinator.work_due() is
-  'Return the names of the loops that have work now, so that idle loops need not ask.';
+  'Return the names of the loops that have work now, so that idle loops need not check.';

@@ -27,7 +27,7 @@ begin
 end
 $$;
 comment on function coordinator.projects_visible() is
-  'Names of the projects to which the logged-in role is restricted; null: all projects.';
+  'Return the names of the projects to which the logged-in role is restricted; null: all projects.';
 
 create or replace function coordinator.project_check(p_project text) returns void
 language plpgsql stable security definer
@@ -182,7 +182,7 @@ begin
 end
 $$;
 comment on function coordinator.project_create(text, text, text, text, jsonb, text) is
-  'Create a project. ZC301: the name is taken. ZC220: no such user.';
+  'Create a project. ZC301: the name is taken. ZC220: there is no such user.';
 
 create or replace function coordinator.project_list(p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.projects_live
@@ -224,7 +224,7 @@ begin
 end
 $$;
 comment on function coordinator.project_show(text) is
-  'Show a project with its numbers of agents, signals, open directives and held locks.';
+  'Show a project with the number of its agents, signals, open directives and held locks.';
 
 create or replace function coordinator.project_free_paths(p_project_id bigint, p_project text, p_paths text) returns void
 language plpgsql volatile
@@ -286,7 +286,7 @@ begin
 end
 $$;
 comment on function coordinator.project_set(text, text, text, text, text, jsonb, text) is
-  'Change parts of a project; what is null stays. p_paths says how locks compare paths. exact: byte by byte; normal: in Unicode normal form C (the default); caseless: so, and without case, as file systems of macOS and Windows do. ZC316: paths are locked. ZC220: no such user.';
+  'Change parts of a project; null parameters change nothing. p_paths: how locks compare paths. exact: byte by byte; normal: in Unicode normal form C (the default); caseless: like normal, and without case, as the file systems of macOS and Windows do. ZC316: paths are locked. ZC220: there is no such user.';
 
 create or replace function coordinator.project_delete(p_project text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -321,4 +321,4 @@ begin
 end
 $$;
 comment on function coordinator.project_delete(text, text) is
-  'Delete a project with everything in it: agents, signals, directives, rules, locks, jobs. Its events stay in the log until they are pruned.';
+  'Delete a project with all its contents: agents, signals, directives, rules, locks, jobs. Its events remain in the log until they are pruned.';

@@ -55,7 +55,7 @@ begin
 end
 $$;
 comment on function coordinator.rule_set(text, text, text[], boolean, text) is
-  'Create or change the rule for setting p_when_set: it clears p_clears beside it, in this project or p_everywhere.';
+  'Create or change the rule that runs when p_when_set is set: it clears p_clears beside it, in this project or p_everywhere.';
 
 create or replace function coordinator.rule_list(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.rules
@@ -75,7 +75,7 @@ begin
 end
 $$;
 comment on function coordinator.rule_list(text, text[], integer) is
-  'List the rules that apply to a project, by when_set, the project''s own first; project null: all projects. p_after: array[when_set, project] of the last row read, '''' for null.';
+  'List the rules that apply to a project, by when_set, the project''s own rules first; project null: all projects. p_after: array[when_set, project] of the last row read, '''' for null.';
 
 create or replace function coordinator.rule_delete(
   p_project text, p_when_set text, p_everywhere boolean default false, p_actor text default null) returns boolean
@@ -102,4 +102,4 @@ begin
 end
 $$;
 comment on function coordinator.rule_delete(text, text, boolean, text) is
-  'Delete the rule for setting p_when_set, in this project or p_everywhere.';
+  'Delete the rule that runs when p_when_set is set, in this project or p_everywhere.';

@@ -170,7 +170,7 @@ begin
 end
 $$;
 comment on function coordinator.server_calls() is
-  'List calls by function of the schema: how many run now and for how long the longest has, and, where pg_stat_statements is there, how many ended and how many seconds they took since its figures were reset. At most 51 functions besides those that run; "other" is what calls none of ours.';
+  'List calls by function of the schema: how many run now, and how long the longest has been running; with pg_stat_statements, also how many have ended and their total seconds since the statistics were reset. The list has at most 51 functions besides the running ones; "other" stands for statements that call no function of the schema.';
 
 -- Sizes, day by day. The leading daemon measures every hour. The last measurement of a day stays as its row, and the newest 60 days stay. They are
 -- counted, not compared with the clock: a clock that jumps ahead or back costs no history, and what it left ahead of now goes.
@@ -264,4 +264,4 @@ begin
 end
 $$;
 comment on function coordinator.server_sizes() is
-  'List the sizes of the database, of its tables and of its projects as they were last measured (the leading daemon does so every hour), with how much each grew in a day and in a week; null: not known yet. kind: database; limit, the maximum size of the database, if it has one; table; project, an estimate of its artifacts, logs and documents. Tables and projects below 1 MB are left out, as are projects beyond the 50 largest.';
+  'List the sizes of the database, its tables and its projects as last measured (the leading daemon measures every hour), and the growth of each in a day and in a week; null: not known yet. kind: database; limit, the maximum size of the database, if it has one; table; project, an estimate of its artifacts, logs and documents. Tables and projects below 1 MB are omitted, as are projects beyond the 50 largest.';

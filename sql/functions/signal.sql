@@ -144,7 +144,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_set(text, text, jsonb, interval, boolean, bigint, uuid, boolean, text) is
-  'Set a signal for p_ttl (default 24 hours), or for ever if p_critical. p_expect: only if it is at this version (0: only if it is not set), else ZC301 with the current version. p_ephemeral: the signal ends with p_agent. Rules clear other signals in the same transaction.';
+  'Set a signal for p_ttl (default 24 hours), or without expiry if p_critical. p_expect: only if it has this version (0: only if it is not set), else ZC301 with the current version. p_ephemeral: the signal ends with p_agent. Rules clear other signals in the same transaction.';
 
 create or replace function coordinator.signal_clear(
   p_project_id bigint, p_project text, p_key text, p_clears text[], p_actor text, p_now timestamptz) returns void
@@ -194,7 +194,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_get(text, text) is
-  'Read a signal. ZC203: it is not set or has expired.';
+  'Read a signal. ZC203: the signal is not set, or it has expired.';
 
 create or replace function coordinator.signal_list(
   p_project text, p_prefix text default '', p_after text[] default null, p_limit integer default 1000)
@@ -221,7 +221,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_list(text, text, text[], integer) is
-  'List the signals of a project whose keys begin with p_prefix, in byte order of the keys. p_after: array[key] of the last row read.';
+  'List the signals of a project whose keys begin with p_prefix, in byte order of their keys. p_after: array[key] of the last row read.';
 
 create or replace function coordinator.signal_delete(
   p_project text, p_key text, p_expect bigint default null, p_actor text default null) returns bigint
@@ -254,7 +254,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_delete(text, text, bigint, text) is
-  'Delete a signal and return its version; with p_expect, only at that version. ZC203: it is not set. ZC301: it has another version.';
+  'Delete a signal, and return its version; with p_expect, only at that version. ZC203: the signal is not set. ZC301: it has another version.';
 
 create or replace function coordinator.signal_hold(p_project_id bigint, p_keys text[]) returns void
 language plpgsql volatile
@@ -341,7 +341,7 @@ begin
 end
 $$;
 comment on function coordinator.assert_signal(text, text, bigint) is
-  'Guard a transaction: the signal is at this version (0: it is not set), and nobody sets or deletes it until the transaction ends. ZC301: it is not; the detail has the current version.';
+  'Guard a transaction: require that the signal has this version (0: it is not set), and prevent changes to it until the transaction ends. ZC301: it has another version; the detail has the current one.';
 
 create or replace function coordinator.signal_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer

@@ -35,4 +35,4 @@ begin
 end
 $$;
 comment on function coordinator.status_show(text) is
-  'Show which server, schema and leader there are, how much a project holds (live agents and signals, open directives, held locks, waiting tickets), the cursor of the newest event, and what needs attention.';
+  'Show the server, the schema, the leader, the contents of a project (live agents and signals, open directives, held locks, waiting tickets), the cursor of the newest event, and what needs attention.';

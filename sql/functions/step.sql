@@ -61,4 +61,4 @@ begin
 end
 $$;
 comment on function coordinator.step_append(text, text, json, text, bigint, text, text) is
-  'Append a step to a session, which it creates if there is none: an object with what the agent thought, did and saw as thought, action and observation, of which at least one; each is any JSON value. p_uid makes a repetition harmless. p_expect, p_epoch and further errors: as log_append.';
+  'Append a step to a session, which is created if it does not exist. A step is an object with what the agent thought, did and saw: at least one of thought, action and observation, each any JSON value. p_uid: makes a repeated call harmless. p_expect, p_epoch and further errors: as in log_append.';

@@ -87,7 +87,7 @@ begin
 end
 $$;
 comment on function coordinator.token_create(text, text, text, text, text, interval, text, text) is
-  'Create a token by the SHA-256 of its secret, valid for p_ttl (1 second to 366 days) in one project, or in all (p_project null). p_username: it ends with this user, whose role includes its role. The secret itself stays with the caller.';
+  'Create a token from the SHA-256 of its secret. The token is valid for p_ttl (1 second to 366 days), in one project or in all (p_project null). p_username: the token ends with this user, whose role must include the token''s role. The caller keeps the secret itself.';
 
 create or replace function coordinator.token_authenticate(p_hash text)
 returns setof coordinator.token
@@ -163,7 +163,7 @@ begin
 end
 $$;
 comment on function coordinator.token_list(text[], integer) is
-  'List tokens in order of creation, ended ones included; project null: all projects. p_after: array[id] of the last row read.';
+  'List tokens in order of creation, including ended ones; project null: all projects. p_after: array[id] of the last row read.';
 
 create or replace function coordinator.token_revoke(p_token bigint, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -195,7 +195,7 @@ begin
 end
 $$;
 comment on function coordinator.token_revoke(bigint, text) is
-  'Revoke a token: it is invalid from the commit on, and streams opened with it are closed. False if it was already revoked.';
+  'Revoke a token: it is invalid after the commit, and streams opened with it are closed. Return false if it was already revoked.';
 
 create or replace function coordinator.token_end(p_user_id bigint, p_roles text[], p_actor text, p_now timestamptz) returns void
 language plpgsql volatile

@@ -296,4 +296,4 @@ exception when others then
 end
 $$;
 comment on function coordinator.transaction_run(text, jsonb, jsonb, text) is
-  'Do several writes if all conditions hold: all, or none. A part is an object: the function as verb, and its parameters without p_ and without the project, see transaction_verbs. A parameter of type json can also be given as its text, under its name with _text: then it stays byte for byte. p_actor: for the writes that name none. Returns what each write returns. An error is that of the part that failed; its detail has the part''s place from 0, as condition or write.';
+  'Run several writes if all conditions hold, all or none. A part is an object with the function as verb, and its parameters without p_ and without the project; see transaction_verbs. A parameter of type json can also be given as text, under its name with _text appended: it is then stored byte for byte. p_actor: the actor of writes that name none. Return the result of each write. If a part fails, its error is raised; the detail has the position of the part from 0, as condition or write.';

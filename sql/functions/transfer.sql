@@ -163,7 +163,7 @@ begin
 end
 $$;
 comment on function coordinator.project_export(text, text[], integer) is
-  'Return a project as lines of JSON for project_import, page by page: its own fields, rules, signals, sessions, logs, documents, artifacts and policies of retention. p_after: array[section, kind, key, number] of the last row read. What changes between two pages may be in the export or not.';
+  'Export a project as lines of JSON for project_import, page by page: its own fields, rules, signals, sessions, logs, documents, artifacts and retention policies. p_after: array[section, kind, key, number] of the last row read. Changes made between two pages may be missing from the export.';
 
 create or replace function coordinator.import_open(p_project_id bigint, p_project text, p_header jsonb) returns void
 language plpgsql volatile
@@ -448,4 +448,4 @@ begin
 end
 $$;
 comment on function coordinator.project_import(text, text, jsonb, bigint, boolean, text) is
-  'Import lines of an export into a project that has no content. p_export: the id in the first line; p_done: how many lines are before these. Returns how many lines are imported; lines that are imported already change nothing, so repeat a call whose answer was lost, and continue a killed import after the lines that it returns. p_allow_missing_users: what belongs to a user who does not exist here belongs to nobody; else ZC220. An error names the line, and nothing of the call was imported. ZC105: another format or version. ZC301: the project has content, or other lines were imported.';
+  'Import lines of an export into a project without content. p_export: the id in the first line; p_done: the number of lines before these. Return how many lines are imported. Lines that are already imported change nothing, so you can repeat a call whose response was lost, and continue an interrupted import after the lines that it returns. p_allow_missing_users: content of users who do not exist here is imported without a user; else ZC220. An error names the line; nothing of the call is imported then. ZC105: another format or version. ZC301: the project has content, or other lines were imported.';

@@ -155,7 +155,7 @@ begin
 end
 $$;
 comment on function coordinator.user_create(text, text, text, text, text) is
-  'Create a user. p_hash: the PHC string of the password''s scrypt hash; without it nobody can verify the user. ZC301: the username or the email is taken.';
+  'Create a user. p_hash: the PHC string of the password''s scrypt hash; without it, the user cannot be verified. ZC301: the username or the email is taken.';
 
 create or replace function coordinator.user_taken(p_username text, p_email text) returns void
 language plpgsql stable
@@ -230,7 +230,7 @@ begin
 end
 $$;
 comment on function coordinator.user_verify(text, text, text) is
-  'Return the user whose password has this PHC string, made with the salt that user_challenge returned. ZC504: another password, no such user, or a disabled one. No event.';
+  'Return the user whose password has this PHC string, made with the salt that user_challenge returned. ZC504: wrong password, or the user does not exist or is disabled. No event.';
 
 create or replace function coordinator.user_password(p_username text, p_hash text, p_actor text default null)
 returns setof coordinator.users
@@ -255,7 +255,7 @@ begin
 end
 $$;
 comment on function coordinator.user_password(text, text, text) is
-  'Set the password of a user, by the PHC string of its scrypt hash, and clear the count of attempts. ZC220: there is no such user.';
+  'Set the password of a user, by the PHC string of its scrypt hash, and reset the count of attempts. ZC220: there is no such user.';
 
 create or replace function coordinator.user_list(p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.users
@@ -277,7 +277,7 @@ begin
 end
 $$;
 comment on function coordinator.user_list(text[], integer) is
-  'List users, by username; a role that is restricted to projects gets those that appear in them. p_after: array[username] of the last row read.';
+  'List users, by username. A role that is restricted to projects sees only users that appear in them. p_after: array[username] of the last row read.';
 
 create or replace function coordinator.user_set(
   p_username text, p_role text default null, p_email text default null, p_disabled boolean default null, p_actor text default null)
@@ -325,7 +325,7 @@ begin
 end
 $$;
 comment on function coordinator.user_set(text, text, text, boolean, text) is
-  'Change a user; what is null stays, and an empty email is removed. Disabling a user revokes all its tokens, a lower role those that have more. ZC220: there is no such user. ZC301: the email is taken.';
+  'Change a user; null parameters change nothing, and an empty email removes the address. Disabling a user revokes all its tokens; lowering its role revokes the tokens with a higher role. ZC220: there is no such user. ZC301: the email is taken.';
 
 create or replace function coordinator.user_delete(p_username text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -350,4 +350,4 @@ begin
 end
 $$;
 comment on function coordinator.user_delete(text, text) is
-  'Delete a user: its tokens are revoked, its projects and sessions stay without a user. ZC220: there is no such user.';
+  'Delete a user. Its tokens are revoked; its projects and sessions remain without a user. ZC220: there is no such user.';

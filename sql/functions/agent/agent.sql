@@ -99,7 +99,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer, boolean, text[]) is
-  'Register a starting agent and return it with an id that is new at each start. It is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. p_unreserved: refuse the name of a token or of a database role with more rights (42501), as for a role that may only do what agents may. Jobs of one of p_job_types, whose labels are all in p_labels, are for this agent.';
+  'Register an agent when it starts, and return it with an id that is new at each start. The agent is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. It gets jobs whose type is one of p_job_types and whose labels are all in p_labels. p_unreserved: refuse the name of a token, or of a database role with more rights (42501), as if the caller''s role had only the rights of an agent.';
 
 create or replace function coordinator.agent_join(
   p_project text, p_name text, p_role text default null, p_metadata jsonb default null, p_ttl interval default '10 minutes',
@@ -150,7 +150,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_join(text, text, text, jsonb, interval, boolean, integer) is
-  'Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool. A call is a heartbeat, and renews all leases of the agent; it only writes when a part of the TTL has passed. p_metadata is merged into what the agent has. p_process: it is reaped when that process dies, or the one that a later call names; one that is dead does not count. Of several agents of the name, it is the first that registered.';
+  'Return the registered agent with this name, or register it. For programs that come and go under one name, such as the sessions of a tool. A call counts as a heartbeat and renews all leases of the agent; it writes only when part of the TTL has passed. p_metadata is merged into the agent''s metadata. p_process: the agent is reaped when this process dies, or the one that a later call names; a dead process is ignored. If several agents have the name, the call returns the one that registered first.';
 
 create or replace function coordinator.agent_heartbeat(p_agent uuid, p_project text default null) returns timestamptz
 language plpgsql volatile security definer
@@ -170,7 +170,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_heartbeat(uuid, text) is
-  'Send a heartbeat; returns when the agent expires without another one. p_project: only if it is in this project. ZC202: the agent was reaped. No event.';
+  'Send a heartbeat; return when the agent expires without another one. p_project: only if the agent is in this project. ZC202: the agent was reaped. No event.';
 
 create or replace function coordinator.agent_cover(p_agent uuid, p_ttl interval) returns void
 language sql volatile
@@ -232,7 +232,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_deregister(uuid, text) is
-  'End an agent that stops and release everything it holds. p_project: only if it is in this project. ZC202: it is already gone.';
+  'End an agent that stops, and release everything it holds. p_project: only if the agent is in this project. ZC202: the agent is already gone.';
 
 create or replace function coordinator.agent_list(
   p_project text, p_role text default null, p_ended boolean default false, p_after text[] default null, p_limit integer default 1000)
@@ -262,7 +262,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_list(text, text, boolean, text[], integer) is
-  'List the agents of a project, of one role if p_role is given, by name and id; with p_ended also those that ended in the last 30 days. p_after: array[name, id] of the last row read.';
+  'List the agents of a project, by name and id; p_role: only agents with this role; p_ended: include agents that ended in the last 30 days. p_after: array[name, id] of the last row read.';
 
 create or replace function coordinator.agent_prune(p_retention interval default '30 days', p_limit integer default 10000) returns integer
 language plpgsql volatile security definer

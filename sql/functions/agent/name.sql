@@ -87,7 +87,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_find(text, text) is
-  'Return the id of an agent that is given by name or id, for parameters p_agent. An id is returned as it is. ZC202: no agent has the name; the error says when the last one ended, or which name was probably meant. ZC105: several have it.';
+  'Return the id of an agent that is given by name or id, for parameters named p_agent. An id is returned unchanged. ZC202: no agent has this name; the error says when the last one ended, or suggests a similar name. ZC105: several agents have this name.';
 
 create or replace function coordinator.agent_name(p_project text, p_agent text) returns text
 language plpgsql stable security definer

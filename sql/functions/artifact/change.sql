@@ -22,7 +22,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_keep(text, text, text, boolean, text) is
-  'Keep an artifact: retention leaves it; with p_kept false, no longer. ZC221: there is none of this name.';
+  'Exempt an artifact from retention; with p_kept false, end the exemption. ZC221: there is no such artifact.';
 
 create or replace function coordinator.artifact_delete(
   p_project text, p_artifact text, p_session text default null, p_actor text default null) returns boolean
@@ -42,7 +42,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_delete(text, text, text, text) is
-  'Delete an artifact. Its bytes go an hour later, unless another one has them. ZC221: there is none of this name.';
+  'Delete an artifact. Its content is deleted an hour later, unless another artifact has the same content. ZC221: there is no such artifact.';
 
 create or replace function coordinator.artifact_release() returns trigger
 language plpgsql volatile

@@ -172,7 +172,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_finish(text, uuid, text, text, text, bigint, text, text, text) is
-  'Verify that an upload is complete, and has this size and SHA-256 if they are given here or were when it began; then store it under its name. Finishing again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: there must be no such artifact. ZC336: a part is missing, or size or hash differ; the detail says so. ZC221: there is no such upload. ZC301: p_expect does not hold; the detail has what is there.';
+  'Verify that an upload is complete and has the size and SHA-256 given here or when it began; then store it under its name. Finishing it again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: the artifact must not exist. ZC336: a part is missing, or size or hash differ; see the detail. ZC221: there is no such upload. ZC301: p_expect does not match; the detail has the current SHA-256.';
 
 create or replace function coordinator.artifact_put(
   p_project text, p_artifact text, p_data bytea, p_media_type text default 'application/octet-stream', p_session text default null,
@@ -203,4 +203,4 @@ begin
 end
 $$;
 comment on function coordinator.artifact_put(text, text, bytea, text, text, text, text, text) is
-  'Store an artifact of at most 1,048,576 bytes, in place of what has its name. Storing the same again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: there must be no such artifact. ZC336: it has another SHA-256 than p_sha256. ZC301: p_expect does not hold; the detail has what is there.';
+  'Store an artifact of at most 1,048,576 bytes, and replace the one with the same name. Storing the same content again changes nothing. p_expect: the SHA-256 of the content that the name must have now; 0: the artifact must not exist. ZC336: the content does not have the SHA-256 p_sha256. ZC301: p_expect does not match; the detail has the current SHA-256.';

@@ -15,7 +15,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_show(text, text, text) is
-  'Show an artifact of the project, or with p_session of a session. ZC221: there is none of this name.';
+  'Show an artifact of the project or, with p_session, of a session. ZC221: there is no such artifact.';
 
 create or replace function coordinator.artifact_part(
   p_project text, p_artifact text, p_session text default null, p_sha256 text default null, p_offset bigint default 0,
@@ -80,7 +80,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_part(text, text, text, text, bigint, integer) is
-  'Read up to p_length bytes of an artifact from p_offset on; none at its end. Where an object store has them, data is null: they are length bytes from first on of the object below the prefix of the store. With p_sha256, that content: whoever has begun to read it finishes, even if the name has been replaced or deleted since, up to an hour ago. ZC221: there is none.';
+  'Read up to p_length bytes of an artifact from p_offset on; none at its end. If an object store has the content, data is null, and the bytes are the length bytes from first on of the object, whose key is relative to the store''s prefix. p_sha256: read this content, so that a reader can finish up to an hour after the artifact was replaced or deleted. ZC221: there is no such artifact or content.';
 
 create or replace function coordinator.artifact_read(
   p_project text, p_artifact text, p_session text default null, p_sha256 text default null, p_offset bigint default 0,
@@ -101,7 +101,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_read(text, text, text, text, bigint, integer) is
-  'Return the bytes that artifact_part reads, for SQL. ZC801: an object store has them; a daemon can read them.';
+  'Return the bytes that artifact_part reads, for use in SQL. ZC801: the content is in an object store; read it through a daemon.';
 
 create or replace function coordinator.artifact_list(
   p_project text, p_prefix text default '', p_session text default null, p_media_type text default null, p_after text[] default null,
@@ -149,4 +149,4 @@ begin
 end
 $$;
 comment on function coordinator.artifact_list(text, text, text, text, text[], integer) is
-  'List the artifacts of a project and of its sessions, or of one session, whose names begin with p_prefix, by name; p_media_type: of this type, or of all types of text/*. p_after: array[artifact, id] of the last row read.';
+  'List the artifacts of a project and its sessions, or of one session, whose names begin with p_prefix, by name. p_media_type: only this type, or with text/* all types of text. p_after: array[artifact, id] of the last row read.';

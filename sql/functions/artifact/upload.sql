@@ -90,7 +90,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_begin(text, text, text, text, bigint, text, text, text) is
-  'Begin to upload an artifact in parts of 1,048,576 bytes, or continue: with p_sha256, uploads of the same content are one, and parts says which ones are there; complete: all are. Write the others (artifact_write), in any order, then call artifact_finish. The upload ends when nothing was written for an hour. p_expect: as for artifact_finish, which compares it again. ZC332: the session is archived. ZC301: p_expect does not hold. No event: readers see nothing yet.';
+  'Begin to upload an artifact in parts of 1,048,576 bytes, or continue an upload. With p_sha256, uploads of the same content share their parts: parts lists those that are stored, and complete says whether all are. Write the others with artifact_write, in any order, then call artifact_finish. An upload ends after an hour without writes. p_expect: as for artifact_finish, which checks it again. ZC332: the session is archived. ZC301: p_expect does not match. No event: readers see nothing yet.';
 
 create or replace function coordinator.artifact_write(
   p_project text, p_upload uuid, p_number integer, p_data bytea, p_actor text default null) returns boolean
@@ -135,7 +135,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_write(text, uuid, integer, bytea, text) is
-  'Write a part of an upload; return false if it was there already. ZC221: there is no such upload. ZC336: the part is there with other bytes. No event: readers see nothing yet.';
+  'Write a part of an upload; return false if the part is already stored. ZC221: there is no such upload. ZC336: the stored part has other bytes. No event: readers see nothing yet.';
 
 create or replace function coordinator.artifact_abort(p_project text, p_upload uuid, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -150,4 +150,4 @@ begin
 end
 $$;
 comment on function coordinator.artifact_abort(text, uuid, text) is
-  'End an upload and delete its parts; false: there is none, or it is finished. No event: readers never saw it.';
+  'Abort an upload and delete its parts; return false if there is no such upload or it is finished. No event: readers never saw it.';

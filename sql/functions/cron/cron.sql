@@ -114,7 +114,7 @@ begin
 end
 $$;
 comment on function coordinator.cron_set(text, text, text, jsonb, text, text, text) is
-  'Create or change a cron, which enqueues p_job at the times of p_schedule in the time zone p_zone (UTC). What is null stays as it is; a new cron needs schedule and job. p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri; or @hourly, @daily, @weekly, @monthly, @yearly. p_job: an object as in job_enqueue_many, such as {"type": "report", "payload": {"day": "{fire_at}"}}; {fire_at} in any text of it stands for the time. p_missed: if no daemon ran at some times: skip (those more than a minute ago), once (one job for all of them; the default) or all (a job for each). A dedupe_key with "on_duplicate": "skip" keeps jobs of a cron from overlapping.';
+  'Create or change a cron, which enqueues p_job at the times of p_schedule in the time zone p_zone (UTC). Null parameters keep their current values; a new cron needs a schedule and a job. p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri; or @hourly, @daily, @weekly, @monthly, @yearly. p_job: an object as in job_enqueue_many, such as {"type": "report", "payload": {"day": "{fire_at}"}}; in all its texts, {fire_at} is replaced by the scheduled time. p_missed: what to do about times at which no daemon ran: skip (those more than a minute ago), once (one job for all of them; the default) or all (a job for each). To keep the jobs of a cron from overlapping, give a dedupe_key with "on_duplicate": "skip".';
 
 create or replace function coordinator.cron_delete(p_project text, p_cron text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -132,7 +132,7 @@ begin
 end
 $$;
 comment on function coordinator.cron_delete(text, text, text) is
-  'Delete a cron. The jobs that it enqueued stay. ZC214: there is no such cron.';
+  'Delete a cron. Jobs that it enqueued remain. ZC214: there is no such cron.';
 
 create or replace function coordinator.cron_pause(p_project text, p_cron text, p_reason text default null, p_actor text default null)
 returns setof coordinator.crons_live
@@ -154,7 +154,7 @@ begin
 end
 $$;
 comment on function coordinator.cron_pause(text, text, text, text) is
-  'Pause a cron: it does not fire. Times that pass meanwhile do not count as missed. Pausing it again changes nothing. ZC214: there is no such cron.';
+  'Pause a cron: it does not fire. Times that pass while it is paused do not count as missed. Pausing it again changes nothing. ZC214: there is no such cron.';
 
 create or replace function coordinator.cron_resume(p_project text, p_cron text, p_actor text default null)
 returns setof coordinator.crons_live
@@ -178,7 +178,7 @@ begin
 end
 $$;
 comment on function coordinator.cron_resume(text, text, text) is
-  'Resume a cron that was paused: it fires at its next time. ZC214: there is no such cron.';
+  'Resume a paused cron: it fires at its next time. ZC214: there is no such cron.';
 
 create or replace function coordinator.cron_get(p_project text, p_cron text)
 returns setof coordinator.crons_live

@@ -24,7 +24,7 @@ begin
 end
 $$;
 comment on function coordinator.cron_run(text, text, text) is
-  'Enqueue the job of a cron now, even if it is paused. Its next time stays. ZC214: there is no such cron.';
+  'Enqueue the job of a cron now, even if the cron is paused. Its next time does not change. ZC214: there is no such cron.';
 
 create or replace function coordinator.cron_fire(p_limit integer default 100) returns integer
 language plpgsql volatile security definer

@@ -177,4 +177,4 @@ begin
 end
 $$;
 comment on function coordinator.cron_preview(text, text, timestamptz, integer) is
-  'Return the first p_limit times of a schedule after p_since (now). p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri. ZC103: it is malformed; ZC104: it never fires.';
+  'Return the first p_limit times of a schedule after p_since (now). p_schedule: minute, hour, day, month and weekday, such as 30 8 * * mon-fri. ZC103: the schedule is malformed; ZC104: it never fires.';

@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function coordinator.doctor_run(text[]) is
-  'Examine the database: all checks (see the table checks), or these. severity: ok, warning, critical, or unknown if the check failed. remedy: what to do; null: nothing. Changes nothing.';
+  'Run all checks (see the table checks), or only these. severity: ok, warning, critical, or unknown if the check failed. remedy: what to do; null: nothing. Changes nothing.';
 
 create or replace function coordinator.doctor_fix(p_check text) returns text[]
 language plpgsql volatile security definer

@@ -68,7 +68,7 @@ begin
 end
 $$;
 comment on function coordinator.document_patch(text, text, text, json, bigint, text, text) is
-  'Merge an object into a document (RFC 7396): null deletes a key, objects are merged, anything else replaces. Two at once lose nothing. ZC217: the document is absent. p_expect: as in document_put.';
+  'Apply a merge patch (RFC 7396) to a document: null deletes a key, objects are merged, any other value replaces. Concurrent patches do not overwrite each other. ZC217: the document is absent. p_expect: as in document_put.';
 
 create or replace function coordinator.document_item(
   p_project text, p_kind text, p_key text, p_item text, p_patch json, p_path text[] default null, p_field text default 'id',
@@ -133,7 +133,7 @@ begin
 end
 $$;
 comment on function coordinator.document_item(text, text, text, text, json, text[], text, bigint, text, text) is
-  'Merge an object into one item of a list in a document, found by its id, in one call: two at once lose nothing. p_path: to the list; by default where todo lists and features have theirs, else the document itself. p_field: the key of the ids. ZC219: there is no such item; ZC333: there are several.';
+  'Merge an object into one item of a list in a document. The item is found by its id. Concurrent calls do not overwrite each other. p_path: path of the list; by default the usual place in todo lists and features, otherwise the document itself. p_field: the key of the ids. ZC219: there is no such item; ZC333: there are several.';
 
 create or replace function coordinator.document_restore(
   p_project text, p_kind text, p_key text, p_version bigint default null, p_expect bigint default null, p_epoch text default null,
@@ -165,7 +165,7 @@ begin
 end
 $$;
 comment on function coordinator.document_restore(text, text, text, bigint, bigint, text, interval, text) is
-  'Write the value of an earlier version again, as a new version; by default the latest value, which brings back a document that was deleted or has expired. ZC217: there is no such version; ZC218: it is no longer kept. p_expect: as in document_put.';
+  'Write the value of an earlier version as a new version; by default the latest value, which restores a deleted or expired document. ZC217: there is no such version; ZC218: it is no longer kept. p_expect: as in document_put.';
 
 create or replace function coordinator.document_diff(p_project text, p_kind text, p_key text, p_version bigint, p_other bigint default null) returns json
 language plpgsql stable security definer
@@ -191,4 +191,4 @@ begin
 end
 $$;
 comment on function coordinator.document_diff(text, text, text, bigint, bigint) is
-  'Return the JSON Patch (RFC 6902) that leads from a version of a document to another, by default the latest: a list of add, remove and replace. ZC217: there is no such version; ZC218: it is no longer kept.';
+  'Return the JSON Patch (RFC 6902) from one version of a document to another, by default the latest: a list of add, remove and replace operations. ZC217: there is no such version; ZC218: it is no longer kept.';

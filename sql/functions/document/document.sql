@@ -270,7 +270,7 @@ begin
 end
 $$;
 comment on function coordinator.document_put(text, text, text, json, bigint, text, interval, text, text) is
-  'Write a version of a document; it never expires unless p_ttl is given. A new one belongs to p_session, with which its key begins; a state belongs to the session that is its key. p_expect: only if this is its version, and p_epoch the epoch of that (0: only if it is absent), else ZC301 with what is there.';
+  'Write a version of a document, which never expires unless p_ttl is given. A new document belongs to p_session, whose key must be a prefix of the document''s key; a document of kind state belongs to the session with the same key. p_expect: write only if this is the current version and, if given, p_epoch its epoch (0: only if the document is absent), else ZC301 with the current version.';
 
 create or replace function coordinator.document_delete(
   p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null)
@@ -292,7 +292,7 @@ begin
 end
 $$;
 comment on function coordinator.document_delete(text, text, text, bigint, text, text) is
-  'Delete a document: a version without a value. Its history stays until retention takes it (7 days), and until then document_restore brings it back. ZC217: it is absent. ZC301: it has another version.';
+  'Delete a document: write a version without a value. Its history is kept until retention removes it (7 days); until then, document_restore restores it. ZC217: the document is absent. ZC301: it has another version.';
 
 create or replace function coordinator.document_end(p_document_id bigint, p_event text, p_actor text, p_now timestamptz) returns boolean
 language plpgsql volatile
@@ -343,4 +343,4 @@ begin
 end
 $$;
 comment on function coordinator.document_keep(text, text, text, boolean, text) is
-  'Keep a document, also one that is deleted, from being taken by retention; with p_kept false, no longer. Returns whether that changed anything. ZC217: there is none. No event: the document stays as it is.';
+  'Exempt a document, even a deleted one, from retention; with p_kept false, end the exemption. Return whether anything changed. ZC217: there is no such document. No event: the document does not change.';

@@ -73,7 +73,7 @@ begin
 end
 $$;
 comment on function coordinator.assert_document(text, text, text, bigint, text) is
-  'Guard a transaction: the document is at this version, and of this epoch if that is given (0: it is absent), and nobody writes or deletes it until the transaction ends. ZC301: it is not; the detail has what is there.';
+  'Guard a transaction: require that the document has this version and, if given, this epoch (0: it is absent), and prevent writes to it until the transaction ends. ZC301: it has another version; the detail has the current one.';
 
 create or replace function coordinator.document_prune() returns integer
 language plpgsql volatile security definer

@@ -97,7 +97,7 @@ begin
 end
 $$;
 comment on function coordinator.document_get(text, text, text, bigint, timestamptz, text[]) is
-  'Read a document: the latest version, version p_version, or that of the instant p_at; with p_path (keys, and places in lists from 0) a part of it. ZC217: it is absent; ZC218: the version is no longer kept; ZC219: nothing is at the path.';
+  'Read a document: the latest version, version p_version, or the version at the instant p_at. p_path: return only the part at this path (keys, and list positions from 0). ZC217: the document is absent; ZC218: the version is no longer kept; ZC219: nothing is at the path.';
 
 create or replace function coordinator.check_path(p_path text[]) returns void
 language plpgsql immutable parallel safe
@@ -178,7 +178,7 @@ begin
 end
 $$;
 comment on function coordinator.document_list(text, text, text, text[], integer) is
-  'List the documents of a project, or of a kind, whose keys begin with p_prefix, without their values, by kind and key in byte order. p_after: array[kind, key] of the last row read.';
+  'List the documents of a project, without values, by kind and key in byte order. Filters: a kind, and keys that begin with p_prefix. p_after: array[kind, key] of the last row read.';
 
 create or replace function coordinator.document_history(
   p_project text, p_kind text, p_key text, p_after text[] default null, p_limit integer default 1000)
@@ -199,7 +199,7 @@ begin
 end
 $$;
 comment on function coordinator.document_history(text, text, text, text[], integer) is
-  'List the versions of a document that are kept, the newest first, also of one that is deleted or expired. p_after: array[version] of the last row read.';
+  'List the kept versions of a document, newest first, even if it is deleted or expired. p_after: array[version] of the last row read.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_documents', 'document_sample', 'gauge', '{project,kind}', '', 'Documents, except deleted ones; kinds beyond the 50 with the most documents are combined as "other".');

@@ -51,4 +51,4 @@ begin
 end
 $$;
 comment on function coordinator.job_cancel(text, uuid, text, boolean, text) is
-  'Cancel a job: one that waits ends at once; of one that runs, the worker is asked to stop, and its fence is revoked after 30 seconds (due_at). p_tree: with all jobs below it, even if it has ended. Jobs that wait for it follow their on_failure. ZC323: it has ended.';
+  'Cancel a job. A waiting job ends immediately; the worker of a running job is asked to stop, and its fence is revoked after 30 seconds (due_at). p_tree: also cancel all jobs below it, even if the job itself has ended. Jobs that wait for it follow their on_failure. ZC323: the job has ended.';

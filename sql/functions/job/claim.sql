@@ -490,7 +490,7 @@ begin
 end
 $$;
 comment on function coordinator.job_claim(text, uuid, integer, text[], text[], uuid, uuid[], bigint[], jsonb) is
-  'Give up to p_limit jobs to a worker, in order of their rank: of its job_types (only p_types, only from p_queues), with labels that it has. In the same trip, complete p_finished under p_fences with the array p_results; those that it no longer had are returned as stale. p_request_id: a repetition with the same id returns the same jobs while the worker has them. p_limit 0: only finish. It gives fewer where their payloads and checkpoints exceed 1 MB as text. ZC105: the agent has no job_types.';
+  'Claim up to p_limit jobs for a worker, in order of rank: jobs of its job_types (p_types: only these; p_queues: only from these) whose labels it has. The same call completes the jobs p_finished under p_fences with the array p_results, and returns those that the worker no longer had as stale. p_request_id: a repeated call with the same id returns the same jobs while the worker has them. p_limit 0: only finish. The call returns fewer jobs if their payloads and checkpoints exceed 1 MB as text. ZC105: the agent has no job_types.';
 
 create or replace function coordinator.job_check_claim(
   p_name text, p_job_types text[], p_limit integer, p_queues text[], p_types text[], p_finished uuid[], p_fences bigint[], p_results jsonb)

@@ -307,7 +307,7 @@ begin
 end
 $$;
 comment on function coordinator.job_complete(text, uuid, uuid, bigint, jsonb) is
-  'Complete a job that p_agent has under p_fence. Its status is completed, or cancelled if that was requested. May be repeated. ZC320: the fence is stale.';
+  'Complete a job that p_agent holds under p_fence. Its status becomes completed, or cancelled if a cancellation was requested. The call may be repeated. ZC320: the fence is stale.';
 
 create or replace function coordinator.job_fail(
   p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_error text, p_final boolean default false, p_retry_at timestamptz default null)
@@ -329,7 +329,7 @@ begin
 end
 $$;
 comment on function coordinator.job_fail(text, uuid, uuid, bigint, text, boolean, timestamptz) is
-  'End an attempt with an error. The job is retried after its back-off, or at p_retry_at, unless this was its last attempt or p_final. ZC320: the fence is stale.';
+  'End an attempt with an error. The job is retried after its back-off, or at p_retry_at, unless this was its last attempt or p_final is true. ZC320: the fence is stale.';
 
 create or replace function coordinator.job_snooze(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_delay interval)
 returns setof coordinator.job_outcome
@@ -348,7 +348,7 @@ begin
 end
 $$;
 comment on function coordinator.job_snooze(text, uuid, uuid, bigint, interval) is
-  'Put a job off for p_delay (1 second to 366 days), with its checkpoint, without spending an attempt. ZC320: the fence is stale.';
+  'Postpone a job for p_delay (1 second to 366 days). It keeps its checkpoint, and no attempt is spent. ZC320: the fence is stale.';
 
 create or replace function coordinator.job_release(p_project text, p_job uuid, p_agent uuid, p_fence bigint)
 returns setof coordinator.job_outcome
@@ -365,4 +365,4 @@ begin
 end
 $$;
 comment on function coordinator.job_release(text, uuid, uuid, bigint) is
-  'Give a job back to its old place in the queue, with its checkpoint, without spending an attempt. ZC320: the fence is stale.';
+  'Return a job to its old place in the queue. It keeps its checkpoint, and no attempt is spent. ZC320: the fence is stale.';

@@ -81,7 +81,7 @@ begin
 end
 $$;
 comment on function coordinator.assert_job(text, uuid, bigint) is
-  'Require that a job still runs under p_fence, and keep it so to the end of the transaction: nobody ends the attempt before the caller''s own writes are committed. ZC320: the fence is stale. No event.';
+  'Guard a transaction: require that a job still runs under p_fence, and prevent the attempt from ending until the transaction ends, so that the caller''s own writes are committed first. ZC320: the fence is stale. No event.';
 
 create or replace function coordinator.job_progress(
   p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_percent double precision default null, p_message text default null,
@@ -113,7 +113,7 @@ begin
 end
 $$;
 comment on function coordinator.job_progress(text, uuid, uuid, bigint, double precision, text, jsonb) is
-  'Report the progress of a job, and what a next attempt can continue from. The job then does not stall for another stall time. Returns until when the worker may have it; cancel_at: stop, a cancellation was requested. ZC320: the fence is stale. No event.';
+  'Report the progress of a job, and a checkpoint from which the next attempt can continue. This restarts the job''s stall time. Return until when the worker may hold the job; cancel_at: a cancellation was requested, so stop. ZC320: the fence is stale. No event.';
 
 create or replace function coordinator.job_reconcile(
   p_project text, p_agent uuid, p_fences bigint[], p_grace interval default '10 seconds')
@@ -158,7 +158,7 @@ begin
 end
 $$;
 comment on function coordinator.job_reconcile(text, uuid, bigint[], interval) is
-  'Compare what a worker has with what it knows of: p_fences. Jobs that it got more than p_grace ago and does not name are released, since the answer of their claim was lost. Returns a row for each fence that needs attention: lost (no longer its own: stop), cancel (stop, a cancellation was requested), released. Call it with each heartbeat.';
+  'Compare the jobs that a worker holds with those that it knows about: p_fences. Jobs that it claimed more than p_grace ago and does not list are released, since the response to their claim was lost. Return a row for each fence that needs attention: lost (the worker no longer holds it: stop), cancel (a cancellation was requested: stop), released. Call it with each heartbeat.';
 
 create or replace function coordinator.job_enter_parts(p_project_id bigint, p_parts jsonb) returns void
 language plpgsql volatile

@@ -70,7 +70,7 @@ begin
 end
 $$;
 comment on function coordinator.job_write(text, uuid, uuid, bigint, jsonb, bigint) is
-  'Append an array of chunks to the output of a job; returns the number of the last chunk. p_seq: the number of the first one; those that exist already are not written again, so a call whose answer was lost can be repeated. It counts as progress. ZC320: the fence is stale.';
+  'Append an array of chunks to the output of a job; return the number of the last chunk. p_seq: the number of the first chunk; existing chunks are not written again, so a call whose response was lost can be repeated. The call counts as progress. ZC320: the fence is stale.';
 
 create or replace function coordinator.job_output(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.job_chunk
@@ -106,4 +106,4 @@ begin
 end
 $$;
 comment on function coordinator.job_output(text, uuid, text[], integer) is
-  'List the output of a job, after p_after: array[seq] of the last row read. The last row of a job that has ended has its status instead of a chunk. ZC209: there is no such job.';
+  'List the output of a job. The last row of an ended job has its status instead of a chunk. p_after: array[seq] of the last row read. ZC209: there is no such job.';

@@ -111,7 +111,7 @@ begin
 end
 $$;
 comment on function coordinator.job_ask(text, uuid, uuid, bigint, text, text, text[], interval, jsonb, integer) is
-  'Ask managers a question, and let the job wait for the answer, without its worker, slots and locks. p_options: the possible answers; null: any JSON value. After p_ttl without an answer it is p_fallback, or null. The outcome is stored as a step: "answer", and in "by" who gave it, null for nobody. The attempt ends, and none is spent. If the question is answered already, the job stays with its worker, and the outcome is in the answer. ZC320: the fence is stale.';
+  'Ask managers a question. The job waits for the answer without its worker, slots and locks. p_options: the possible answers; null: any JSON value. After p_ttl without an answer, the answer is p_fallback, or null. The outcome is stored as a step: "answer", and in "by" who gave it; null: nobody. The attempt ends without being spent. If the question already has an answer, the job stays with its worker, and the outcome is returned as the answer. ZC320: the fence is stale.';
 
 create or replace function coordinator.job_answer(
   p_project text, p_job uuid, p_value jsonb, p_reason text default null, p_step text default null, p_ordinal integer default null, p_actor text default null)
@@ -172,7 +172,7 @@ begin
 end
 $$;
 comment on function coordinator.job_answer(text, uuid, jsonb, text, text, integer, text) is
-  'Answer the question of a job, which is then queued again. p_step, p_ordinal: only if it asks this question. A repetition by the same actor changes nothing. ZC213: it asks nothing. ZC330: the question is over. 42501: whoever asked may not answer. ZC105: the answer is not one of the options.';
+  'Answer the question of a job; the job is then queued again. p_step, p_ordinal: only if the job asks this question. Repeating the answer as the same actor changes nothing. ZC213: the job asks nothing. ZC330: the question is over. 42501: the agent that asked may not answer. ZC105: the answer is not one of the options.';
 
 create or replace function coordinator.job_questions(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.job_questions
@@ -192,4 +192,4 @@ begin
 end
 $$;
 comment on function coordinator.job_questions(text, text[], integer) is
-  'List the questions of jobs that wait for an answer, in the order of the jobs. p_after: array[job] of the last row read.';
+  'List the job questions that wait for an answer, in the order of the jobs. p_after: array[job] of the last row read.';

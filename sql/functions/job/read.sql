@@ -121,7 +121,7 @@ begin
 end
 $$;
 comment on function coordinator.job_list(text, text[], text, text, text, text, text[], jsonb, text, uuid, uuid, text[], integer) is
-  'List jobs, newest first: of some statuses, of a type, queue, key or worker (name or id), that require all of p_labels, whose payload contains p_payload (as @> does), or that have each of p_words in type, key, error or payload, that are children of p_parent, or below p_root. p_after: array[id] of the last row read.';
+  'List jobs, newest first. Filters: statuses, type, queue, key, worker (name or id), all of p_labels, a payload that contains p_payload (as @> does), each of p_words in type, key, error or payload, children of p_parent, and jobs below p_root. p_after: array[id] of the last row read.';
 
 create or replace function coordinator.job_attempts(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.job_attempts
@@ -137,7 +137,7 @@ begin
 end
 $$;
 comment on function coordinator.job_attempts(text, uuid, text[], integer) is
-  'List the attempts of a job, oldest first: the one that runs, and the last 50 that ended. ZC209: there is no such job. p_after: array[fence] of the last row read.';
+  'List the attempts of a job, oldest first: the running one and the last 50 that ended. ZC209: there is no such job. p_after: array[fence] of the last row read.';
 
 create or replace function coordinator.worker_list(
   p_project text, p_type text default null, p_after text[] default null, p_limit integer default 1000)
@@ -159,7 +159,7 @@ begin
 end
 $$;
 comment on function coordinator.worker_list(text, text, text[], integer) is
-  'List the workers of a project, those of one type if p_type is given, by name and id. p_after: array[name, id] of the last row read.';
+  'List the workers of a project, by name and id; p_type: only workers for this job type. p_after: array[name, id] of the last row read.';
 
 create or replace function coordinator.job_stats(
   p_project text, p_queue text default null, p_type text default null, p_period interval default '1 day', p_hourly boolean default false,
@@ -208,7 +208,7 @@ begin
 end
 $$;
 comment on function coordinator.job_stats(text, text, text, interval, boolean, text[], integer) is
-  'Count jobs by queue and type: those that wait and run now, and those that ended in the last p_period (1 second to 90 days), with the median and the 95th percentile of how long they waited for their first attempt and of how long their last attempt ran, in seconds. p_hourly: those that ended, by the hour of their end, as text in UTC. p_after: array[queue, type, hour] of the last row read.';
+  'Count jobs by queue and type: those that wait or run now, and those that ended in the last p_period (1 second to 90 days), with the median and the 95th percentile, in seconds, of the wait for the first attempt and of the duration of the last attempt. p_hourly: count ended jobs by the hour of their end, as text in UTC. p_after: array[queue, type, hour] of the last row read.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_jobs', 'job_sample', 'gauge', '{state}', '', 'Jobs that have not ended, by state: queued, scheduled (until they are due or retried), waiting (for something else) or running.'),

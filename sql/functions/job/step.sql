@@ -107,7 +107,7 @@ begin
 end
 $$;
 comment on function coordinator.job_step(text, uuid, uuid, bigint, text, jsonb, integer) is
-  'Store the result of a step of a job, for this attempt and the next ones. p_ordinal tells steps of one name apart, from 1. It counts as progress. A repetition with the same result changes nothing. ZC320: the fence is stale. ZC329: the step has finished with another result. No event.';
+  'Store the result of a step of a job, for this attempt and later ones. p_ordinal: which step of this name, from 1. The call counts as progress. Repeating it with the same result changes nothing. ZC320: the fence is stale. ZC329: the step has finished with another result. No event.';
 
 create or replace function coordinator.job_steps(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.job_steps

@@ -196,7 +196,7 @@ begin
 end
 $$;
 comment on function coordinator.job_cancel_children(text, uuid, uuid, bigint, uuid[], text) is
-  'Cancel children of the job that a worker has under p_fence, or jobs below them, with all below those; by default all children. Returns how many jobs had not ended. ZC320: the fence is stale. ZC328: a job is not below that job.';
+  'Cancel children of the job that a worker holds under p_fence, or jobs further below it, each with all jobs below; by default all children. Return how many jobs had not ended. ZC320: the fence is stale. ZC328: a job is not below that job.';
 
 create or replace function coordinator.job_change_pause(
   p_project text, p_job uuid, p_tree boolean, p_paused jsonb, p_event text, p_data jsonb, p_actor text) returns void
@@ -263,7 +263,7 @@ begin
 end
 $$;
 comment on function coordinator.job_pause(text, uuid, boolean, text, text) is
-  'Pause a job and, with p_tree, all those below it, also children that are enqueued later: from its commit, none of them is claimed. Attempts that run continue. Pausing it again changes nothing. ZC323: it has ended and, with p_tree, all those below it as well.';
+  'Pause a job and, with p_tree, all jobs below it, including children that are enqueued later. None of them is claimed after the commit; running attempts continue. Pausing it again changes nothing. ZC323: the job has ended and, with p_tree, so have all jobs below it.';
 
 create or replace function coordinator.job_resume(p_project text, p_job uuid, p_tree boolean default false, p_actor text default null)
 returns setof coordinator.job_outcome
@@ -277,7 +277,7 @@ begin
 end
 $$;
 comment on function coordinator.job_resume(text, uuid, boolean, text) is
-  'Resume a job that was paused and, with p_tree, all those below it, whoever paused them. ZC323: it has ended and, with p_tree, all those below it as well.';
+  'Resume a paused job and, with p_tree, all jobs below it, whoever paused them. ZC323: the job has ended and, with p_tree, so have all jobs below it.';
 
 create or replace function coordinator.job_tree(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.jobs
@@ -294,4 +294,4 @@ begin
 end
 $$;
 comment on function coordinator.job_tree(text, uuid, text[], integer) is
-  'List a job and all those below it, whether they wait, run or have ended and are retained, oldest first, so that a parent precedes its children. ZC209: there is no such job. p_after: array[id] of the last row read.';
+  'List a job and all jobs below it, oldest first, so that parents precede their children. The list includes waiting, running and retained ended jobs. ZC209: there is no such job. p_after: array[id] of the last row read.';

@@ -229,4 +229,4 @@ begin
 end
 $$;
 comment on function coordinator.job_spend(text, uuid, uuid, bigint, text, bigint) is
-  'Add p_amount, 0 to 10^15 of whatever a budget counts, to what a job has spent of it: also beyond what its claim reserved, and beyond the budget. The end of the attempt charges the sum of these reports; without any, what was reserved. Returns the sum, and what is free for others; cancel_at: stop, a cancellation was requested. ZC320: the fence is stale. ZC211: there is no such limit.';
+  'Report that a job spent p_amount (0 to 10^15, in the units of the budget), even beyond what its claim reserved, and beyond the budget. At its end, the attempt is charged the sum of these reports or, without reports, the reserved amount. Return the sum, and what is free for other jobs; cancel_at: a cancellation was requested, so stop. ZC320: the fence is stale. ZC211: there is no such limit.';

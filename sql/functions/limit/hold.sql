@@ -37,7 +37,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_hold(text, text, interval, text, text) is
-  'Hold a limit for p_ttl, 1 second to 366 days: from the commit, no worker is given a job that needs it; those that run continue. A hold that ends later is kept. ZC211: there is no such limit.';
+  'Hold a limit for p_ttl, 1 second to 366 days: after the commit, no job that needs it is claimed; running jobs continue. A current hold that ends later is kept. ZC211: there is no such limit.';
 
 create or replace function coordinator.limit_release(p_project text, p_name text, p_actor text default null)
 returns setof coordinator.job_limits_live
@@ -62,4 +62,4 @@ begin
 end
 $$;
 comment on function coordinator.limit_release(text, text, text) is
-  'End the hold of a limit; returns it as it is if it is not held. ZC211: there is no such limit.';
+  'End the hold of a limit, and return the limit; a limit that is not held is returned unchanged. ZC211: there is no such limit.';

@@ -259,7 +259,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_set(text, text, integer, double precision, interval, integer, bigint, text, bigint, text, text, text, boolean, uuid, text) is
-  'Create a limit of jobs, or change its size. What is null stays as it is. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, 1 second unless given; at most p_burst are saved up, else those of one interval) and p_budget (a sum per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). It applies to the jobs of p_queue, of p_type, or of both, and to those that name it. p_per_key: each key has slots, a rate or a budget of its own. p_tree: it applies to the open job without a parent that has this id and to all jobs below it, also to later ones, and ends with the last of them; others of the tree then wait. Kind and jobs are fixed once it exists: ZC325. Jobs that run when slots are lowered run on.';
+  'Create a job limit, or change its size. Null parameters keep their current values. Give one of p_slots (jobs that run at once, 1 to 100,000), p_rate (tokens per p_per, by default 1 second; unused tokens accumulate up to p_burst, by default those of one interval) and p_budget (an amount per p_period: hour, day or ever; p_reserve: what a claim reserves for a job; p_on_exhausted: stop or cancel). The limit applies to the jobs of p_queue, of p_type, or of both, and to jobs that name it. p_per_key: each key has its own slots, rate or budget. p_tree: the limit applies to the open root job with this id and all jobs below it, including later ones, and ends with the last of them; other jobs of the tree then wait. The kind and the jobs of an existing limit cannot be changed: ZC325. When slots are lowered, running jobs continue.';
 
 create or replace function coordinator.limit_drop(p_limit coordinator.job_limits, p_by text, p_now timestamptz) returns void
 language plpgsql volatile
@@ -309,7 +309,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_delete(text, text, text) is
-  'Delete a limit; false if there is none. Jobs that ask for it then run without it.';
+  'Delete a limit; return false if there is none. Jobs that name it then run without it.';
 
 create or replace function coordinator.limit_prune(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer

@@ -95,7 +95,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_show(text, text) is
-  'Return a limit, how much of it is free, and who uses it. ZC211: there is no such limit.';
+  'Return a limit, with what is free and who uses it. ZC211: there is no such limit.';
 
 create or replace function coordinator.limit_list(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.job_limits_live

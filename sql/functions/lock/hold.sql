@@ -102,7 +102,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_renew(text, text[], uuid, bigint[], interval) is
-  'Renew locks for their TTL, or for p_ttl, from now on: all or none. The agent lives at least as long, even without heartbeats. p_tokens: one for all, or one for each. ZC311: one is lost; the error names the current holder. No event.';
+  'Renew locks for their TTL, or for p_ttl, from now on, all or none. The agent lives at least as long, even without heartbeats. p_tokens: one for all locks, or one for each. ZC311: a lock is lost; the error names its current holder. No event.';
 
 create or replace function coordinator.lock_renew_agent(p_agent uuid) returns void
 language plpgsql volatile
@@ -211,7 +211,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_release(text, text[], uuid, bigint[], uuid) is
-  'Release locks, all or none, and hand them to the next waiters. p_tokens: one for all, or one for each. A lock that its owner acquired several times ends with the last release. p_request_id: release only what that request acquired. ZC311: one is already lost; if you repeat a release whose response was lost, it means that the release succeeded. Waits for an open guarded transaction.';
+  'Release locks, all or none, and hand them to the next waiters. p_tokens: one for all locks, or one for each. A lock that its owner acquired several times ends with the last release. p_request_id: release only what that request acquired. ZC311: a lock is already lost; if you repeat a release whose response was lost, this means that the release succeeded. The call waits for an open guarded transaction.';
 
 create or replace function coordinator.lock_break(
   p_project text, p_resource text, p_reason text, p_agent uuid default null, p_token bigint default null,
@@ -273,7 +273,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_break(text, text, text, uuid, bigint, interval, text) is
-  'Break a lock: take it from its holders, or only from p_agent or p_token. The reason is kept in lock_breaks and is part of the event lock.broken. Returns the number of holders. p_delay: nobody gets the lock for this long. ZC207: nobody holds it.';
+  'Break a lock: take it from all its holders, or only from p_agent or p_token. The reason is stored in lock_breaks and in the event lock.broken. Return the number of holders. p_delay: nobody can acquire the lock for this long. ZC207: nobody holds the lock.';
 
 create or replace function coordinator.lock_resize(p_project text, p_resource text, p_slots integer, p_actor text default null) returns integer
 language plpgsql volatile security definer
@@ -317,7 +317,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_resize(text, text, integer, text) is
-  'Change the number of slots of a counted lock that is held, for its holders and waiters; returns the former number. With fewer slots than holders, all keep theirs, and nobody gets one until enough are released. ZC207: nobody holds it. ZC314: it has no slots.';
+  'Change the number of slots of a held counted lock, for its holders and waiters; return the previous number. If there are more holders than slots, all keep theirs, and no slot is granted until enough are released. ZC207: nobody holds the lock. ZC314: it has no slots.';
 
 create or replace function coordinator.assert_fence(p_project text, p_resource text, p_token bigint) returns void
 language plpgsql volatile security definer
@@ -338,4 +338,4 @@ begin
 end
 $$;
 comment on function coordinator.assert_fence(text, text, bigint) is
-  'Guard a transaction: call this first when you write what a lock protects. ZC312: the token is stale. Otherwise nobody is granted the lock until the transaction ends, even if the lease expires first.';
+  'Guard a transaction: call this before you write anything that the lock protects. ZC312: the token is stale. Otherwise, nobody is granted the lock until the transaction ends, even if the lease expires first.';

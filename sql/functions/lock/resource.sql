@@ -299,7 +299,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_parse(text) is
-  'Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py (at most 16 wildcards); path:… takes *, ? and [ literally. ZC101 to ZC103: it is malformed.';
+  'Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py (at most 16 wildcards); after path:, the characters *, ? and [ are literal. ZC101 to ZC103: the text is malformed.';
 
 create or replace function coordinator.lock_read(p_project text, p_resource text) returns coordinator.lock_resource
 language sql stable

@@ -30,7 +30,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_check(text, text[], uuid) is
-  'Show whether an agent may write paths, taken literally. state: free, mine, or held by another agent, who is named (of several, the one that holds it longest). Changes nothing. A free path may be locked a moment later; to keep it free, acquire it.';
+  'Show whether an agent may write paths, which are taken literally. state: free, mine, or held by another agent, which is named (if there are several, the one that holds it longest). Changes nothing. A free path may be locked a moment later; to reserve it, acquire it.';
 
 create or replace function coordinator.lock_list(
   p_project text, p_under text default null, p_agent uuid default null, p_after text[] default null, p_limit integer default 1000)
@@ -67,7 +67,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_list(text, text, uuid, text[], integer) is
-  'List held locks in byte order of resources, then in order of tokens: of a project, of an agent, or all that overlap the directory p_under. p_after: array[resource, fencing_token] of the last row read.';
+  'List held locks by resource in byte order, then by token. Filters: a project, an agent, and locks that overlap the directory p_under. p_after: array[resource, fencing_token] of the last row read.';
 
 -- A linked work tree has its paths below .git/worktrees/<name>/: see docs/hooks.md.
 create or replace function coordinator.lock_elsewhere(p_project_id bigint, p_resource text, p_agent uuid) returns text
@@ -118,7 +118,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_show(text, text) is
-  'Show who holds a resource or one that overlaps it. ZC207: nobody does.';
+  'Show the holders of a resource and of overlapping resources. ZC207: there are none.';
 
 create or replace function coordinator.lock_waiting(
   p_project text, p_resource text, p_after text[] default null, p_limit integer default 1000)
@@ -136,7 +136,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_waiting(text, text, text[], integer) is
-  'List who waits for a resource or for one that overlaps it, in order. p_after: array[ticket, resource] of the last row read.';
+  'List who waits for a resource or for an overlapping one, in order. p_after: array[ticket, resource] of the last row read.';
 
 create or replace function coordinator.lock_chains(p_project text) returns setof coordinator.lock_waits_for
 language plpgsql stable security definer
@@ -154,7 +154,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_chains(text) is
-  'List who waits for whom in a project: the oldest 200 tickets, at most 1,000 rows. A ticket may wait for several.';
+  'List who waits for whom in a project, for the oldest 200 tickets, with at most 1,000 rows. A ticket may wait for several others.';
 
 create or replace function coordinator.lock_break_prune(p_retention interval default '90 days', p_limit integer default 10000) returns integer
 language plpgsql volatile security definer

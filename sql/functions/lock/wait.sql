@@ -98,7 +98,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_poll(text, bigint, uuid) is
-  'Ask what became of a ticket: granted true with the locks, whose TTL begins now, or granted false while it waits. A repetition returns the same. ZC401: it is over and will be granted nothing; the error names who was in the way, unless the ticket was already swept. ZC208: there never was such a ticket. While a transaction that changes the queue stays open, the answer is that the ticket still waits, even after its time.';
+  'Poll a ticket: granted is true with the locks, whose TTL begins now, or false while the ticket waits. Repeating the call returns the same result. ZC401: the ticket has ended and will not be granted; the error names who was in the way, unless the ticket was already swept. ZC208: there never was such a ticket. While a transaction that changes the queue is open, the ticket is reported as waiting, even after its time has passed.';
 
 create or replace function coordinator.lock_cancel(p_project text, p_ticket bigint, p_agent uuid) returns boolean
 language plpgsql volatile security definer
@@ -130,7 +130,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_cancel(text, bigint, uuid) is
-  'Stop waiting: remove a ticket from the queue, or release the locks that it was just handed and that nobody claimed yet. False: there are neither.';
+  'Stop waiting: remove a ticket from the queue, or release the locks that were handed to it and not yet claimed. Return false if there is neither.';
 
 create or replace function coordinator.lock_ticket_extend(p_project_id bigint, p_agent uuid, p_owner text, p_request_id uuid, p_wait interval)
 returns void

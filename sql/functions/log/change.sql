@@ -40,7 +40,7 @@ begin
 end
 $$;
 comment on function coordinator.log_pop(text, text, text, integer, bigint, text, text) is
-  'Take the last entry from a log, or the last p_last ones, and return them in the order of their numbers; no rows: the log is empty. Of callers at the same time, each gets other entries. Their numbers are not given again. p_expect, p_epoch: as in log_append.';
+  'Remove the last entry from a log, or the last p_last entries, and return them in the order of their numbers; no rows: the log is empty. Concurrent callers get different entries. The numbers are not reused. p_expect, p_epoch: as in log_append.';
 
 create or replace function coordinator.log_empty(p_log coordinator.logs, p_kept boolean, p_deleted boolean, p_now timestamptz) returns bigint
 language plpgsql volatile
@@ -86,7 +86,7 @@ begin
 end
 $$;
 comment on function coordinator.log_clear(text, text, text, boolean, bigint, text, text) is
-  'Delete the entries of a log, and return how many. Those that are kept (log_keep), and what these need, stay: all, if the whole log is kept; p_kept deletes them, too. The next entry has the next number. p_expect, p_epoch: as in log_append.';
+  'Delete the entries of a log, and return how many. Kept entries (log_keep) and the entries that they need remain; if the whole log is kept, all remain. p_kept: delete kept entries, too. The next entry has the next number. p_expect, p_epoch: as in log_append.';
 
 create or replace function coordinator.log_delete(
   p_project text, p_kind text, p_key text, p_expect bigint default null, p_epoch text default null, p_actor text default null) returns bigint
@@ -105,7 +105,7 @@ begin
 end
 $$;
 comment on function coordinator.log_delete(text, text, text, bigint, text, text) is
-  'Delete a log, also what is kept of it, and return how many entries it had. As long as deleted documents are kept, a new log with its kind and key continues its numbers. p_expect, p_epoch: as in log_append.';
+  'Delete a log, even a kept one, and return how many entries it had. While deleted documents are kept, a new log with the same kind and key continues its numbers. p_expect, p_epoch: as in log_append.';
 
 create or replace function coordinator.log_keep(
   p_project text, p_kind text, p_key text, p_first_seq bigint default null, p_last_seq bigint default null, p_kept boolean default true,
@@ -146,7 +146,7 @@ begin
 end
 $$;
 comment on function coordinator.log_keep(text, text, text, bigint, bigint, boolean, text) is
-  'Keep entries from being deleted by retention: those from p_first_seq to p_last_seq (by default that one), or the whole log; with p_kept false no longer. Returns how many entries this changed.';
+  'Exempt entries from retention: those from p_first_seq to p_last_seq (by default, only the first), or the whole log; with p_kept false, end the exemption. Return how many entries changed.';
 
 create or replace function coordinator.log_prune() returns integer
 language plpgsql volatile security definer

@@ -255,4 +255,4 @@ begin
 end
 $$;
 comment on function coordinator.log_list(text, text, text, text[], integer) is
-  'List the logs of a project, of one kind or of all, whose keys begin with p_prefix, by kind and key in byte order. p_after: array[kind, key] of the last row read.';
+  'List the logs of a project whose keys begin with p_prefix, of one kind or of all, by kind and key in byte order. p_after: array[kind, key] of the last row read.';

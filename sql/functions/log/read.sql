@@ -99,7 +99,7 @@ begin
 end
 $$;
 comment on function coordinator.log_read(text, text, text, bigint, integer, timestamptz, text[], integer) is
-  'Read entries of a log in the order of their numbers. p_after: array[epoch, seq] of the last row read; p_before: only lower numbers; p_last: begin with the last ones of all that, where p_after does not say where to begin; p_at: only what had been appended at that instant (what was popped since is absent). ZC216: there is no such log. ZC218: what followed the position, or was there at the instant, is gone; read from the start.';
+  'Read entries of a log in the order of their numbers. p_before: only lower numbers; p_last: start with the last of these entries, unless p_after says where to start; p_at: only entries appended up to that instant (entries popped since are missing). p_after: array[epoch, seq] of the last row read. ZC216: there is no such log. ZC218: entries after the position, or from the instant, are gone; read from the start.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_logs', 'log_sample', 'gauge', '{project,kind}', '', 'Logs; kinds beyond the 50 with the most entries are combined as "other".'),

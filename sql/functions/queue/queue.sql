@@ -200,7 +200,7 @@ begin
 end
 $$;
 comment on function coordinator.queue_set(text, text, text, interval, jsonb, integer, integer, text, text) is
-  'Set the policy of a queue, and create it if it does not exist. What is null stays as it is. p_fair_by: key (keys take turns) or none. p_ageing: how long a job waits to gain one step of priority, 1 second to 366 days; 0: strict priority. p_weights: shares of keys in a fair queue, 1 to 1,000; keys that are not named keep theirs, and 1 removes one. p_max_waiting, p_max_waiting_per_key: 1 to 1,000,000; 0: no limit. p_events: call (one event for each call and transition) or job. It also applies to the jobs that wait already: to 1,000 at once, and to the others within seconds or minutes (unplaced_count), meanwhile without an order between both.';
+  'Set the policy of a queue; create the queue if it does not exist. Null parameters keep their current values. p_fair_by: key (keys take turns) or none. p_ageing: how long a job waits to gain one step of priority, 1 second to 366 days; 0: strict priority. p_weights: shares of keys in a fair queue, 1 to 1,000; keys that are not named keep theirs, and 1 removes a weight. p_max_waiting, p_max_waiting_per_key: 1 to 1,000,000; 0: no limit. p_events: call (one event for each call and transition) or job. The policy also applies to waiting jobs: to 1,000 immediately, and to the others within seconds or minutes (unplaced_count). Until then, the two groups have no order between them.';
 
 create or replace function coordinator.queue_pause(p_project text, p_queue text, p_reason text default null, p_actor text default null)
 returns setof coordinator.queues_live
@@ -222,7 +222,7 @@ begin
 end
 $$;
 comment on function coordinator.queue_pause(text, text, text, text) is
-  'Pause a queue: from its commit, no job of it is claimed; those that run continue, and jobs can be enqueued. Pausing it again changes nothing. ZC210: there is no such queue.';
+  'Pause a queue: after the commit, none of its jobs is claimed; running jobs continue, and jobs can be enqueued. Pausing it again changes nothing. ZC210: there is no such queue.';
 
 create or replace function coordinator.queue_resume(p_project text, p_queue text, p_actor text default null)
 returns setof coordinator.queues_live
@@ -242,7 +242,7 @@ begin
 end
 $$;
 comment on function coordinator.queue_resume(text, text, text) is
-  'Resume a queue that was paused; returns it as it is if it was not. ZC210: there is no such queue.';
+  'Resume a paused queue; a queue that is not paused is returned unchanged. ZC210: there is no such queue.';
 
 create or replace function coordinator.queue_delete(p_project text, p_queue text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -290,7 +290,7 @@ begin
 end
 $$;
 comment on function coordinator.queue_delete(text, text, text) is
-  'Delete a queue without open jobs, and its policy. Its ended jobs stay, as do limits and crons that name it; the next job creates it again. ZC326: it has open jobs. ZC210: there is no such queue.';
+  'Delete a queue without open jobs, and its policy. Its ended jobs remain, as do limits and crons that name it; the next job creates it again. ZC326: the queue has open jobs. ZC210: there is no such queue.';
 
 create or replace function coordinator.queue_get(p_project text, p_queue text)
 returns setof coordinator.queues_live

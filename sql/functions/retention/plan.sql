@@ -120,7 +120,7 @@ begin
 end
 $$;
 comment on function coordinator.retention_plan(text, text[], integer) is
-  'Say what would go now in a project, by subject, kind and reason: max_age, max_count, or ttl. p_after: array[subject, kind, reason] of the last row read. It looks at every log, document, session and artifact of the project.';
+  'Show what retention would remove now from a project, by subject, kind and reason: max_age, max_count, or ttl. The call reads every log, document, session and artifact of the project. p_after: array[subject, kind, reason] of the last row read.';
 
 create or replace function coordinator.retention_run(p_project text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
@@ -137,4 +137,4 @@ begin
 end
 $$;
 comment on function coordinator.retention_run(text, text) is
-  'Have the leading daemon look at every log, document, session and artifact of a project now, and remove in paced batches what retention_plan says.';
+  'Run retention now: the leading daemon checks every log, document, session and artifact of a project, and removes in paced batches what retention_plan shows.';

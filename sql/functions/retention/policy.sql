@@ -154,7 +154,7 @@ begin
 end
 $$;
 comment on function coordinator.retention_set(text, text, text, interval, bigint, boolean, text) is
-  'Set how long logs, documents, sessions or artifacts of a kind are kept, in this project or p_everywhere. A bound that is omitted does not apply: without both, everything stays. * is any kind without a policy of its own.';
+  'Set how long logs, documents, sessions or artifacts of a kind are kept, in this project or p_everywhere. An omitted bound does not apply: without both bounds, everything is kept. * stands for any kind without a policy of its own.';
 
 create or replace function coordinator.retention_reset(
   p_project text, p_subject text, p_kind text default '*', p_everywhere boolean default false, p_actor text default null)
@@ -188,7 +188,7 @@ begin
 end
 $$;
 comment on function coordinator.retention_reset(text, text, text, boolean, text) is
-  'Remove the policy of this project for a kind, so that the one for all projects applies; or p_everywhere, set that back to its default. Returns the policy that applies now. Resetting it again changes nothing.';
+  'Remove the policy of this project for a kind, so that the policy for all projects applies; with p_everywhere, reset that policy to its default. Return the policy that applies now. Resetting it again changes nothing.';
 
 create or replace function coordinator.retention_show(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.retention_policy
@@ -208,7 +208,7 @@ begin
 end
 $$;
 comment on function coordinator.retention_show(text, text[], integer) is
-  'List the policies that apply in a project, by subject and kind; project null: of all projects. p_after: array[subject, kind] of the last row read.';
+  'List the policies that apply in a project, by subject and kind; project null: those for all projects. p_after: array[subject, kind] of the last row read.';
 
 create or replace function coordinator.retention_label(p_subject text, p_kind text) returns text
 language sql stable

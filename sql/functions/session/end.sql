@@ -67,4 +67,4 @@ begin
 end
 $$;
 comment on function coordinator.session_delete(text, text, text) is
-  'Delete a session with its logs, documents and artifacts, and return true. A session with more than 10,000 entries is archived, loses 10,000 of them, and false is returned: call it again. ZC215: there is no such session.';
+  'Delete a session with its logs, documents and artifacts, and return true. If the session has more than 10,000 entries, archive it, delete 10,000 entries, and return false: call the function again. ZC215: there is no such session.';

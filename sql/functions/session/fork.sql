@@ -129,4 +129,4 @@ begin
 end
 $$;
 comment on function coordinator.session_fork(text, text, bigint, text, text, text, text) is
-  'Make a new session from an old one, as it was when the entry p_seq of its log of p_kind was appended, or as it is now: its logs up to then, with their numbers, its documents, with their versions, and the artifacts that were not stored since. p_copy: the key of the new one, by default a new UUID. Neither changes the other. ZC335: there is no such entry, or no longer; or a version of that time is no longer kept. ZC301: the key is taken.';
+  'Copy a session as it is now, or as it was when the entry p_seq of its log of p_kind was appended: its logs up to then, with their numbers, its documents, with their versions, and the artifacts that were not stored since. p_copy: the key of the copy, by default a new UUID. Later changes to one do not affect the other. ZC335: the entry does not exist (any more), or a version of that time is no longer kept. ZC301: the key is taken.';

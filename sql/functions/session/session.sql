@@ -240,7 +240,7 @@ begin
 end
 $$;
 comment on function coordinator.session_create(text, text, text, text, text, text, jsonb, text) is
-  'Create a session under a key, by default a new UUID. The first append or put under a key does the same. ZC301: the key is taken. ZC220: no such user.';
+  'Create a session with a key, by default a new UUID. The first append or put with a key does the same. ZC301: the key is taken. ZC220: there is no such user.';
 
 create or replace function coordinator.session_show(p_project text, p_session text)
 returns setof coordinator.sessions_live
@@ -282,7 +282,7 @@ begin
 end
 $$;
 comment on function coordinator.session_list(text, text, text, text[], integer) is
-  'List the sessions of a project, of a user or with a status if given, the one that was used last first. p_after: array[updated_at, session] of the last row read. ZC220: no such user.';
+  'List the sessions of a project, most recently used first. Filters: a user and a status. p_after: array[updated_at, session] of the last row read. ZC220: there is no such user.';
 
 create or replace function coordinator.session_set(
   p_project text, p_session text, p_username text default null, p_title text default null, p_mission text default null,
@@ -326,7 +326,7 @@ begin
 end
 $$;
 comment on function coordinator.session_set(text, text, text, text, text, text, jsonb, text) is
-  'Change parts of a session; what is null stays. Another status makes an archived session usable again. ZC215: there is no such session. ZC220: no such user.';
+  'Change parts of a session; null parameters change nothing. Another status makes an archived session usable again. ZC215: there is no such session. ZC220: there is no such user.';
 
 create or replace function coordinator.session_archive(p_project text, p_session text, p_actor text default null)
 returns setof coordinator.sessions_live
@@ -352,4 +352,4 @@ begin
 end
 $$;
 comment on function coordinator.session_archive(text, text, text) is
-  'Archive a session: it stays readable, and appends and puts are refused (ZC332). Archiving it again changes nothing. ZC215: there is no such session.';
+  'Archive a session: it stays readable, but refuses appends and puts (ZC332). Archiving it again changes nothing. ZC215: there is no such session.';

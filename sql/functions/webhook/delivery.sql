@@ -92,7 +92,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_test(text, bigint, text) is
-  'Deliver a message of type test, once, before what waits, even if the webhook is paused. Returns its delivery; webhook_delivery shows what became of it. No event until it has ended. ZC223: there is no such webhook.';
+  'Deliver a message of type test, once, before waiting events, even if the webhook is paused. Return its delivery; webhook_delivery shows its outcome. No event until it has ended. ZC223: there is no such webhook.';
 
 create or replace function coordinator.webhook_deliveries(
   p_project text, p_webhook bigint, p_status text default null, p_after text[] default null, p_limit integer default 1000)
@@ -115,7 +115,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_deliveries(text, bigint, text, text[], integer) is
-  'List deliveries of a webhook, newest first; p_status: waiting, delivered or dead. Of those that ended, the newest 1,000 are kept, for at most 30 days. p_after: array[delivery] of the last row read.';
+  'List the deliveries of a webhook, newest first; p_status: waiting, delivered or dead. Of the ended deliveries, the newest 1,000 are kept for at most 30 days. p_after: array[delivery] of the last row read.';
 
 create or replace function coordinator.webhook_delivery(p_project text, p_delivery bigint)
 returns setof coordinator.webhook_deliveries_live
@@ -132,7 +132,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_delivery(text, bigint) is
-  'Show a delivery. ZC223: there is none, or it is no longer kept.';
+  'Show a delivery. ZC223: there is no such delivery, or it is no longer kept.';
 
 create or replace function coordinator.webhook_redrive(
   p_project text, p_webhook bigint, p_delivery bigint default null, p_topics text[] default null, p_since timestamptz default null,
@@ -166,7 +166,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_redrive(text, bigint, bigint, text[], timestamptz, timestamptz, text) is
-  'Deliver dead deliveries of a webhook again, in their order and before what waits, with the same webhook-id: one, or those of events of p_topics from p_since until p_until; by default all. Returns how many. Tests are not redriven. ZC223: there is no such webhook, or dead delivery.';
+  'Deliver dead deliveries of a webhook again, in order and before waiting events, with the same webhook-id: one delivery, or those of events of p_topics from p_since until p_until; by default all. Return how many. Tests are not redriven. ZC223: there is no such webhook or dead delivery.';
 
 create or replace function coordinator.webhook_prune(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer

@@ -161,7 +161,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_add(text, text, text[], text, text) is
-  'Send events of a project to a URL: those of p_topics (lock.broken, signal.*, * for all) that are numbered from now on, or after the cursor p_after. Returns its number, and the secret with which requests are signed, which is shown only this once. The daemon refuses URLs that resolve to private addresses.';
+  'Send events of a project to a URL: those of p_topics (lock.broken, signal.*, * for all) that are numbered from now on, or after the cursor p_after. Return the webhook''s number and the secret that signs its requests, which is shown only this once. The daemon refuses URLs that resolve to private addresses.';
 
 create or replace function coordinator.webhook_list(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.webhooks_live
@@ -208,7 +208,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_remove(text, bigint, text) is
-  'Remove a webhook, with its deliveries. ZC223: there is no such webhook.';
+  'Remove a webhook with its deliveries. ZC223: there is no such webhook.';
 
 create or replace function coordinator.webhook_pause(p_project text, p_webhook bigint, p_reason text default null, p_actor text default null)
 returns setof coordinator.webhooks_live
@@ -230,7 +230,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_pause(text, bigint, text, text) is
-  'Pause a webhook: it delivers nothing but tests, and its events wait in the log. What a daemon has claimed, it still delivers. Pausing it again changes nothing. ZC223: there is no such webhook.';
+  'Pause a webhook: it delivers only tests, and its events wait in the log. Deliveries that a daemon has already claimed are still sent. Pausing it again changes nothing. ZC223: there is no such webhook.';
 
 create or replace function coordinator.webhook_resume(p_project text, p_webhook bigint, p_actor text default null)
 returns setof coordinator.webhooks_live
@@ -253,7 +253,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_resume(text, bigint, text) is
-  'Resume a webhook that was paused or disabled: it continues where it was, or delivers a reset if the log was pruned meanwhile. Resuming it again changes nothing. ZC223: there is no such webhook.';
+  'Resume a paused or disabled webhook. It continues where it stopped, or delivers a reset if the log has been pruned since. Resuming it again changes nothing. ZC223: there is no such webhook.';
 
 create or replace function coordinator.webhook_rotate(
   p_project text, p_webhook bigint, p_overlap interval default '1 day', p_actor text default null)
@@ -279,4 +279,4 @@ begin
 end
 $$;
 comment on function coordinator.webhook_rotate(text, bigint, interval, text) is
-  'Give a webhook a new secret, which is shown only this once. For p_overlap (0 to 30 days), the former one signs as well; an older one signs no more. ZC223: there is no such webhook.';
+  'Replace the secret of a webhook; the new secret is shown only this once. For p_overlap (0 to 30 days), the previous secret also signs; older ones no longer do. ZC223: there is no such webhook.';
