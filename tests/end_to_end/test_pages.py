@@ -46,7 +46,7 @@ EXCEPTED: dict[str, list[tuple[str, str]]] = {
         )
     ],
     "docs/agents.md": [
-        ("pip install 'coordinatord[embedded] @ git+https://HOST/PATH.git'", "needs a package index"),
+        ("pipx install 'coordinatord[embedded] @ git+https://HOST/PATH.git'", "needs a package index"),
         ("coordinator agent run -- claude", "needs Claude Code"),
         ("coordinator hook install codex --agents-md", "needs Codex and Claude Code"),
         (
