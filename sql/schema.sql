@@ -1416,104 +1416,104 @@ create sequence coordinator.role_bindings as bigint minvalue 0 start 0;
 -- Versions of all signals. A version is never used twice, not even for a key that was deleted and set again.
 create sequence coordinator.signal_versions as bigint minvalue 1 start 1;
 
--- Agents that are registered, and for 30 days those that ended.
+-- Registered agents, and agents that ended in the last 30 days.
 create view coordinator.agents_known (
-  id            uuid, -- New at each start of the agent.
+  id            uuid, -- Id of this incarnation: new at each start of the agent.
   project       text, -- Name of the project.
-  name          text, -- What directives are addressed to.
-  role          text, -- What directives to a role are addressed to.
-  job_types     text[], -- Types of jobs that it accepts.
-  labels        text[], -- What else it can do: jobs may require labels of their worker.
-  metadata      jsonb, -- A JSON object chosen by the agent.
-  ttl           interval, -- How long it may go without a heartbeat.
+  name          text, -- Name to which directives are addressed.
+  role          text, -- Role to which directives are addressed.
+  job_types     text[], -- Job types that it accepts.
+  labels        text[], -- Labels that jobs can require of their worker.
+  metadata      jsonb, -- JSON object chosen by the agent.
+  ttl           interval, -- Longest time without a heartbeat.
   registered_at timestamp with time zone, -- When it registered.
   heartbeat_at  timestamp with time zone, -- When it last sent a heartbeat.
-  expires_at    timestamp with time zone, -- Reaped after this.
-  ended_at      timestamp with time zone, -- When it ended; null if it is registered.
-  end_reason    text, -- deregistered, expired (no heartbeat) or process died; null if it is registered.
-  process_id    integer -- The process with which it ends, see processes.
+  expires_at    timestamp with time zone, -- When it is reaped without another heartbeat.
+  ended_at      timestamp with time zone, -- When it ended; null: it is registered.
+  end_reason    text, -- deregistered, expired (no heartbeat) or process died; null: it is registered.
+  process_id    integer -- Process whose death ends the agent; see processes.
 );
 
--- Agents that are registered and not reaped.
+-- Registered agents.
 create view coordinator.agents_live (
-  id            uuid, -- New at each start of the agent.
+  id            uuid, -- Id of this incarnation: new at each start of the agent.
   project       text, -- Name of the project.
-  name          text, -- What directives are addressed to.
-  role          text, -- What directives to a role are addressed to.
-  job_types     text[], -- Types of jobs that it accepts.
-  labels        text[], -- What else it can do: jobs may require labels of their worker.
-  metadata      jsonb, -- A JSON object chosen by the agent.
-  ttl           interval, -- How long it may go without a heartbeat, or longer while it has locks with a longer TTL.
+  name          text, -- Name to which directives are addressed.
+  role          text, -- Role to which directives are addressed.
+  job_types     text[], -- Job types that it accepts.
+  labels        text[], -- Labels that jobs can require of their worker.
+  metadata      jsonb, -- JSON object chosen by the agent.
+  ttl           interval, -- Longest time without a heartbeat; longer while it holds locks with a longer TTL.
   registered_at timestamp with time zone, -- When it registered.
   heartbeat_at  timestamp with time zone, -- When it last sent a heartbeat.
-  expires_at    timestamp with time zone, -- Reaped after this.
-  process_id    integer -- The process with which it ends, see processes.
+  expires_at    timestamp with time zone, -- When it is reaped without another heartbeat.
+  process_id    integer -- Process whose death ends the agent; see processes.
 );
 
--- The artifacts of the projects that the reader may use.
+-- Artifacts of the projects that the reader may use.
 create view coordinator.artifacts_live (
   project    text, -- Name of the project.
   artifact   text, -- Name of the artifact.
-  session    text, -- Key of the session that it belongs to; null: it belongs to the project.
-  media_type text, -- What the bytes are.
-  bytes      bigint, -- Size.
+  session    text, -- Key of its session; null: it belongs to the project.
+  media_type text, -- Media type of the content.
+  bytes      bigint, -- Size of the content.
   sha256     text, -- SHA-256 of the content, in hexadecimal.
-  kept       boolean, -- Whether retention leaves it.
-  actor      text, -- Who stored the present content.
+  kept       boolean, -- True: exempt from retention.
+  actor      text, -- Who stored the current content.
   created_at timestamp with time zone, -- When the name was first used.
-  updated_at timestamp with time zone, -- When the present content was stored.
+  updated_at timestamp with time zone, -- When the current content was stored.
   id         bigint, -- Number of the artifact.
-  store      text -- The object store that has the content; null: the database.
+  store      text -- Object store of the content; null: the database.
 );
 
--- Who did what, when and from where, of all projects. Rows are for managers and administrators.
+-- Who did what, when and from where, in all projects. Only managers and administrators see rows.
 create view coordinator.audit_trail (
   project    text, -- Name of the project; null: it does not exist (any more).
   seq        bigint, -- Number within the trail of the project.
-  epoch      text, -- The epoch in which it was copied.
-  action     text, -- The type of the event.
-  subject    text, -- What it is about: the key of the event.
-  detail     json, -- The data of the event.
-  actor      text, -- Who did it, as the caller says.
+  epoch      text, -- Epoch in which the entry was copied.
+  action     text, -- Type of the event.
+  subject    text, -- Key of the event.
+  detail     json, -- Data of the event.
+  actor      text, -- Who did it, according to the caller.
   created_at timestamp with time zone, -- When it happened.
-  role       text, -- The database role that logged in.
-  address    text, -- From where that role connected to the database; null: through a unix socket.
-  origin     json, -- What the role says about the origin of the call: a daemon gives token, name and address, or a loop.
-  hash       text -- Hash of the entry; null: it is from before there were hashes.
+  role       text, -- Database role that logged in.
+  address    text, -- Address from which the role connected to the database; null: a Unix socket.
+  origin     json, -- Origin of the call according to the role: a daemon gives token, name and address, or a loop.
+  hash       text -- Hash of the entry; null: the entry is older than the hash chain.
 );
 
--- What each agent watches, and what it was told of.
+-- Signals that each agent watches, and what it has been told.
 create view coordinator.briefings_read (
   project  text, -- Name of the project.
   agent    text, -- Name of the agent.
-  patterns text[], -- Patterns of the keys of signals that it watches.
-  told     jsonb, -- Version of each watched signal of which it was told, by key.
+  patterns text[], -- Key patterns of the signals that it watches.
+  told     jsonb, -- Last version of each watched signal that it was told, by key.
   read_at  timestamp with time zone -- When it last read a briefing with news.
 );
 
--- The sessions with messages.
+-- Sessions with messages.
 create view coordinator.conversations (
-  id              bigint, -- Number of the session, see sessions.
+  id              bigint, -- Number of the session; see sessions.
   title           text, -- Title of the session.
-  message_count   bigint, -- How many messages there are.
-  last_message_at timestamp with time zone, -- When the last one was appended; null: there is none.
+  message_count   bigint, -- Number of messages.
+  last_message_at timestamp with time zone, -- When the last message was appended; null: there is none.
   project         text, -- Name of the project.
   session         text, -- Key of the session.
   status          text -- Status of the session.
 );
 
--- Jobs that are enqueued at times that recur.
+-- Schedules that enqueue jobs at recurring times.
 create view coordinator.crons_live (
   project      text, -- Name of the project.
   cron         text, -- Name of the cron.
-  schedule     text, -- Minute, hour, day, month and weekday.
+  schedule     text, -- Schedule: minute, hour, day, month and weekday.
   zone         text, -- Time zone of the schedule.
-  missed       text, -- What follows when times were missed: skip, once or all.
-  job          jsonb, -- The job, as an object of job_enqueue_many; {fire_at} in it stands for the time.
+  missed       text, -- What to do about missed times: skip, once or all.
+  job          jsonb, -- The job, as an object of job_enqueue_many; {fire_at} in it is replaced by the scheduled time.
   next_at      timestamp with time zone, -- When it fires next; null: it is paused.
-  last_at      timestamp with time zone, -- The last time for which it fired.
-  last_job     uuid, -- The job of that time.
-  error        text, -- Why the job of next_at could not be enqueued; null: it was, or is not due yet.
+  last_at      timestamp with time zone, -- Last scheduled time for which it fired.
+  last_job     uuid, -- Job enqueued for last_at.
+  error        text, -- Why the job for next_at could not be enqueued; null: no error, or not due yet.
   paused_at    timestamp with time zone, -- When it was paused; null: it is not.
   paused_by    text, -- Who paused it.
   pause_reason text, -- Why it was paused.
@@ -1522,147 +1522,147 @@ create view coordinator.crons_live (
   updated_at   timestamp with time zone -- When it was last changed.
 );
 
--- Recipients that have not answered an open directive: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents that are registered now, without the sender; that of a job is its worker, and one answer is enough.
+-- Recipients that have not answered an open directive. Each row is a directive and a recipient to whom it is unseen, or seen but neither done nor refused. The recipients of a role or of everyone are the agents that are registered now, except the sender; the recipient of a job is its worker, and one answer is enough.
 create view coordinator.directives_pending (
   id         bigint, -- Number of the directive.
-  agent      text, -- Name of the recipient. Null: no recipient is registered, and none has answered.
+  agent      text, -- Name of the recipient; null: no recipient is registered, and none has answered.
   status     text, -- unseen: no acknowledgement; seen: seen only.
   priority   integer, -- Higher comes first.
   body       text, -- The text.
   actor      text, -- Who sent it.
   sent_at    timestamp with time zone, -- When it was sent.
-  expires_at timestamp with time zone, -- No agent receives it after this.
+  expires_at timestamp with time zone, -- When it expires; no agent receives it afterwards.
   project    text -- Name of the project.
 );
 
 -- Directives, open and ended.
 create view coordinator.directives_sent (
-  id          bigint, -- Number of the directive, in the order of sending.
+  id          bigint, -- Number of the directive, in order of sending.
   project     text, -- Name of the project.
-  to_agent    text, -- Name of the agent that it addresses.
-  to_role     text, -- Role of the agents that it addresses.
-  to_job      uuid, -- Job whose worker it addresses. All null: everyone in the project.
+  to_agent    text, -- Name of the addressed agent.
+  to_role     text, -- Role of the addressed agents.
+  to_job      uuid, -- Job whose worker is addressed. All three null: everyone in the project.
   body        text, -- The text.
-  data        jsonb, -- A JSON object for programs; may be empty.
+  data        jsonb, -- JSON object for programs; may be empty.
   priority    integer, -- Higher comes first.
   key         text, -- A newer directive with the same key and target supersedes the older; may be null.
   status      text, -- open, revoked, superseded or expired; in an inbox unseen or seen.
   actor       text, -- Who sent it.
   sent_at     timestamp with time zone, -- When it was sent.
-  expires_at  timestamp with time zone, -- No agent receives it after this.
+  expires_at  timestamp with time zone, -- When it expires; no agent receives it afterwards.
   traceparent text -- The W3C trace context of the call that sent it; null: there is none.
 );
 
--- Documents that are neither deleted nor expired, with the latest version of each.
+-- Current documents, with the latest version of each. Deleted and expired documents are excluded.
 create view coordinator.documents_live (
   project    text, -- Name of the project.
-  kind       text, -- What the document is: state, todo, features, or a kind of the callers.
+  kind       text, -- Kind: state, todo, features, or a kind chosen by callers.
   key        text, -- Key, unique in its project and kind.
   version    bigint, -- Number of the latest version.
   epoch      text, -- Epoch in which this version was written.
-  session    text, -- Key of the session that it belongs to; null: none.
-  kept       boolean, -- True: retention does not take it.
+  session    text, -- Key of its session; null: none.
+  kept       boolean, -- True: exempt from retention.
   actor      text, -- Who wrote this version.
-  created_at timestamp with time zone, -- When it was first put, or first put after it was absent.
+  created_at timestamp with time zone, -- When it was first put, or put again after it was absent.
   updated_at timestamp with time zone, -- When this version was written.
-  expires_at timestamp with time zone, -- Absent from then on; null: never.
-  value      jsonb -- The value, with U+FFFD for what jsonb refuses; document_get has the exact text.
+  expires_at timestamp with time zone, -- When it expires; null: never.
+  value      jsonb -- The value; U+FFFD replaces what jsonb rejects. document_get returns the exact text.
 );
 
--- The entries of all logs but audit trails. Name kind and key, or the whole table is read.
+-- Entries of all logs except audit trails. Filter by kind and key; otherwise the whole table is read.
 create view coordinator.entries_live (
   project    text, -- Name of the project.
   kind       text, -- Kind of the log.
   key        text, -- Key of the log.
   seq        bigint, -- Number within the log.
-  epoch      text, -- The epoch in which it was written.
-  uid        text, -- The caller's name for it; null: none.
-  role       text, -- Whose it is in a conversation; null: not said.
-  tokens     integer, -- How many tokens of a model it takes; null: not known.
-  needs      bigint, -- The earliest entry without which it is of no use; null: none.
-  kept       boolean, -- True: retention leaves it.
+  epoch      text, -- Epoch in which it was written.
+  uid        text, -- Unique id chosen by the caller; null: none.
+  role       text, -- Role of its author in a conversation; null: not given.
+  tokens     integer, -- Number of model tokens; null: unknown.
+  needs      bigint, -- Earliest entry without which it is of no use; null: none.
+  kept       boolean, -- True: exempt from retention.
   actor      text, -- Who appended it.
   created_at timestamp with time zone, -- When it was appended.
-  data       json, -- The content. Where it has NUL or a lone surrogate, U+FFFD stands in its place, so that SQL can look into it.
-  raw        text -- The exact text where it differs from data; else null.
+  data       json, -- The content. U+FFFD replaces NUL and lone surrogates, so that SQL can read it.
+  raw        text -- Exact text if it differs from data; otherwise null.
 );
 
--- The steps of all sessions. Name project and session, or all are read.
+-- Steps of all sessions. Filter by project and session; otherwise all are read.
 create view coordinator.execution_history (
-  id          text, -- Names the step among all.
-  session_id  bigint, -- The session, see sessions.
+  id          text, -- Unique id of the step.
+  session_id  bigint, -- Session; see sessions.
   step_id     bigint, -- Number of the step within the session.
-  thought     text, -- What the agent thought; null: not said.
+  thought     text, -- What the agent thought; null: not given.
   action      json, -- What it did, as JSON; null: nothing.
-  observation json, -- What it saw then, as JSON; null: nothing.
+  observation json, -- What it then saw, as JSON; null: nothing.
   timestamp   timestamp with time zone, -- When it was appended.
   project     text, -- Name of the project.
   session     text, -- Key of the session.
-  uid         text, -- The caller's name for it; null: none.
+  uid         text, -- Unique id chosen by the caller; null: none.
   actor       text, -- Who appended it.
-  data        json, -- The whole step. Where it has NUL or a lone surrogate, U+FFFD stands in its place.
-  raw         text -- The exact text where it differs from data; else null.
+  data        json, -- The whole step. U+FFFD replaces NUL and lone surrogates.
+  raw         text -- Exact text if it differs from data; otherwise null.
 );
 
--- Paths, directories and globs that are locked now.
+-- Locked paths, directories and globs.
 create view coordinator.file_locks (
-  path       text, -- A path, a directory that ends with /, or a glob.
-  agent_id   uuid, -- The holder, see agents.
+  path       text, -- Path, directory (ends with /), or glob.
+  agent_id   uuid, -- Agent that holds it; see agents.
   lock_type  text, -- exclusive or shared.
   created_at timestamp with time zone, -- When it was granted.
-  expires_at timestamp with time zone, -- The holder has it until then.
+  expires_at timestamp with time zone, -- When the lease expires.
   project    text -- Name of the project.
 );
 
--- The content of files as each agent last saw it.
+-- File contents that each agent last saw.
 create view coordinator.file_views (
   project  text, -- Name of the project.
-  path     text, -- The file, as locks spell it.
+  path     text, -- Path of the file, as locks spell it.
   agent    text, -- Name of the agent.
-  owner    text, -- Who saw it below the agent, such as session/subagent; empty: the agent itself.
-  hash     text, -- Hash of the content; -: there was no such file; null: unknown.
+  owner    text, -- Owner within the agent, such as session/subagent; empty: the agent itself.
+  hash     text, -- Hash of the content; -: the file did not exist; null: unknown.
   seen_at  timestamp with time zone, -- When it read or wrote that content.
-  wrote_at timestamp with time zone -- When it last wrote the file; null: it never did.
+  wrote_at timestamp with time zone -- When it last wrote the file; null: never.
 );
 
--- Attempts of jobs: those that run, and the last 50 of each job that ended.
+-- Attempts of jobs: running ones, and the last 50 ended ones of each job.
 create view coordinator.job_attempts (
   job        uuid, -- The job.
-  attempt    integer, -- Number of the attempt, from 1; one that was snoozed or released shares its number with the next.
-  fence      bigint, -- Fence of the attempt: greater with each.
-  worker_id  uuid, -- The agent that ran it.
+  attempt    integer, -- Number of the attempt, from 1. A snoozed or released attempt shares its number with the next.
+  fence      bigint, -- Fence of the attempt; grows with each attempt.
+  worker_id  uuid, -- Agent that ran it.
   worker     text, -- Name of that agent.
   started_at timestamp with time zone, -- When it began.
   ended_at   timestamp with time zone, -- When it ended; null while it runs.
-  outcome    text, -- running, completed, failed, snoozed, released, worker_lost, stalled, deadline; of the last one, how the job ended.
-  error      text, -- What went wrong; may be null.
+  outcome    text, -- running, completed, failed, snoozed, released, worker_lost, stalled or deadline; for the last attempt, how the job ended.
+  error      text, -- Error of the attempt; may be null.
   project    text -- Name of the project.
 );
 
--- Limits of jobs, how much of them is free, who uses them and what waits.
+-- Job limits, with their free capacity, users and waiting jobs.
 create view coordinator.job_limits_live (
   project       text, -- Name of the project.
   name          text, -- Name of the limit.
-  kind          text, -- slots (jobs that run at once), rate (tokens per interval) or budget (a sum).
-  queue         text, -- It applies to the jobs of this queue; null: of all.
-  type          text, -- It applies to the jobs of this type; null: of all. Without queue and type, it applies to jobs that name it.
-  per_key       boolean, -- Whether each key has a limit of its own. Jobs without a key then have none.
-  tree          uuid, -- It applies to the jobs of the tree that has this root; null: to those of no tree.
-  slots         integer, -- Maximum of jobs that run at once.
+  kind          text, -- slots (jobs that run at once), rate (tokens per interval) or budget (an amount).
+  queue         text, -- Queue to which it applies; null: all queues.
+  type          text, -- Job type to which it applies; null: all types. With neither queue nor type, it applies to jobs that name it.
+  per_key       boolean, -- True: each key has a limit of its own, and jobs without a key have none.
+  tree          uuid, -- Root of the job tree to which it applies; null: no tree.
+  slots         integer, -- Maximum number of jobs that run at once.
   rate          double precision, -- Tokens per interval.
   per           interval, -- The interval of the rate.
-  burst         integer, -- Maximum of tokens that are saved up.
-  budget        bigint, -- Maximum sum in a period.
+  burst         integer, -- Maximum number of tokens that accumulate.
+  budget        bigint, -- Maximum amount per period.
   period        text, -- hour, day (both in UTC) or ever.
-  reserve       bigint, -- What a claim reserves for a job that does not say what it costs.
-  on_exhausted  text, -- What happens to running jobs when the budget is exhausted: nothing (stop: no job starts), or cancel.
-  used          bigint, -- Slots that running jobs take, or what is reserved and spent of the budget in this period; null for a rate.
-  free          bigint, -- Slots, tokens or budget that jobs can take now; null: each key has its own.
+  reserve       bigint, -- Amount that a claim reserves for a job without a cost of its own.
+  on_exhausted  text, -- What happens to running jobs when the budget is exhausted: nothing (stop: no job starts) or cancel.
+  used          bigint, -- Slots in use, or the amount reserved and spent in this period; null for a rate.
+  free          bigint, -- Slots, tokens or amount available now; null: each key has its own.
   resets_at     timestamp with time zone, -- When the next period of the budget begins; null: never, or it is not a budget.
-  users         jsonb, -- Of the jobs that run, the five types and keys that take most: an array of objects with type, key and used.
-  keys          jsonb, -- With a rate or budget per key, the five keys that have least left: an array of objects with key and free.
+  users         jsonb, -- The five types and keys whose running jobs use most: an array of objects with type, key and used.
+  keys          jsonb, -- With a rate or budget per key, the five keys with the least left: an array of objects with key and free.
   waiting_count integer, -- Jobs that need it and are queued or, with a tree, wait for it; at most 10,000 are counted.
-  held_until    timestamp with time zone, -- No job that needs it starts before; null: it is not held.
+  held_until    timestamp with time zone, -- End of the hold, before which no job that needs it starts; null: it is not held.
   held_by       text, -- Who holds it.
   hold_reason   text, -- Why it is held.
   actor         text, -- Who created it or last changed it.
@@ -1670,15 +1670,15 @@ create view coordinator.job_limits_live (
   updated_at    timestamp with time zone -- When it was last changed.
 );
 
--- Questions of jobs that wait for the answer of a manager.
+-- Job questions that wait for a manager's answer.
 create view coordinator.job_questions (
   job      uuid, -- The job.
-  step     text, -- Name of the step that the answer becomes.
-  ordinal  integer, -- Which of the steps of this name.
+  step     text, -- Name of the step that stores the answer.
+  ordinal  integer, -- Number of the step among those of this name.
   question text, -- The question.
   options  text[], -- The possible answers; null: any JSON value.
-  fallback jsonb, -- The answer if nobody gives one until due_at; null: none.
-  worker   text, -- Name of the worker that asked, and may not answer.
+  fallback jsonb, -- Answer used if nobody answers by due_at; null: none.
+  worker   text, -- Name of the worker that asked; it may not answer.
   asked_at timestamp with time zone, -- When it asked.
   due_at   timestamp with time zone, -- When the question ends without an answer; null: never.
   type     text, -- Type of the job.
@@ -1688,47 +1688,47 @@ create view coordinator.job_questions (
 
 -- Jobs of all projects, without a security barrier, so that conditions of any kind reach the indexes. Internal: functions read it.
 create view coordinator.job_rows (
-  id           uuid, -- UUID, ordered by the time of its creation.
-  type         text, -- What a worker must have in its job_types.
-  payload      jsonb, -- Any JSON value, for the worker.
-  status       text, -- queued, scheduled, waiting or running; after its end completed, failed, cancelled or expired.
-  result       jsonb, -- What the worker returned; null before the end.
-  error        text, -- Error of the last attempt that failed.
-  attempts     integer, -- Attempts that count, with the one that runs.
-  max_attempts integer, -- Most attempts.
+  id           uuid, -- UUID, ordered by creation time.
+  type         text, -- Type that a worker must have in its job_types.
+  payload      jsonb, -- Any JSON value for the worker.
+  status       text, -- queued, scheduled, waiting or running; after the end: completed, failed, cancelled or expired.
+  result       jsonb, -- Result from the worker; null before the end.
+  error        text, -- Error of the last failed attempt.
+  attempts     integer, -- Number of attempts that count, including the running one.
+  max_attempts integer, -- Maximum number of attempts.
   created_at   timestamp with time zone, -- When it was enqueued.
   updated_at   timestamp with time zone, -- When it last changed: an attempt began, ended or reported progress.
-  scheduled_at timestamp with time zone, -- When it may start at the earliest.
-  started_at   timestamp with time zone, -- When the present attempt began; of an ended job, the last one.
-  completed_at timestamp with time zone, -- When it ended, however it ended; null before.
-  worker_id    uuid, -- The agent that runs it, or ran it last; see workers.
+  scheduled_at timestamp with time zone, -- Earliest time at which it may start.
+  started_at   timestamp with time zone, -- When the current attempt began; for an ended job, the last attempt.
+  completed_at timestamp with time zone, -- When it ended, with any status; null before.
+  worker_id    uuid, -- Agent that runs it or ran it last; see workers.
   worker       text, -- Name of that agent.
-  fence        bigint, -- Fence of the attempt that runs, or ran last.
+  fence        bigint, -- Fence of the running attempt, or of the last one.
   queue        text, -- Name of its queue.
   key          text, -- Key by which a fair queue takes turns; may be null.
   priority     integer, -- Higher comes first.
   labels       text[], -- Labels that a worker must have.
   reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, dependency or start_by.
-  percent      double precision, -- Progress of the attempt that runs, 0 to 100.
-  message      text, -- Progress of the attempt that runs, in words.
-  checkpoint   jsonb, -- What the last attempt left for the next one.
-  cancel_at    timestamp with time zone, -- When the attempt that runs loses its fence, if a cancellation was requested.
-  start_by     timestamp with time zone, -- It expires unless an attempt begins before; null after its end.
-  dedupe_key   text, -- Its dedupe key; may be null.
-  parent_id    uuid, -- The job that enqueued it; may be null.
-  retry_of     uuid, -- The ended job that it repeats; may be null.
-  retried_as   uuid, -- The job that repeats it; may be null.
+  percent      double precision, -- Progress of the running attempt, 0 to 100.
+  message      text, -- Progress message of the running attempt.
+  checkpoint   jsonb, -- Checkpoint that the last attempt left for the next one.
+  cancel_at    timestamp with time zone, -- When the running attempt loses its fence because a cancellation was requested.
+  start_by     timestamp with time zone, -- Time by which an attempt must begin, else the job expires; null after its end.
+  dedupe_key   text, -- Dedupe key; may be null.
+  parent_id    uuid, -- Parent job in its tree; may be null.
+  retry_of     uuid, -- Ended job that this job retries; may be null.
+  retried_as   uuid, -- Job that retries this job; may be null.
   actor        text, -- Who enqueued it.
   ended_by     text, -- Who ended it; null before.
-  root_id      uuid, -- The root of its tree; its own id if it has no parent.
-  depth        integer, -- How many jobs are above it in its tree.
-  after        uuid[], -- The jobs that it starts after.
-  after_mode   text, -- all: it starts after all of them, any: after one; null: it starts after no others.
-  on_failure   text, -- What follows if one of them does not complete: cancel, ignore or run; null: it starts after no others.
-  limits       jsonb, -- Limits that it names, and what it costs of each.
+  root_id      uuid, -- Root of its tree; its own id if it has no parent.
+  depth        integer, -- Number of jobs above it in its tree.
+  after        uuid[], -- Jobs after which it starts.
+  after_mode   text, -- all: starts after all of them; any: starts after one; null: starts after no others.
+  on_failure   text, -- What to do if one of them does not complete: cancel, ignore or run; null: starts after no others.
+  limits       jsonb, -- Limits that it names, with its cost for each.
   cause        text, -- What it waits for; null if it does not wait.
-  locks        text[], -- Resources that it has locked while it runs.
-  tokens       jsonb, -- Fencing tokens of the locks that the present attempt got with its claim, by resource; null: none.
+  locks        text[], -- Resources that it holds locked while it runs.
+  tokens       jsonb, -- Fencing tokens of the locks that the current attempt acquired with its claim, by resource; null: none.
   project_id   bigint, -- The project.
   part         text, -- Where it is: open, completed or uncompleted.
   end_status   text, -- Its status if it has ended, which has statistics.
@@ -1737,76 +1737,76 @@ create view coordinator.job_rows (
   traceparent  text -- The W3C trace context of the call that enqueued it, which its attempts continue; null: there is none.
 );
 
--- Finished steps of jobs, also of those that ended.
+-- Finished steps of jobs, including ended jobs.
 create view coordinator.job_steps (
   job         uuid, -- The job.
-  place       integer, -- Order in which the steps of the job finished, from 1.
+  place       integer, -- Position in the order in which the job's steps finished, from 1.
   name        text, -- Name of the step.
-  ordinal     integer, -- Which of its steps of this name, from 1.
-  kind        text, -- step: what a worker did; wait: how a wait ended; answer: the answer of a question.
-  result      jsonb, -- What it returned.
-  fence       bigint, -- Fence of the attempt that finished it, or that began the wait.
-  actor       text, -- Who finished it: the worker, who answered, or coordinator.
+  ordinal     integer, -- Number of the step among those of this name, from 1.
+  kind        text, -- step: done by a worker; wait: outcome of a wait; answer: answer to a question.
+  result      jsonb, -- Result of the step.
+  fence       bigint, -- Fence of the attempt that finished the step or began the wait.
+  actor       text, -- Who finished the step: the worker, whoever answered, or coordinator.
   finished_at timestamp with time zone, -- When it finished.
   project     text -- Name of the project.
 );
 
--- Jobs: those that wait or run, and those that ended and are retained.
+-- Jobs: waiting, running, and retained ended ones.
 create view coordinator.jobs (
-  id           uuid, -- UUID, ordered by the time of its creation.
-  type         text, -- What a worker must have in its job_types.
-  payload      jsonb, -- Any JSON value, for the worker.
-  status       text, -- queued, scheduled, waiting or running; after its end completed, failed, cancelled or expired.
-  result       jsonb, -- What the worker returned; null before the end.
-  error        text, -- Error of the last attempt that failed.
-  attempts     integer, -- Attempts that count, with the one that runs.
-  max_attempts integer, -- Most attempts.
+  id           uuid, -- UUID, ordered by creation time.
+  type         text, -- Type that a worker must have in its job_types.
+  payload      jsonb, -- Any JSON value for the worker.
+  status       text, -- queued, scheduled, waiting or running; after the end: completed, failed, cancelled or expired.
+  result       jsonb, -- Result from the worker; null before the end.
+  error        text, -- Error of the last failed attempt.
+  attempts     integer, -- Number of attempts that count, including the running one.
+  max_attempts integer, -- Maximum number of attempts.
   created_at   timestamp with time zone, -- When it was enqueued.
   updated_at   timestamp with time zone, -- When it last changed: an attempt began, ended or reported progress.
-  scheduled_at timestamp with time zone, -- When it may start at the earliest.
-  started_at   timestamp with time zone, -- When the present attempt began; of an ended job, the last one.
-  completed_at timestamp with time zone, -- When it ended, however it ended; null before.
-  worker_id    uuid, -- The agent that runs it, or ran it last; see workers.
+  scheduled_at timestamp with time zone, -- Earliest time at which it may start.
+  started_at   timestamp with time zone, -- When the current attempt began; for an ended job, the last attempt.
+  completed_at timestamp with time zone, -- When it ended, with any status; null before.
+  worker_id    uuid, -- Agent that runs it or ran it last; see workers.
   worker       text, -- Name of that agent.
-  fence        bigint, -- Fence of the attempt that runs, or ran last.
+  fence        bigint, -- Fence of the running attempt, or of the last one.
   queue        text, -- Name of its queue.
   key          text, -- Key by which a fair queue takes turns; may be null.
   priority     integer, -- Higher comes first.
   labels       text[], -- Labels that a worker must have.
   reason       text, -- Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, dependency or start_by.
-  percent      double precision, -- Progress of the attempt that runs, 0 to 100.
-  message      text, -- Progress of the attempt that runs, in words.
-  checkpoint   jsonb, -- What the last attempt left for the next one.
-  cancel_at    timestamp with time zone, -- When the attempt that runs loses its fence, if a cancellation was requested.
-  start_by     timestamp with time zone, -- It expires unless an attempt begins before; null after its end.
-  dedupe_key   text, -- Its dedupe key; may be null.
-  parent_id    uuid, -- The job that enqueued it; may be null.
-  retry_of     uuid, -- The ended job that it repeats; may be null.
-  retried_as   uuid, -- The job that repeats it; may be null.
+  percent      double precision, -- Progress of the running attempt, 0 to 100.
+  message      text, -- Progress message of the running attempt.
+  checkpoint   jsonb, -- Checkpoint that the last attempt left for the next one.
+  cancel_at    timestamp with time zone, -- When the running attempt loses its fence because a cancellation was requested.
+  start_by     timestamp with time zone, -- Time by which an attempt must begin, else the job expires; null after its end.
+  dedupe_key   text, -- Dedupe key; may be null.
+  parent_id    uuid, -- Parent job in its tree; may be null.
+  retry_of     uuid, -- Ended job that this job retries; may be null.
+  retried_as   uuid, -- Job that retries this job; may be null.
   actor        text, -- Who enqueued it.
   ended_by     text, -- Who ended it; null before.
   project      text, -- Name of the project.
-  root_id      uuid, -- The root of its tree; its own id if it has no parent.
-  depth        integer, -- How many jobs are above it in its tree.
-  after        uuid[], -- The jobs that it starts after.
-  after_mode   text, -- all: it starts after all of them, any: after one; null: it starts after no others.
-  on_failure   text, -- What follows if one of them does not complete: cancel, ignore or run; null: it starts after no others.
-  waiting_for  text, -- What a waiting job waits for: jobs, lock, limit, wait, answer or tree; null if it does not wait.
-  limits       jsonb, -- Limits that it names, and what it costs of each.
-  locks        text[], -- Resources that it has locked while it runs.
-  tokens       jsonb, -- Fencing tokens of the locks that the present attempt got with its claim, by resource; null: none.
+  root_id      uuid, -- Root of its tree; its own id if it has no parent.
+  depth        integer, -- Number of jobs above it in its tree.
+  after        uuid[], -- Jobs after which it starts.
+  after_mode   text, -- all: starts after all of them; any: starts after one; null: starts after no others.
+  on_failure   text, -- What to do if one of them does not complete: cancel, ignore or run; null: starts after no others.
+  waiting_for  text, -- What it waits for: jobs, lock, limit, wait, answer or tree; null: it does not wait.
+  limits       jsonb, -- Limits that it names, with its cost for each.
+  locks        text[], -- Resources that it holds locked while it runs.
+  tokens       jsonb, -- Fencing tokens of the locks that the current attempt acquired with its claim, by resource; null: none.
   traceparent  text -- The W3C trace context of the call that enqueued it, which its attempts continue; null: there is none.
 );
 
--- Entries of knowledge.
+-- Knowledge entries.
 create view coordinator.knowledge_entries (
   project     text, -- Name of the project.
   key         text, -- Key, unique in its project.
   title       text, -- Title.
   content     text, -- The text.
-  source_type text, -- Where it is from, in the words of the callers, such as url or file; null: not given.
-  source_url  text, -- Address of the source; null: not given.
-  metadata    jsonb, -- An object of the callers; searches can be restricted to texts, numbers and booleans in it.
+  source_type text, -- Type of the source, chosen by callers, such as url or file; null: not given.
+  source_url  text, -- URL of the source; null: not given.
+  metadata    jsonb, -- JSON object of the caller; searches can filter by the texts, numbers and booleans in it.
   language    text, -- Language in which its words are searched.
   version     bigint, -- Number of its version: 1, 2, 3.
   epoch       text, -- Epoch in which the version was written.
@@ -1816,120 +1816,120 @@ create view coordinator.knowledge_entries (
   id          bigint -- Number of its document.
 );
 
--- Locks that are held now.
+-- Held locks.
 create view coordinator.lock_holders (
-  resource      text, -- What is locked: name:deploy, src/a.py, src/ or src/**/*.py.
+  resource      text, -- Locked resource: name:deploy, src/a.py, src/ or src/**/*.py.
   kind          text, -- name, path, directory or glob.
   mode          text, -- exclusive or shared.
-  slots         integer, -- How many may hold a counted lock; null for others.
-  slot          integer, -- Number of the slot, from 1; null for others.
-  agent_id      uuid, -- The holder, see agents.
-  agent         text, -- The holder's name.
-  fencing_token bigint, -- Greater with each grant, also after a fail-over.
+  slots         integer, -- Number of slots of a counted lock; null for others.
+  slot          integer, -- Number of the held slot, from 1; null for others.
+  agent_id      uuid, -- Agent that holds it; see agents.
+  agent         text, -- Name of the agent.
+  fencing_token bigint, -- Fencing token; grows with each grant, even after a fail-over.
   acquired_at   timestamp with time zone, -- When it was granted.
-  expires_at    timestamp with time zone, -- The holder has it until then.
+  expires_at    timestamp with time zone, -- When the lease expires.
   project       text, -- Name of the project.
-  owner         text, -- The holder below the agent, such as session/subagent; empty: the agent itself.
-  job           uuid -- The job whose attempt holds it, until it ends; else null.
+  owner         text, -- Owner within the agent, such as session/subagent; empty: the agent itself.
+  job           uuid -- Job whose attempt holds it until the attempt ends; null: none.
 );
 
--- Tickets that wait; the smaller number is served first.
+-- Waiting tickets; the smallest number is served first.
 create view coordinator.lock_waiters (
-  ticket      bigint, -- Place in the queue. A ticket has one row for each of its resources.
+  ticket      bigint, -- Position in the queue. A ticket has one row for each of its resources.
   resource    text, -- What it waits for.
   mode        text, -- exclusive or shared.
-  agent_id    uuid, -- The waiting agent, see agents.
-  agent       text, -- The waiter's name.
+  agent_id    uuid, -- Waiting agent; see agents.
+  agent       text, -- Name of the agent.
   enqueued_at timestamp with time zone, -- When it began to wait.
-  expires_at  timestamp with time zone, -- It waits until then.
-  slots       integer, -- How many may hold a counted lock; null for others.
+  expires_at  timestamp with time zone, -- When it stops waiting.
+  slots       integer, -- Number of slots of a counted lock; null for others.
   project     text, -- Name of the project.
-  owner       text -- The waiting owner below the agent, such as session/subagent; empty: the agent itself.
+  owner       text -- Waiting owner within the agent, such as session/subagent; empty: the agent itself.
 );
 
--- Who waits for whom: for holders, and for the nearest earlier tickets. What those wait for is listed with them only.
+-- Who waits for whom: for holders, and for the nearest earlier tickets. What those tickets wait for is listed only in their own rows.
 create view coordinator.lock_waits_for (
   project      text, -- Name of the project.
-  ticket       bigint, -- The ticket that waits.
-  agent_id     uuid, -- The waiting agent, see agents.
-  agent        text, -- The waiter's name.
+  ticket       bigint, -- Waiting ticket.
+  agent_id     uuid, -- Waiting agent; see agents.
+  agent        text, -- Name of the waiting agent.
   resource     text, -- What it waits for.
-  for_agent_id uuid, -- The agent in the way.
+  for_agent_id uuid, -- Agent in the way.
   for_agent    text, -- Name of the agent in the way.
-  for_resource text, -- What that agent holds or waits for.
-  for_ticket   bigint, -- The earlier ticket; null: that agent holds the lock.
-  owner        text, -- The waiting owner below the agent; empty: the agent itself.
-  for_owner    text -- The owner in the way; empty: the agent itself.
+  for_resource text, -- Resource that this agent holds or waits for.
+  for_ticket   bigint, -- Earlier ticket; null: the agent holds the lock.
+  owner        text, -- Waiting owner within the agent; empty: the agent itself.
+  for_owner    text -- Owner in the way; empty: the agent itself.
 );
 
--- The logs of each project, without their entries.
+-- Logs of each project, without their entries.
 create view coordinator.logs_live (
   project    text, -- Name of the project.
-  kind       text, -- What its entries are: message, step, observation, audit, or any kind of the caller's.
-  key        text, -- Its key within the kind.
-  first_seq  bigint, -- Entries below are gone, except kept ones.
-  last_seq   bigint, -- The last number given; compare it with p_expect.
-  count      bigint, -- How many entries there are.
-  epoch      text, -- The epoch in which last_seq was given.
-  kept       boolean, -- True: retention deletes no entry of it.
+  kind       text, -- Kind of its entries: message, step, observation, audit, or a kind chosen by callers.
+  key        text, -- Key, unique within the kind.
+  first_seq  bigint, -- Number of the first entry; lower entries are gone, except kept ones.
+  last_seq   bigint, -- Last number given; p_expect is compared with it.
+  count      bigint, -- Number of entries.
+  epoch      text, -- Epoch in which last_seq was given.
+  kept       boolean, -- True: all its entries are exempt from retention.
   updated_at timestamp with time zone -- When it was last appended to or changed.
 );
 
--- Memories, with those that were superseded.
+-- Memories, including superseded ones.
 create view coordinator.memories (
   project        text, -- Name of the project.
   memory_id      text, -- Hash of scope, context, lesson and tool.
   context        text, -- When the lesson applies; may be empty.
   lesson         text, -- What was learned.
-  tool_name      text, -- The tool that the lesson is about; null: none.
-  confidence     double precision, -- How sure it is now, 0 to 100: half as much for every 90 days since it was last reinforced.
+  tool_name      text, -- Tool that the lesson is about; null: none.
+  confidence     double precision, -- Current confidence, 0 to 100; it halves with every 90 days since the memory was last reinforced.
   created_at     timestamp with time zone, -- When it was first recorded.
-  scope          text, -- Whom it concerns, in the words of the callers; empty: everybody in the project.
-  reinforcements integer, -- How many times it was recorded.
+  scope          text, -- Whom it concerns, in words chosen by callers; empty: everybody in the project.
+  reinforcements integer, -- How often it was recorded.
   language       text, -- Language in which its words are searched.
-  superseded_by  text, -- The memory that replaced it; null: it is current.
+  superseded_by  text, -- Memory that superseded it; null: it is current.
   actor          text, -- Who last recorded or superseded it.
   updated_at     timestamp with time zone -- When it was last recorded or superseded.
 );
 
--- The messages of all sessions. Name project and session, or all are read.
+-- Messages of all sessions. Filter by project and session; otherwise all are read.
 create view coordinator.messages (
-  id         text, -- Names the message among all.
-  session_id bigint, -- The session, see sessions.
+  id         text, -- Unique id of the message.
+  session_id bigint, -- Session; see sessions.
   seq        bigint, -- Number within the session.
-  role       text, -- Who speaks: user, assistant, tool (whoever sends the result) or another; null: not said.
-  content    text, -- The content: text, or a list of parts as JSON.
-  tool_calls json, -- The calls of tools in it, as they were written; null: none.
-  metadata   json, -- Its field metadata; null: none.
+  role       text, -- Role of its author: user, assistant, tool (the sender of a result) or another; null: not given.
+  content    text, -- The content: text, or a JSON list of parts.
+  tool_calls json, -- Tool calls in it, as written; null: none.
+  metadata   json, -- Its metadata field; null: none.
   created_at timestamp with time zone, -- When it was appended.
   project    text, -- Name of the project.
   session    text, -- Key of the session.
-  uid        text, -- The caller's name for it; null: none.
-  tokens     integer, -- How many tokens of a model it takes: as its writer says, else a token for four bytes.
-  needs      bigint, -- The earliest message without which it is nothing, such as the call of a result; null: none.
+  uid        text, -- Unique id chosen by the caller; null: none.
+  tokens     integer, -- Number of model tokens, as given by its writer; by default one for four bytes.
+  needs      bigint, -- Earliest message without which it is of no use, such as the call for a result; null: none.
   actor      text, -- Who appended it.
-  data       json, -- The whole message. Where it has NUL or a lone surrogate, U+FFFD stands in its place.
-  raw        text -- The exact text where it differs from data; else null.
+  data       json, -- The whole message. U+FFFD replaces NUL and lone surrogates.
+  raw        text -- Exact text if it differs from data; otherwise null.
 );
 
--- What agents noticed. Name project and agent, or all are read.
+-- Observations of agents. Filter by project and agent; otherwise all are read.
 create view coordinator.observations (
-  id         text, -- Names the observation among all.
+  id         text, -- Unique id of the observation.
   agent_id   text, -- Name of the agent.
-  content    text, -- The text; where it is not a text, its JSON.
+  content    text, -- The text; JSON if it is not a text.
   created_at timestamp with time zone, -- When it was appended.
   project    text, -- Name of the project.
-  seq        bigint, -- Number within those of the agent.
-  uid        text, -- The caller's name for it; null: none.
+  seq        bigint, -- Number among the agent's observations.
+  uid        text, -- Unique id chosen by the caller; null: none.
   actor      text, -- Who appended it.
-  data       json, -- The content as JSON. Where it has NUL or a lone surrogate, U+FFFD stands in its place.
-  raw        text -- The exact text where it differs from data; else null.
+  data       json, -- The content as JSON. U+FFFD replaces NUL and lone surrogates.
+  raw        text -- Exact text if it differs from data; otherwise null.
 );
 
--- Lists of features of projects, as they are now.
+-- Current feature lists of projects.
 create view coordinator.project_features (
   id         bigint, -- Number of the document.
-  content    jsonb, -- The list, with U+FFFD for what jsonb refuses; document_get has the exact text.
+  content    jsonb, -- The list; U+FFFD replaces what jsonb rejects. document_get returns the exact text.
   updated_at timestamp with time zone, -- When it was last changed.
   project    text, -- Name of the project.
   list       text, -- Key of the list.
@@ -1939,41 +1939,41 @@ create view coordinator.project_features (
 -- The projects that the reader may use.
 create view coordinator.projects_live (
   project     text, -- Name of the project.
-  description text, -- One line for people; may be empty.
+  description text, -- One-line description; may be empty.
   created_at  timestamp with time zone, -- When it was created.
   paths       text, -- How locks compare paths: exact, normal (in Unicode normal form C) or caseless.
-  username    text, -- Whose project it is; null: nobody's.
-  title       text, -- Name for people, one line; may be empty.
-  settings    jsonb, -- An object of the callers' own.
+  username    text, -- User who owns the project; null: nobody.
+  title       text, -- One-line title; may be empty.
+  settings    jsonb, -- JSON object of the caller.
   updated_at  timestamp with time zone -- When it was last changed.
 );
 
--- Queues of jobs: their policies, and how many jobs are in them.
+-- Job queues, with their policies and numbers of jobs.
 create view coordinator.queues_live (
   project             text, -- Name of the project.
   queue               text, -- Name of the queue.
-  fair_by             text, -- key: keys take turns; none: jobs are claimed in the order of their priorities and times.
+  fair_by             text, -- key: keys take turns; none: jobs are claimed in order of priority and time.
   ageing              interval, -- How long a job waits to gain one step of priority; null: strict priority.
-  weights             jsonb, -- Keys whose share of a fair queue is not 1.
-  max_waiting         integer, -- Maximum of jobs that wait in it; null: no limit.
-  max_waiting_per_key integer, -- Maximum of jobs of one key that wait in it; null: no limit.
+  weights             jsonb, -- Keys whose share of a fair queue is not 1, with their shares.
+  max_waiting         integer, -- Maximum number of waiting jobs; null: no limit.
+  max_waiting_per_key integer, -- Maximum number of waiting jobs per key; null: no limit.
   events              text, -- call: one event for each call and transition; job: one for each job.
   paused_at           timestamp with time zone, -- When it was paused; null: it is not.
   paused_by           text, -- Who paused it.
   pause_reason        text, -- Why it was paused.
-  queued_count        integer, -- Jobs that can be claimed; at most 10,000 are counted.
-  running_count       integer, -- Jobs that run.
-  unplaced_count      bigint, -- About how many queued jobs still have places by an earlier policy; null: none.
+  queued_count        integer, -- Jobs ready to be claimed; at most 10,000 are counted.
+  running_count       integer, -- Running jobs.
+  unplaced_count      bigint, -- Approximate number of queued jobs that are still placed by an earlier policy; null: none.
   actor               text, -- Who created it or last changed it.
   created_at          timestamp with time zone, -- When it was first used or set.
   updated_at          timestamp with time zone -- When it was last changed.
 );
 
--- Rules of the projects that the reader may use, and of all projects.
+-- Rules of the projects that the reader may use, and rules for all projects.
 create view coordinator.rules (
-  project    text, -- The project to which it applies; null for all.
-  when_set   text, -- Last segment of the key whose setting triggers the rule.
-  clears     text[], -- Last segments of the keys beside it that are deleted then.
+  project    text, -- Project to which it applies; null: all projects.
+  when_set   text, -- Last segment of the key that triggers the rule when it is set.
+  clears     text[], -- Last segments of the neighbouring keys that are then deleted.
   created_at timestamp with time zone -- When the rule was created or last changed.
 );
 
@@ -1981,85 +1981,85 @@ create view coordinator.rules (
 create view coordinator.sessions_live (
   project     text, -- Name of the project.
   session     text, -- Key of the session.
-  username    text, -- Whose session it is; null: nobody's.
-  title       text, -- One line for people; may be empty.
-  mission     text, -- What is to be done; may be empty.
-  status      text, -- active, archived (then nothing is appended or put), or a word of the caller's own.
-  context     jsonb, -- An object of the caller's own.
-  forked_from text, -- Key of the session of which it began as a copy; null: of none.
+  username    text, -- User who owns the session; null: nobody.
+  title       text, -- One-line title; may be empty.
+  mission     text, -- What the session is to achieve; may be empty.
+  status      text, -- active, archived (appends and puts are refused), or another word chosen by the caller.
+  context     jsonb, -- JSON object of the caller.
+  forked_from text, -- Key of the session that it was copied from; null: none.
   actor       text, -- Who created it.
   created_at  timestamp with time zone, -- When it was created.
-  updated_at  timestamp with time zone -- When it was last changed, or something was last appended or put, to about a minute.
+  updated_at  timestamp with time zone -- When it last changed or got an append or put, to about a minute.
 );
 
--- Signals that are set and not expired.
+-- Signals that are set and have not expired.
 create view coordinator.signals_live (
   project    text, -- Name of the project.
-  key        text, -- Segments are separated by /.
+  key        text, -- Key; segments are separated by /.
   value      jsonb, -- Any JSON value.
-  version    bigint, -- Grows with each set, also after a fail-over; compare for equality only.
-  critical   boolean, -- True: never expires.
-  agent_id   uuid, -- The agent with which an ephemeral signal ends; null for others.
+  version    bigint, -- Version; grows with each set, even after a fail-over. Compare it only for equality.
+  critical   boolean, -- True: it never expires.
+  agent_id   uuid, -- Agent with which an ephemeral signal ends; null for others.
   actor      text, -- Who last set it.
   created_at timestamp with time zone, -- When the key was created.
   updated_at timestamp with time zone, -- When it was last set.
-  expires_at timestamp with time zone -- Absent from then on; null if critical.
+  expires_at timestamp with time zone -- When it expires; null if critical.
 );
 
--- The present state of each session.
+-- Current state of each session.
 create view coordinator.states (
   id         bigint, -- Number of the document.
-  session_id bigint, -- The session; sessions has more about it.
-  state_json jsonb, -- The state, with U+FFFD for what jsonb refuses; document_get has the exact text.
+  session_id bigint, -- Session; see sessions.
+  state_json jsonb, -- The state; U+FFFD replaces what jsonb rejects. document_get returns the exact text.
   version    bigint, -- Number of the latest version.
   timestamp  timestamp with time zone, -- When it was saved.
   project    text, -- Name of the project.
   session    text -- Key of the session.
 );
 
--- Todo lists, as they are now.
+-- Current todo lists.
 create view coordinator.todo_lists (
   todolist_id text, -- Key of the list.
-  session_id  bigint, -- The session that it belongs to; null: none.
-  plan_json   jsonb, -- The list, with U+FFFD for what jsonb refuses; document_get has the exact text.
-  status      text, -- Its own status, or that of its items: COMPLETED (all are), PENDING (none is begun) or IN_PROGRESS.
+  session_id  bigint, -- Session that it belongs to; null: none.
+  plan_json   jsonb, -- The list; U+FFFD replaces what jsonb rejects. document_get returns the exact text.
+  status      text, -- Status of the list, or the status derived from its items: COMPLETED (all are), PENDING (none has begun) or IN_PROGRESS.
   created_at  timestamp with time zone, -- When it was first put.
   updated_at  timestamp with time zone, -- When it was last changed.
   project     text, -- Name of the project.
   version     bigint -- Number of the latest version.
 );
 
--- Deliveries of webhooks. Internal: managers call webhook_deliveries.
+-- Webhook deliveries. Internal: managers call webhook_deliveries.
 create view coordinator.webhook_deliveries_live (
   project      text, -- Name of the project.
   webhook      bigint, -- Number of the webhook.
   delivery     bigint, -- Number of the delivery.
-  message      text, -- The header webhook-id of each of its attempts.
-  type         text, -- Type of the event; reset: events are gone; test: a test.
+  message      text, -- Header webhook-id of each attempt.
+  type         text, -- Type of the event; reset: events are gone; test: a test delivery.
   key          text, -- Key of the event.
   at           timestamp with time zone, -- When the event happened (database clock).
   status       text, -- waiting, delivered, or dead: no further attempt is made.
-  attempts     integer, -- Attempts that have ended.
-  due_at       timestamp with time zone, -- When the next attempt is due; null: it ended.
+  attempts     integer, -- Number of ended attempts.
+  due_at       timestamp with time zone, -- When the next attempt is due; null: the delivery has ended.
   attempted_at timestamp with time zone, -- When the last attempt ended (database clock).
   response     integer, -- HTTP status of the last response; null: there was none.
   error        text, -- Why the last attempt failed.
   seconds      double precision -- Duration of the last attempt.
 );
 
--- Webhooks without their secrets. Internal, since a URL may have a secret as well: managers call webhook_list.
+-- Webhooks without their secrets. Internal, since a URL may contain a secret as well: managers call webhook_list.
 create view coordinator.webhooks_live (
   project       text, -- Name of the project.
   webhook       bigint, -- Number of the webhook.
-  url           text, -- Where it sends events.
-  topics        text[], -- Types of the events, such as lock.broken or signal.*.
+  url           text, -- URL that receives the events.
+  topics        text[], -- Event types, such as lock.broken or signal.*.
   status        text, -- active, failing (the last attempt failed), paused, or disabled.
-  waiting_count integer, -- Deliveries that wait, up to some hundred; more events wait in the log.
-  dead_count    bigint, -- Deliveries that are dead, and can be redriven.
+  waiting_count integer, -- Waiting deliveries, up to a few hundred; further events wait in the log.
+  dead_count    bigint, -- Dead deliveries, which can be redriven.
   delivered_at  timestamp with time zone, -- When an event was last delivered.
-  failing_since timestamp with time zone, -- Since when every attempt has failed; null: the last one succeeded.
+  failing_since timestamp with time zone, -- Start of the current series of failed attempts; null: the last attempt succeeded.
   error         text, -- Why the last attempt failed; null: it succeeded.
-  before_until  timestamp with time zone, -- Until when the former secret signs as well; null: there was none.
+  before_until  timestamp with time zone, -- Until when the previous secret also signs; null: there is none.
   paused_at     timestamp with time zone, -- When it was paused or disabled; null: it is active.
   paused_by     text, -- Who paused it.
   pause_reason  text, -- Why it was paused or disabled.
@@ -2068,18 +2068,18 @@ create view coordinator.webhooks_live (
   updated_at    timestamp with time zone -- When it was last rotated, paused or resumed (database clock).
 );
 
--- Workers: agents that have job types.
+-- Workers: agents with job types.
 create view coordinator.workers (
   id            uuid, -- Id of the agent.
   project       text, -- Name of the project.
   name          text, -- Name of the agent.
-  status        text, -- busy (it has jobs), idle, or lost (its heartbeat is overdue: its jobs are rescued).
+  status        text, -- busy (it has jobs), idle, or lost (its heartbeat is overdue, and its jobs are rescued).
   last_seen     timestamp with time zone, -- When it last sent a heartbeat.
-  job_types     text[], -- Types of the jobs that it runs.
-  labels        text[], -- Labels that it has.
-  current_job   uuid, -- Of the jobs that it has, the one that it has had longest.
-  running       integer, -- How many jobs it has.
-  metadata      jsonb, -- A JSON object chosen by the agent.
+  job_types     text[], -- Job types that it runs.
+  labels        text[], -- Labels of the worker.
+  current_job   uuid, -- Job that it has held longest.
+  running       integer, -- Number of its jobs.
+  metadata      jsonb, -- JSON object chosen by the agent.
   registered_at timestamp with time zone -- When it registered.
 );
 

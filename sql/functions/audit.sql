@@ -456,19 +456,19 @@ create or replace view coordinator.audit_trail with (security_barrier) as
   where l.kind = 'audit' and (p.id is not null or l.project_id = 0)
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), (select coordinator.projects_visible()) is null)
     and (select has_function_privilege('coordinator.audit_show(text)', 'execute'));
-comment on view   coordinator.audit_trail            is 'Who did what, when and from where, of all projects. Rows are for managers and administrators.';
+comment on view   coordinator.audit_trail            is 'Who did what, when and from where, in all projects. Only managers and administrators see rows.';
 comment on column coordinator.audit_trail.project    is 'Name of the project; null: it does not exist (any more).';
 comment on column coordinator.audit_trail.seq        is 'Number within the trail of the project.';
-comment on column coordinator.audit_trail.epoch      is 'The epoch in which it was copied.';
-comment on column coordinator.audit_trail.action     is 'The type of the event.';
-comment on column coordinator.audit_trail.subject    is 'What it is about: the key of the event.';
-comment on column coordinator.audit_trail.detail     is 'The data of the event.';
-comment on column coordinator.audit_trail.actor      is 'Who did it, as the caller says.';
+comment on column coordinator.audit_trail.epoch      is 'Epoch in which the entry was copied.';
+comment on column coordinator.audit_trail.action     is 'Type of the event.';
+comment on column coordinator.audit_trail.subject    is 'Key of the event.';
+comment on column coordinator.audit_trail.detail     is 'Data of the event.';
+comment on column coordinator.audit_trail.actor      is 'Who did it, according to the caller.';
 comment on column coordinator.audit_trail.created_at is 'When it happened.';
-comment on column coordinator.audit_trail.role       is 'The database role that logged in.';
-comment on column coordinator.audit_trail.address    is 'From where that role connected to the database; null: through a unix socket.';
-comment on column coordinator.audit_trail.origin     is 'What the role says about the origin of the call: a daemon gives token, name and address, or a loop.';
-comment on column coordinator.audit_trail.hash       is 'Hash of the entry; null: it is from before there were hashes.';
+comment on column coordinator.audit_trail.role       is 'Database role that logged in.';
+comment on column coordinator.audit_trail.address    is 'Address from which the role connected to the database; null: a Unix socket.';
+comment on column coordinator.audit_trail.origin     is 'Origin of the call according to the role: a daemon gives token, name and address, or a loop.';
+comment on column coordinator.audit_trail.hash       is 'Hash of the entry; null: the entry is older than the hash chain.';
 
 create or replace function coordinator.audit_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable

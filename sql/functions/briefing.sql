@@ -21,11 +21,11 @@ create or replace view coordinator.briefings_read with (security_barrier) as
   select p.name as project, b.agent_name as agent, b.patterns, b.told, b.read_at
   from coordinator.briefings b join coordinator.projects p on p.id = b.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.briefings_read          is 'What each agent watches, and what it was told of.';
+comment on view   coordinator.briefings_read          is 'Signals that each agent watches, and what it has been told.';
 comment on column coordinator.briefings_read.project  is 'Name of the project.';
 comment on column coordinator.briefings_read.agent    is 'Name of the agent.';
-comment on column coordinator.briefings_read.patterns is 'Patterns of the keys of signals that it watches.';
-comment on column coordinator.briefings_read.told     is 'Version of each watched signal of which it was told, by key.';
+comment on column coordinator.briefings_read.patterns is 'Key patterns of the signals that it watches.';
+comment on column coordinator.briefings_read.told     is 'Last version of each watched signal that it was told, by key.';
 comment on column coordinator.briefings_read.read_at  is 'When it last read a briefing with news.';
 
 create or replace function coordinator.briefing_signals(p_project_id bigint, p_patterns text[])

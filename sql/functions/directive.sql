@@ -32,19 +32,19 @@ create or replace view coordinator.directives_sent with (security_barrier) as
   from coordinator.directives d join coordinator.projects p on p.id = d.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.directives_sent            is 'Directives, open and ended.';
-comment on column coordinator.directives_sent.id         is 'Number of the directive, in the order of sending.';
+comment on column coordinator.directives_sent.id         is 'Number of the directive, in order of sending.';
 comment on column coordinator.directives_sent.project    is 'Name of the project.';
-comment on column coordinator.directives_sent.to_agent   is 'Name of the agent that it addresses.';
-comment on column coordinator.directives_sent.to_role    is 'Role of the agents that it addresses.';
-comment on column coordinator.directives_sent.to_job     is 'Job whose worker it addresses. All null: everyone in the project.';
+comment on column coordinator.directives_sent.to_agent   is 'Name of the addressed agent.';
+comment on column coordinator.directives_sent.to_role    is 'Role of the addressed agents.';
+comment on column coordinator.directives_sent.to_job     is 'Job whose worker is addressed. All three null: everyone in the project.';
 comment on column coordinator.directives_sent.body       is 'The text.';
-comment on column coordinator.directives_sent.data       is 'A JSON object for programs; may be empty.';
+comment on column coordinator.directives_sent.data       is 'JSON object for programs; may be empty.';
 comment on column coordinator.directives_sent.priority   is 'Higher comes first.';
 comment on column coordinator.directives_sent.key        is 'A newer directive with the same key and target supersedes the older; may be null.';
 comment on column coordinator.directives_sent.status     is 'open, revoked, superseded or expired; in an inbox unseen or seen.';
 comment on column coordinator.directives_sent.actor      is 'Who sent it.';
 comment on column coordinator.directives_sent.sent_at    is 'When it was sent.';
-comment on column coordinator.directives_sent.expires_at is 'No agent receives it after this.';
+comment on column coordinator.directives_sent.expires_at is 'When it expires; no agent receives it afterwards.';
 comment on column coordinator.directives_sent.traceparent is 'The W3C trace context of the call that sent it; null: there is none.';
 
 create or replace view coordinator.directives_pending with (security_barrier) as
@@ -72,15 +72,15 @@ create or replace view coordinator.directives_pending with (security_barrier) as
   where d.status = 'open' and d.expires_at > coordinator.now_utc() and (r.status is null or r.status = 'seen')
     and (d.to_job is null or not exists (select from coordinator.directive_receipts o where o.directive_id = d.id and o.status in ('done', 'refused')))
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.directives_pending            is 'Recipients that have not answered an open directive: a row for each directive and recipient that is unseen, or seen and neither done nor refused. Recipients of a role or of everyone are the agents that are registered now, without the sender; that of a job is its worker, and one answer is enough.';
+comment on view   coordinator.directives_pending            is 'Recipients that have not answered an open directive. Each row is a directive and a recipient to whom it is unseen, or seen but neither done nor refused. The recipients of a role or of everyone are the agents that are registered now, except the sender; the recipient of a job is its worker, and one answer is enough.';
 comment on column coordinator.directives_pending.id         is 'Number of the directive.';
-comment on column coordinator.directives_pending.agent      is 'Name of the recipient. Null: no recipient is registered, and none has answered.';
+comment on column coordinator.directives_pending.agent      is 'Name of the recipient; null: no recipient is registered, and none has answered.';
 comment on column coordinator.directives_pending.status     is 'unseen: no acknowledgement; seen: seen only.';
 comment on column coordinator.directives_pending.priority   is 'Higher comes first.';
 comment on column coordinator.directives_pending.body       is 'The text.';
 comment on column coordinator.directives_pending.actor      is 'Who sent it.';
 comment on column coordinator.directives_pending.sent_at    is 'When it was sent.';
-comment on column coordinator.directives_pending.expires_at is 'No agent receives it after this.';
+comment on column coordinator.directives_pending.expires_at is 'When it expires; no agent receives it afterwards.';
 comment on column coordinator.directives_pending.project    is 'Name of the project.';
 
 create or replace function coordinator.directive_send(

@@ -29,14 +29,14 @@ create or replace view coordinator.file_views with (security_barrier) as
   select p.name as project, f.path, f.agent_name as agent, f.owner, f.hash, f.seen_at, f.wrote_at
   from coordinator.files_seen f join coordinator.projects p on p.id = f.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.file_views          is 'The content of files as each agent last saw it.';
+comment on view   coordinator.file_views          is 'File contents that each agent last saw.';
 comment on column coordinator.file_views.project  is 'Name of the project.';
-comment on column coordinator.file_views.path     is 'The file, as locks spell it.';
+comment on column coordinator.file_views.path     is 'Path of the file, as locks spell it.';
 comment on column coordinator.file_views.agent    is 'Name of the agent.';
-comment on column coordinator.file_views.owner    is 'Who saw it below the agent, such as session/subagent; empty: the agent itself.';
-comment on column coordinator.file_views.hash     is 'Hash of the content; -: there was no such file; null: unknown.';
+comment on column coordinator.file_views.owner    is 'Owner within the agent, such as session/subagent; empty: the agent itself.';
+comment on column coordinator.file_views.hash     is 'Hash of the content; -: the file did not exist; null: unknown.';
 comment on column coordinator.file_views.seen_at  is 'When it read or wrote that content.';
-comment on column coordinator.file_views.wrote_at is 'When it last wrote the file; null: it never did.';
+comment on column coordinator.file_views.wrote_at is 'When it last wrote the file; null: never.';
 
 create or replace function coordinator.file_check(p_paths text[], p_hashes text[], p_owner text) returns void
 language plpgsql stable

@@ -27,14 +27,14 @@ create or replace view coordinator.knowledge_entries with (security_barrier) as
   join coordinator.projects p on p.id = d.project_id
   where d.kind = 'knowledge' and not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.knowledge_entries             is 'Entries of knowledge.';
+comment on view   coordinator.knowledge_entries             is 'Knowledge entries.';
 comment on column coordinator.knowledge_entries.project     is 'Name of the project.';
 comment on column coordinator.knowledge_entries.key         is 'Key, unique in its project.';
 comment on column coordinator.knowledge_entries.title       is 'Title.';
 comment on column coordinator.knowledge_entries.content     is 'The text.';
-comment on column coordinator.knowledge_entries.source_type is 'Where it is from, in the words of the callers, such as url or file; null: not given.';
-comment on column coordinator.knowledge_entries.source_url  is 'Address of the source; null: not given.';
-comment on column coordinator.knowledge_entries.metadata    is 'An object of the callers; searches can be restricted to texts, numbers and booleans in it.';
+comment on column coordinator.knowledge_entries.source_type is 'Type of the source, chosen by callers, such as url or file; null: not given.';
+comment on column coordinator.knowledge_entries.source_url  is 'URL of the source; null: not given.';
+comment on column coordinator.knowledge_entries.metadata    is 'JSON object of the caller; searches can filter by the texts, numbers and booleans in it.';
 comment on column coordinator.knowledge_entries.language    is 'Language in which its words are searched.';
 comment on column coordinator.knowledge_entries.version     is 'Number of its version: 1, 2, 3.';
 comment on column coordinator.knowledge_entries.epoch       is 'Epoch in which the version was written.';

@@ -46,18 +46,18 @@ create or replace view coordinator.memories with (security_barrier) as
   join coordinator.projects p on p.id = d.project_id
   where d.kind = 'memory' and not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.memories                is 'Memories, with those that were superseded.';
+comment on view   coordinator.memories                is 'Memories, including superseded ones.';
 comment on column coordinator.memories.project        is 'Name of the project.';
 comment on column coordinator.memories.memory_id      is 'Hash of scope, context, lesson and tool.';
 comment on column coordinator.memories.context        is 'When the lesson applies; may be empty.';
 comment on column coordinator.memories.lesson         is 'What was learned.';
-comment on column coordinator.memories.tool_name      is 'The tool that the lesson is about; null: none.';
-comment on column coordinator.memories.confidence     is 'How sure it is now, 0 to 100: half as much for every 90 days since it was last reinforced.';
+comment on column coordinator.memories.tool_name      is 'Tool that the lesson is about; null: none.';
+comment on column coordinator.memories.confidence     is 'Current confidence, 0 to 100; it halves with every 90 days since the memory was last reinforced.';
 comment on column coordinator.memories.created_at     is 'When it was first recorded.';
-comment on column coordinator.memories.scope          is 'Whom it concerns, in the words of the callers; empty: everybody in the project.';
-comment on column coordinator.memories.reinforcements is 'How many times it was recorded.';
+comment on column coordinator.memories.scope          is 'Whom it concerns, in words chosen by callers; empty: everybody in the project.';
+comment on column coordinator.memories.reinforcements is 'How often it was recorded.';
 comment on column coordinator.memories.language       is 'Language in which its words are searched.';
-comment on column coordinator.memories.superseded_by  is 'The memory that replaced it; null: it is current.';
+comment on column coordinator.memories.superseded_by  is 'Memory that superseded it; null: it is current.';
 comment on column coordinator.memories.actor          is 'Who last recorded or superseded it.';
 comment on column coordinator.memories.updated_at     is 'When it was last recorded or superseded.';
 

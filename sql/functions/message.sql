@@ -44,23 +44,23 @@ create or replace view coordinator.messages with (security_barrier) as
                 when e.data ->> 'role' is null and e.data ->> 'type' is not null and json_typeof(e.data -> 'data') = 'object' then e.data -> 'data'
                 else e.data end as body) b
   where l.kind = 'message' and not l.deleted and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.messages            is 'The messages of all sessions. Name project and session, or all are read.';
-comment on column coordinator.messages.id         is 'Names the message among all.';
-comment on column coordinator.messages.session_id is 'The session, see sessions.';
+comment on view   coordinator.messages            is 'Messages of all sessions. Filter by project and session; otherwise all are read.';
+comment on column coordinator.messages.id         is 'Unique id of the message.';
+comment on column coordinator.messages.session_id is 'Session; see sessions.';
 comment on column coordinator.messages.seq        is 'Number within the session.';
-comment on column coordinator.messages.role       is 'Who speaks: user, assistant, tool (whoever sends the result) or another; null: not said.';
-comment on column coordinator.messages.content    is 'The content: text, or a list of parts as JSON.';
-comment on column coordinator.messages.tool_calls is 'The calls of tools in it, as they were written; null: none.';
-comment on column coordinator.messages.metadata   is 'Its field metadata; null: none.';
+comment on column coordinator.messages.role       is 'Role of its author: user, assistant, tool (the sender of a result) or another; null: not given.';
+comment on column coordinator.messages.content    is 'The content: text, or a JSON list of parts.';
+comment on column coordinator.messages.tool_calls is 'Tool calls in it, as written; null: none.';
+comment on column coordinator.messages.metadata   is 'Its metadata field; null: none.';
 comment on column coordinator.messages.created_at is 'When it was appended.';
 comment on column coordinator.messages.project    is 'Name of the project.';
 comment on column coordinator.messages.session    is 'Key of the session.';
-comment on column coordinator.messages.uid        is 'The caller''s name for it; null: none.';
-comment on column coordinator.messages.tokens     is 'How many tokens of a model it takes: as its writer says, else a token for four bytes.';
-comment on column coordinator.messages.needs      is 'The earliest message without which it is nothing, such as the call of a result; null: none.';
+comment on column coordinator.messages.uid        is 'Unique id chosen by the caller; null: none.';
+comment on column coordinator.messages.tokens     is 'Number of model tokens, as given by its writer; by default one for four bytes.';
+comment on column coordinator.messages.needs      is 'Earliest message without which it is of no use, such as the call for a result; null: none.';
 comment on column coordinator.messages.actor      is 'Who appended it.';
-comment on column coordinator.messages.data       is 'The whole message. Where it has NUL or a lone surrogate, U+FFFD stands in its place.';
-comment on column coordinator.messages.raw        is 'The exact text where it differs from data; else null.';
+comment on column coordinator.messages.data       is 'The whole message. U+FFFD replaces NUL and lone surrogates.';
+comment on column coordinator.messages.raw        is 'Exact text if it differs from data; otherwise null.';
 
 create or replace view coordinator.conversations with (security_barrier) as
   select s.id, s.title, l.count as message_count,
@@ -70,11 +70,11 @@ create or replace view coordinator.conversations with (security_barrier) as
   join coordinator.projects p on p.id = s.project_id
   join coordinator.logs l on l.project_id = s.project_id and l.kind = 'message' and l.key = s.key and not l.deleted
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.conversations                 is 'The sessions with messages.';
-comment on column coordinator.conversations.id              is 'Number of the session, see sessions.';
+comment on view   coordinator.conversations                 is 'Sessions with messages.';
+comment on column coordinator.conversations.id              is 'Number of the session; see sessions.';
 comment on column coordinator.conversations.title           is 'Title of the session.';
-comment on column coordinator.conversations.message_count   is 'How many messages there are.';
-comment on column coordinator.conversations.last_message_at is 'When the last one was appended; null: there is none.';
+comment on column coordinator.conversations.message_count   is 'Number of messages.';
+comment on column coordinator.conversations.last_message_at is 'When the last message was appended; null: there is none.';
 comment on column coordinator.conversations.project         is 'Name of the project.';
 comment on column coordinator.conversations.session         is 'Key of the session.';
 comment on column coordinator.conversations.status          is 'Status of the session.';

@@ -15,17 +15,17 @@ create or replace view coordinator.observations with (security_barrier) as
   join coordinator.projects p on p.id = l.project_id
   join coordinator.entries e on e.log_id = l.id
   where l.kind = 'observation' and not l.deleted and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.observations            is 'What agents noticed. Name project and agent, or all are read.';
-comment on column coordinator.observations.id         is 'Names the observation among all.';
+comment on view   coordinator.observations            is 'Observations of agents. Filter by project and agent; otherwise all are read.';
+comment on column coordinator.observations.id         is 'Unique id of the observation.';
 comment on column coordinator.observations.agent_id   is 'Name of the agent.';
-comment on column coordinator.observations.content    is 'The text; where it is not a text, its JSON.';
+comment on column coordinator.observations.content    is 'The text; JSON if it is not a text.';
 comment on column coordinator.observations.created_at is 'When it was appended.';
 comment on column coordinator.observations.project    is 'Name of the project.';
-comment on column coordinator.observations.seq        is 'Number within those of the agent.';
-comment on column coordinator.observations.uid        is 'The caller''s name for it; null: none.';
+comment on column coordinator.observations.seq        is 'Number among the agent''s observations.';
+comment on column coordinator.observations.uid        is 'Unique id chosen by the caller; null: none.';
 comment on column coordinator.observations.actor      is 'Who appended it.';
-comment on column coordinator.observations.data       is 'The content as JSON. Where it has NUL or a lone surrogate, U+FFFD stands in its place.';
-comment on column coordinator.observations.raw        is 'The exact text where it differs from data; else null.';
+comment on column coordinator.observations.data       is 'The content as JSON. U+FFFD replaces NUL and lone surrogates.';
+comment on column coordinator.observations.raw        is 'Exact text if it differs from data; otherwise null.';
 
 create or replace function coordinator.observation_agent(p_project text, p_agent text, p_actor text) returns text
 language sql stable

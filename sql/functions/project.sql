@@ -68,12 +68,12 @@ create or replace view coordinator.projects_live with (security_barrier) as
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.projects_live             is 'The projects that the reader may use.';
 comment on column coordinator.projects_live.project     is 'Name of the project.';
-comment on column coordinator.projects_live.description is 'One line for people; may be empty.';
+comment on column coordinator.projects_live.description is 'One-line description; may be empty.';
 comment on column coordinator.projects_live.created_at  is 'When it was created.';
 comment on column coordinator.projects_live.paths       is 'How locks compare paths: exact, normal (in Unicode normal form C) or caseless.';
-comment on column coordinator.projects_live.username    is 'Whose project it is; null: nobody''s.';
-comment on column coordinator.projects_live.title       is 'Name for people, one line; may be empty.';
-comment on column coordinator.projects_live.settings    is 'An object of the callers'' own.';
+comment on column coordinator.projects_live.username    is 'User who owns the project; null: nobody.';
+comment on column coordinator.projects_live.title       is 'One-line title; may be empty.';
+comment on column coordinator.projects_live.settings    is 'JSON object of the caller.';
 comment on column coordinator.projects_live.updated_at  is 'When it was last changed.';
 
 create or replace function coordinator.project_row(p_project_id bigint) returns setof coordinator.projects_live

@@ -13,10 +13,10 @@ create or replace view coordinator.rules with (security_barrier) as
   select p.name as project, r.when_set, r.clears, r.created_at
   from coordinator.signal_rules r left join coordinator.projects p on p.id = r.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.rules            is 'Rules of the projects that the reader may use, and of all projects.';
-comment on column coordinator.rules.project    is 'The project to which it applies; null for all.';
-comment on column coordinator.rules.when_set   is 'Last segment of the key whose setting triggers the rule.';
-comment on column coordinator.rules.clears     is 'Last segments of the keys beside it that are deleted then.';
+comment on view   coordinator.rules            is 'Rules of the projects that the reader may use, and rules for all projects.';
+comment on column coordinator.rules.project    is 'Project to which it applies; null: all projects.';
+comment on column coordinator.rules.when_set   is 'Last segment of the key that triggers the rule when it is set.';
+comment on column coordinator.rules.clears     is 'Last segments of the neighbouring keys that are then deleted.';
 comment on column coordinator.rules.created_at is 'When the rule was created or last changed.';
 
 create or replace function coordinator.rule_set(

@@ -25,17 +25,17 @@ create or replace view coordinator.signals_live with (security_barrier) as
   from coordinator.signals s join coordinator.projects p on p.id = s.project_id
   where (s.expires_at is null or s.expires_at > coordinator.now_utc())
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.signals_live            is 'Signals that are set and not expired.';
+comment on view   coordinator.signals_live            is 'Signals that are set and have not expired.';
 comment on column coordinator.signals_live.project    is 'Name of the project.';
-comment on column coordinator.signals_live.key        is 'Segments are separated by /.';
+comment on column coordinator.signals_live.key        is 'Key; segments are separated by /.';
 comment on column coordinator.signals_live.value      is 'Any JSON value.';
-comment on column coordinator.signals_live.version    is 'Grows with each set, also after a fail-over; compare for equality only.';
-comment on column coordinator.signals_live.critical   is 'True: never expires.';
-comment on column coordinator.signals_live.agent_id   is 'The agent with which an ephemeral signal ends; null for others.';
+comment on column coordinator.signals_live.version    is 'Version; grows with each set, even after a fail-over. Compare it only for equality.';
+comment on column coordinator.signals_live.critical   is 'True: it never expires.';
+comment on column coordinator.signals_live.agent_id   is 'Agent with which an ephemeral signal ends; null for others.';
 comment on column coordinator.signals_live.actor      is 'Who last set it.';
 comment on column coordinator.signals_live.created_at is 'When the key was created.';
 comment on column coordinator.signals_live.updated_at is 'When it was last set.';
-comment on column coordinator.signals_live.expires_at is 'Absent from then on; null if critical.';
+comment on column coordinator.signals_live.expires_at is 'When it expires; null if critical.';
 
 create or replace function coordinator.signal_refuse(p_key text, p_expect bigint, p_present bigint) returns void
 language plpgsql immutable

@@ -15,20 +15,20 @@ create or replace view coordinator.execution_history with (security_barrier) as
   join coordinator.projects p on p.id = l.project_id
   join coordinator.entries e on e.log_id = l.id
   where l.kind = 'step' and not l.deleted and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.execution_history             is 'The steps of all sessions. Name project and session, or all are read.';
-comment on column coordinator.execution_history.id          is 'Names the step among all.';
-comment on column coordinator.execution_history.session_id  is 'The session, see sessions.';
+comment on view   coordinator.execution_history             is 'Steps of all sessions. Filter by project and session; otherwise all are read.';
+comment on column coordinator.execution_history.id          is 'Unique id of the step.';
+comment on column coordinator.execution_history.session_id  is 'Session; see sessions.';
 comment on column coordinator.execution_history.step_id     is 'Number of the step within the session.';
-comment on column coordinator.execution_history.thought     is 'What the agent thought; null: not said.';
+comment on column coordinator.execution_history.thought     is 'What the agent thought; null: not given.';
 comment on column coordinator.execution_history.action      is 'What it did, as JSON; null: nothing.';
-comment on column coordinator.execution_history.observation is 'What it saw then, as JSON; null: nothing.';
+comment on column coordinator.execution_history.observation is 'What it then saw, as JSON; null: nothing.';
 comment on column coordinator.execution_history.timestamp   is 'When it was appended.';
 comment on column coordinator.execution_history.project     is 'Name of the project.';
 comment on column coordinator.execution_history.session     is 'Key of the session.';
-comment on column coordinator.execution_history.uid         is 'The caller''s name for it; null: none.';
+comment on column coordinator.execution_history.uid         is 'Unique id chosen by the caller; null: none.';
 comment on column coordinator.execution_history.actor       is 'Who appended it.';
-comment on column coordinator.execution_history.data        is 'The whole step. Where it has NUL or a lone surrogate, U+FFFD stands in its place.';
-comment on column coordinator.execution_history.raw         is 'The exact text where it differs from data; else null.';
+comment on column coordinator.execution_history.data        is 'The whole step. U+FFFD replaces NUL and lone surrogates.';
+comment on column coordinator.execution_history.raw         is 'Exact text if it differs from data; otherwise null.';
 
 create or replace function coordinator.step_keys(p_project text, p_part jsonb) returns setof jsonb
 language sql stable

@@ -21,19 +21,19 @@ create or replace view coordinator.agents_live with (security_barrier) as
   select a.id, a.project, a.name, a.role, a.job_types, a.labels, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at, a.process_id
   from coordinator.agents a
   where coalesce(a.project = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.agents_live               is 'Agents that are registered and not reaped.';
-comment on column coordinator.agents_live.id            is 'New at each start of the agent.';
+comment on view   coordinator.agents_live               is 'Registered agents.';
+comment on column coordinator.agents_live.id            is 'Id of this incarnation: new at each start of the agent.';
 comment on column coordinator.agents_live.project       is 'Name of the project.';
-comment on column coordinator.agents_live.name          is 'What directives are addressed to.';
-comment on column coordinator.agents_live.role          is 'What directives to a role are addressed to.';
-comment on column coordinator.agents_live.job_types     is 'Types of jobs that it accepts.';
-comment on column coordinator.agents_live.labels        is 'What else it can do: jobs may require labels of their worker.';
-comment on column coordinator.agents_live.metadata      is 'A JSON object chosen by the agent.';
-comment on column coordinator.agents_live.ttl           is 'How long it may go without a heartbeat, or longer while it has locks with a longer TTL.';
+comment on column coordinator.agents_live.name          is 'Name to which directives are addressed.';
+comment on column coordinator.agents_live.role          is 'Role to which directives are addressed.';
+comment on column coordinator.agents_live.job_types     is 'Job types that it accepts.';
+comment on column coordinator.agents_live.labels        is 'Labels that jobs can require of their worker.';
+comment on column coordinator.agents_live.metadata      is 'JSON object chosen by the agent.';
+comment on column coordinator.agents_live.ttl           is 'Longest time without a heartbeat; longer while it holds locks with a longer TTL.';
 comment on column coordinator.agents_live.registered_at is 'When it registered.';
 comment on column coordinator.agents_live.heartbeat_at  is 'When it last sent a heartbeat.';
-comment on column coordinator.agents_live.expires_at    is 'Reaped after this.';
-comment on column coordinator.agents_live.process_id    is 'The process with which it ends, see processes.';
+comment on column coordinator.agents_live.expires_at    is 'When it is reaped without another heartbeat.';
+comment on column coordinator.agents_live.process_id    is 'Process whose death ends the agent; see processes.';
 
 create or replace view coordinator.agents_known with (security_barrier) as
   select a.id, a.project, a.name, a.role, a.job_types, a.labels, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at,
@@ -44,21 +44,21 @@ create or replace view coordinator.agents_known with (security_barrier) as
          e.ended_at, e.end_reason, e.process_id
   from coordinator.agents_ended e join coordinator.projects p on p.id = e.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.agents_known               is 'Agents that are registered, and for 30 days those that ended.';
-comment on column coordinator.agents_known.id            is 'New at each start of the agent.';
+comment on view   coordinator.agents_known               is 'Registered agents, and agents that ended in the last 30 days.';
+comment on column coordinator.agents_known.id            is 'Id of this incarnation: new at each start of the agent.';
 comment on column coordinator.agents_known.project       is 'Name of the project.';
-comment on column coordinator.agents_known.name          is 'What directives are addressed to.';
-comment on column coordinator.agents_known.role          is 'What directives to a role are addressed to.';
-comment on column coordinator.agents_known.job_types     is 'Types of jobs that it accepts.';
-comment on column coordinator.agents_known.labels        is 'What else it can do: jobs may require labels of their worker.';
-comment on column coordinator.agents_known.metadata      is 'A JSON object chosen by the agent.';
-comment on column coordinator.agents_known.ttl           is 'How long it may go without a heartbeat.';
+comment on column coordinator.agents_known.name          is 'Name to which directives are addressed.';
+comment on column coordinator.agents_known.role          is 'Role to which directives are addressed.';
+comment on column coordinator.agents_known.job_types     is 'Job types that it accepts.';
+comment on column coordinator.agents_known.labels        is 'Labels that jobs can require of their worker.';
+comment on column coordinator.agents_known.metadata      is 'JSON object chosen by the agent.';
+comment on column coordinator.agents_known.ttl           is 'Longest time without a heartbeat.';
 comment on column coordinator.agents_known.registered_at is 'When it registered.';
 comment on column coordinator.agents_known.heartbeat_at  is 'When it last sent a heartbeat.';
-comment on column coordinator.agents_known.expires_at    is 'Reaped after this.';
-comment on column coordinator.agents_known.ended_at      is 'When it ended; null if it is registered.';
-comment on column coordinator.agents_known.end_reason    is 'deregistered, expired (no heartbeat) or process died; null if it is registered.';
-comment on column coordinator.agents_known.process_id    is 'The process with which it ends, see processes.';
+comment on column coordinator.agents_known.expires_at    is 'When it is reaped without another heartbeat.';
+comment on column coordinator.agents_known.ended_at      is 'When it ended; null: it is registered.';
+comment on column coordinator.agents_known.end_reason    is 'deregistered, expired (no heartbeat) or process died; null: it is registered.';
+comment on column coordinator.agents_known.process_id    is 'Process whose death ends the agent; see processes.';
 
 create or replace function coordinator.agent_register(
   p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}',

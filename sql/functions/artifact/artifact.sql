@@ -51,19 +51,19 @@ create or replace view coordinator.artifacts_live with (security_barrier) as
   left join coordinator.sessions s on s.id = a.session_id
   left join coordinator.artifact_objects o on o.blob_id = a.blob_id and o.stored_at is not null
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.artifacts_live            is 'The artifacts of the projects that the reader may use.';
+comment on view   coordinator.artifacts_live            is 'Artifacts of the projects that the reader may use.';
 comment on column coordinator.artifacts_live.project    is 'Name of the project.';
 comment on column coordinator.artifacts_live.artifact   is 'Name of the artifact.';
-comment on column coordinator.artifacts_live.session    is 'Key of the session that it belongs to; null: it belongs to the project.';
-comment on column coordinator.artifacts_live.media_type is 'What the bytes are.';
-comment on column coordinator.artifacts_live.bytes      is 'Size.';
+comment on column coordinator.artifacts_live.session    is 'Key of its session; null: it belongs to the project.';
+comment on column coordinator.artifacts_live.media_type is 'Media type of the content.';
+comment on column coordinator.artifacts_live.bytes      is 'Size of the content.';
 comment on column coordinator.artifacts_live.sha256     is 'SHA-256 of the content, in hexadecimal.';
-comment on column coordinator.artifacts_live.kept       is 'Whether retention leaves it.';
-comment on column coordinator.artifacts_live.actor      is 'Who stored the present content.';
+comment on column coordinator.artifacts_live.kept       is 'True: exempt from retention.';
+comment on column coordinator.artifacts_live.actor      is 'Who stored the current content.';
 comment on column coordinator.artifacts_live.created_at is 'When the name was first used.';
-comment on column coordinator.artifacts_live.updated_at is 'When the present content was stored.';
+comment on column coordinator.artifacts_live.updated_at is 'When the current content was stored.';
 comment on column coordinator.artifacts_live.id         is 'Number of the artifact.';
-comment on column coordinator.artifacts_live.store      is 'The object store that has the content; null: the database.';
+comment on column coordinator.artifacts_live.store      is 'Object store of the content; null: the database.';
 
 create or replace function coordinator.artifact_due(p_now timestamptz) returns timestamptz
 language sql immutable parallel safe

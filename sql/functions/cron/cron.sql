@@ -37,17 +37,17 @@ create or replace view coordinator.crons_live with (security_barrier) as
          c.last_at, c.last_job, c.error, c.paused_at, c.paused_by, c.pause_reason, c.actor, c.created_at, c.updated_at
   from coordinator.crons c join coordinator.projects p on p.id = c.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.crons_live              is 'Jobs that are enqueued at times that recur.';
+comment on view   coordinator.crons_live              is 'Schedules that enqueue jobs at recurring times.';
 comment on column coordinator.crons_live.project      is 'Name of the project.';
 comment on column coordinator.crons_live.cron         is 'Name of the cron.';
-comment on column coordinator.crons_live.schedule     is 'Minute, hour, day, month and weekday.';
+comment on column coordinator.crons_live.schedule     is 'Schedule: minute, hour, day, month and weekday.';
 comment on column coordinator.crons_live.zone         is 'Time zone of the schedule.';
-comment on column coordinator.crons_live.missed       is 'What follows when times were missed: skip, once or all.';
-comment on column coordinator.crons_live.job          is 'The job, as an object of job_enqueue_many; {fire_at} in it stands for the time.';
+comment on column coordinator.crons_live.missed       is 'What to do about missed times: skip, once or all.';
+comment on column coordinator.crons_live.job          is 'The job, as an object of job_enqueue_many; {fire_at} in it is replaced by the scheduled time.';
 comment on column coordinator.crons_live.next_at      is 'When it fires next; null: it is paused.';
-comment on column coordinator.crons_live.last_at      is 'The last time for which it fired.';
-comment on column coordinator.crons_live.last_job     is 'The job of that time.';
-comment on column coordinator.crons_live.error        is 'Why the job of next_at could not be enqueued; null: it was, or is not due yet.';
+comment on column coordinator.crons_live.last_at      is 'Last scheduled time for which it fired.';
+comment on column coordinator.crons_live.last_job     is 'Job enqueued for last_at.';
+comment on column coordinator.crons_live.error        is 'Why the job for next_at could not be enqueued; null: no error, or not due yet.';
 comment on column coordinator.crons_live.paused_at    is 'When it was paused; null: it is not.';
 comment on column coordinator.crons_live.paused_by    is 'Who paused it.';
 comment on column coordinator.crons_live.pause_reason is 'Why it was paused.';

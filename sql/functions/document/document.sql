@@ -52,19 +52,19 @@ create or replace view coordinator.documents_live with (security_barrier) as
   left join coordinator.sessions s on s.id = d.session_id
   where not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.documents_live            is 'Documents that are neither deleted nor expired, with the latest version of each.';
+comment on view   coordinator.documents_live            is 'Current documents, with the latest version of each. Deleted and expired documents are excluded.';
 comment on column coordinator.documents_live.project    is 'Name of the project.';
-comment on column coordinator.documents_live.kind       is 'What the document is: state, todo, features, or a kind of the callers.';
+comment on column coordinator.documents_live.kind       is 'Kind: state, todo, features, or a kind chosen by callers.';
 comment on column coordinator.documents_live.key        is 'Key, unique in its project and kind.';
 comment on column coordinator.documents_live.version    is 'Number of the latest version.';
 comment on column coordinator.documents_live.epoch      is 'Epoch in which this version was written.';
-comment on column coordinator.documents_live.session    is 'Key of the session that it belongs to; null: none.';
-comment on column coordinator.documents_live.kept       is 'True: retention does not take it.';
+comment on column coordinator.documents_live.session    is 'Key of its session; null: none.';
+comment on column coordinator.documents_live.kept       is 'True: exempt from retention.';
 comment on column coordinator.documents_live.actor      is 'Who wrote this version.';
-comment on column coordinator.documents_live.created_at is 'When it was first put, or first put after it was absent.';
+comment on column coordinator.documents_live.created_at is 'When it was first put, or put again after it was absent.';
 comment on column coordinator.documents_live.updated_at is 'When this version was written.';
-comment on column coordinator.documents_live.expires_at is 'Absent from then on; null: never.';
-comment on column coordinator.documents_live.value      is 'The value, with U+FFFD for what jsonb refuses; document_get has the exact text.';
+comment on column coordinator.documents_live.expires_at is 'When it expires; null: never.';
+comment on column coordinator.documents_live.value      is 'The value; U+FFFD replaces what jsonb rejects. document_get returns the exact text.';
 
 create or replace function coordinator.document_versions_kept(p_project_id bigint, p_kind text) returns bigint
 language sql stable

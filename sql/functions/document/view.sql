@@ -7,10 +7,10 @@ create or replace view coordinator.states with (security_barrier) as
   join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
   where d.kind = 'state' and not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.states             is 'The present state of each session.';
+comment on view   coordinator.states             is 'Current state of each session.';
 comment on column coordinator.states.id          is 'Number of the document.';
-comment on column coordinator.states.session_id  is 'The session; sessions has more about it.';
-comment on column coordinator.states.state_json  is 'The state, with U+FFFD for what jsonb refuses; document_get has the exact text.';
+comment on column coordinator.states.session_id  is 'Session; see sessions.';
+comment on column coordinator.states.state_json  is 'The state; U+FFFD replaces what jsonb rejects. document_get returns the exact text.';
 comment on column coordinator.states.version     is 'Number of the latest version.';
 comment on column coordinator.states."timestamp" is 'When it was saved.';
 comment on column coordinator.states.project     is 'Name of the project.';
@@ -30,11 +30,11 @@ create or replace view coordinator.todo_lists with (security_barrier) as
   join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
   where d.kind = 'todo' and not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.todo_lists             is 'Todo lists, as they are now.';
+comment on view   coordinator.todo_lists             is 'Current todo lists.';
 comment on column coordinator.todo_lists.todolist_id is 'Key of the list.';
-comment on column coordinator.todo_lists.session_id  is 'The session that it belongs to; null: none.';
-comment on column coordinator.todo_lists.plan_json   is 'The list, with U+FFFD for what jsonb refuses; document_get has the exact text.';
-comment on column coordinator.todo_lists.status      is 'Its own status, or that of its items: COMPLETED (all are), PENDING (none is begun) or IN_PROGRESS.';
+comment on column coordinator.todo_lists.session_id  is 'Session that it belongs to; null: none.';
+comment on column coordinator.todo_lists.plan_json   is 'The list; U+FFFD replaces what jsonb rejects. document_get returns the exact text.';
+comment on column coordinator.todo_lists.status      is 'Status of the list, or the status derived from its items: COMPLETED (all are), PENDING (none has begun) or IN_PROGRESS.';
 comment on column coordinator.todo_lists.created_at  is 'When it was first put.';
 comment on column coordinator.todo_lists.updated_at  is 'When it was last changed.';
 comment on column coordinator.todo_lists.project     is 'Name of the project.';
@@ -47,9 +47,9 @@ create or replace view coordinator.project_features with (security_barrier) as
   join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
   where d.kind = 'features' and not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.project_features            is 'Lists of features of projects, as they are now.';
+comment on view   coordinator.project_features            is 'Current feature lists of projects.';
 comment on column coordinator.project_features.id         is 'Number of the document.';
-comment on column coordinator.project_features.content    is 'The list, with U+FFFD for what jsonb refuses; document_get has the exact text.';
+comment on column coordinator.project_features.content    is 'The list; U+FFFD replaces what jsonb rejects. document_get returns the exact text.';
 comment on column coordinator.project_features.updated_at is 'When it was last changed.';
 comment on column coordinator.project_features.project    is 'Name of the project.';
 comment on column coordinator.project_features.list       is 'Key of the list.';

@@ -22,14 +22,14 @@ create or replace view coordinator.job_questions with (security_barrier) as
   join coordinator.jobs_open j on j.id = w.job_id
   join coordinator.projects p on p.id = w.project_id
   where w.question is not null and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.job_questions          is 'Questions of jobs that wait for the answer of a manager.';
+comment on view   coordinator.job_questions          is 'Job questions that wait for a manager''s answer.';
 comment on column coordinator.job_questions.job      is 'The job.';
-comment on column coordinator.job_questions.step     is 'Name of the step that the answer becomes.';
-comment on column coordinator.job_questions.ordinal  is 'Which of the steps of this name.';
+comment on column coordinator.job_questions.step     is 'Name of the step that stores the answer.';
+comment on column coordinator.job_questions.ordinal  is 'Number of the step among those of this name.';
 comment on column coordinator.job_questions.question is 'The question.';
 comment on column coordinator.job_questions.options  is 'The possible answers; null: any JSON value.';
-comment on column coordinator.job_questions.fallback is 'The answer if nobody gives one until due_at; null: none.';
-comment on column coordinator.job_questions.worker   is 'Name of the worker that asked, and may not answer.';
+comment on column coordinator.job_questions.fallback is 'Answer used if nobody answers by due_at; null: none.';
+comment on column coordinator.job_questions.worker   is 'Name of the worker that asked; it may not answer.';
 comment on column coordinator.job_questions.asked_at is 'When it asked.';
 comment on column coordinator.job_questions.due_at   is 'When the question ends without an answer; null: never.';
 comment on column coordinator.job_questions.type     is 'Type of the job.';

@@ -43,50 +43,50 @@ create or replace view coordinator.jobs with (security_barrier) as
          coalesce(j.locks, '{}') as locks, j.tokens, j.traceparent
   from coordinator.job_rows j join coordinator.projects p on p.id = j.project_id
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.jobs              is 'Jobs: those that wait or run, and those that ended and are retained.';
-comment on column coordinator.jobs.id           is 'UUID, ordered by the time of its creation.';
-comment on column coordinator.jobs.type         is 'What a worker must have in its job_types.';
-comment on column coordinator.jobs.payload      is 'Any JSON value, for the worker.';
-comment on column coordinator.jobs.status       is 'queued, scheduled, waiting or running; after its end completed, failed, cancelled or expired.';
-comment on column coordinator.jobs.result       is 'What the worker returned; null before the end.';
-comment on column coordinator.jobs.error        is 'Error of the last attempt that failed.';
-comment on column coordinator.jobs.attempts     is 'Attempts that count, with the one that runs.';
-comment on column coordinator.jobs.max_attempts is 'Most attempts.';
+comment on view   coordinator.jobs              is 'Jobs: waiting, running, and retained ended ones.';
+comment on column coordinator.jobs.id           is 'UUID, ordered by creation time.';
+comment on column coordinator.jobs.type         is 'Type that a worker must have in its job_types.';
+comment on column coordinator.jobs.payload      is 'Any JSON value for the worker.';
+comment on column coordinator.jobs.status       is 'queued, scheduled, waiting or running; after the end: completed, failed, cancelled or expired.';
+comment on column coordinator.jobs.result       is 'Result from the worker; null before the end.';
+comment on column coordinator.jobs.error        is 'Error of the last failed attempt.';
+comment on column coordinator.jobs.attempts     is 'Number of attempts that count, including the running one.';
+comment on column coordinator.jobs.max_attempts is 'Maximum number of attempts.';
 comment on column coordinator.jobs.created_at   is 'When it was enqueued.';
 comment on column coordinator.jobs.updated_at   is 'When it last changed: an attempt began, ended or reported progress.';
-comment on column coordinator.jobs.scheduled_at is 'When it may start at the earliest.';
-comment on column coordinator.jobs.started_at   is 'When the present attempt began; of an ended job, the last one.';
-comment on column coordinator.jobs.completed_at is 'When it ended, however it ended; null before.';
-comment on column coordinator.jobs.worker_id    is 'The agent that runs it, or ran it last; see workers.';
+comment on column coordinator.jobs.scheduled_at is 'Earliest time at which it may start.';
+comment on column coordinator.jobs.started_at   is 'When the current attempt began; for an ended job, the last attempt.';
+comment on column coordinator.jobs.completed_at is 'When it ended, with any status; null before.';
+comment on column coordinator.jobs.worker_id    is 'Agent that runs it or ran it last; see workers.';
 comment on column coordinator.jobs.worker       is 'Name of that agent.';
-comment on column coordinator.jobs.fence        is 'Fence of the attempt that runs, or ran last.';
+comment on column coordinator.jobs.fence        is 'Fence of the running attempt, or of the last one.';
 comment on column coordinator.jobs.queue        is 'Name of its queue.';
 comment on column coordinator.jobs.key          is 'Key by which a fair queue takes turns; may be null.';
 comment on column coordinator.jobs.priority     is 'Higher comes first.';
 comment on column coordinator.jobs.labels       is 'Labels that a worker must have.';
 comment on column coordinator.jobs.reason       is 'Why it did not complete: error, worker_lost, stalled, deadline, crash_loop, cancelled, replaced, dependency or start_by.';
-comment on column coordinator.jobs.percent      is 'Progress of the attempt that runs, 0 to 100.';
-comment on column coordinator.jobs.message      is 'Progress of the attempt that runs, in words.';
-comment on column coordinator.jobs.checkpoint   is 'What the last attempt left for the next one.';
-comment on column coordinator.jobs.cancel_at    is 'When the attempt that runs loses its fence, if a cancellation was requested.';
-comment on column coordinator.jobs.start_by     is 'It expires unless an attempt begins before; null after its end.';
-comment on column coordinator.jobs.dedupe_key   is 'Its dedupe key; may be null.';
-comment on column coordinator.jobs.parent_id    is 'The job that enqueued it; may be null.';
-comment on column coordinator.jobs.retry_of     is 'The ended job that it repeats; may be null.';
-comment on column coordinator.jobs.retried_as   is 'The job that repeats it; may be null.';
+comment on column coordinator.jobs.percent      is 'Progress of the running attempt, 0 to 100.';
+comment on column coordinator.jobs.message      is 'Progress message of the running attempt.';
+comment on column coordinator.jobs.checkpoint   is 'Checkpoint that the last attempt left for the next one.';
+comment on column coordinator.jobs.cancel_at    is 'When the running attempt loses its fence because a cancellation was requested.';
+comment on column coordinator.jobs.start_by     is 'Time by which an attempt must begin, else the job expires; null after its end.';
+comment on column coordinator.jobs.dedupe_key   is 'Dedupe key; may be null.';
+comment on column coordinator.jobs.parent_id    is 'Parent job in its tree; may be null.';
+comment on column coordinator.jobs.retry_of     is 'Ended job that this job retries; may be null.';
+comment on column coordinator.jobs.retried_as   is 'Job that retries this job; may be null.';
 comment on column coordinator.jobs.actor        is 'Who enqueued it.';
 comment on column coordinator.jobs.ended_by     is 'Who ended it; null before.';
 comment on column coordinator.jobs.project      is 'Name of the project.';
-comment on column coordinator.jobs.root_id      is 'The root of its tree; its own id if it has no parent.';
-comment on column coordinator.jobs.depth        is 'How many jobs are above it in its tree.';
-comment on column coordinator.jobs.after        is 'The jobs that it starts after.';
-comment on column coordinator.jobs.after_mode   is 'all: it starts after all of them, any: after one; null: it starts after no others.';
-comment on column coordinator.jobs.on_failure   is 'What follows if one of them does not complete: cancel, ignore or run; null: it starts after no others.';
-comment on column coordinator.jobs.locks        is 'Resources that it has locked while it runs.';
-comment on column coordinator.jobs.tokens       is 'Fencing tokens of the locks that the present attempt got with its claim, by resource; null: none.';
+comment on column coordinator.jobs.root_id      is 'Root of its tree; its own id if it has no parent.';
+comment on column coordinator.jobs.depth        is 'Number of jobs above it in its tree.';
+comment on column coordinator.jobs.after        is 'Jobs after which it starts.';
+comment on column coordinator.jobs.after_mode   is 'all: starts after all of them; any: starts after one; null: starts after no others.';
+comment on column coordinator.jobs.on_failure   is 'What to do if one of them does not complete: cancel, ignore or run; null: starts after no others.';
+comment on column coordinator.jobs.locks        is 'Resources that it holds locked while it runs.';
+comment on column coordinator.jobs.tokens       is 'Fencing tokens of the locks that the current attempt acquired with its claim, by resource; null: none.';
 comment on column coordinator.jobs.traceparent  is 'The W3C trace context of the call that enqueued it, which its attempts continue; null: there is none.';
-comment on column coordinator.jobs.waiting_for  is 'What a waiting job waits for: jobs, lock, limit, wait, answer or tree; null if it does not wait.';
-comment on column coordinator.jobs.limits       is 'Limits that it names, and what it costs of each.';
+comment on column coordinator.jobs.waiting_for  is 'What it waits for: jobs, lock, limit, wait, answer or tree; null: it does not wait.';
+comment on column coordinator.jobs.limits       is 'Limits that it names, with its cost for each.';
 
 do $$
 declare
@@ -118,16 +118,16 @@ create or replace view coordinator.job_attempts with (security_barrier) as
            case when j.part = 'open' then 'running' else coalesce(j.reason, j.status) end, case when j.part <> 'open' then j.error end
     where j.fence is not null) x
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.job_attempts            is 'Attempts of jobs: those that run, and the last 50 of each job that ended.';
+comment on view   coordinator.job_attempts            is 'Attempts of jobs: running ones, and the last 50 ended ones of each job.';
 comment on column coordinator.job_attempts.job        is 'The job.';
-comment on column coordinator.job_attempts.attempt    is 'Number of the attempt, from 1; one that was snoozed or released shares its number with the next.';
-comment on column coordinator.job_attempts.fence      is 'Fence of the attempt: greater with each.';
-comment on column coordinator.job_attempts.worker_id  is 'The agent that ran it.';
+comment on column coordinator.job_attempts.attempt    is 'Number of the attempt, from 1. A snoozed or released attempt shares its number with the next.';
+comment on column coordinator.job_attempts.fence      is 'Fence of the attempt; grows with each attempt.';
+comment on column coordinator.job_attempts.worker_id  is 'Agent that ran it.';
 comment on column coordinator.job_attempts.worker     is 'Name of that agent.';
 comment on column coordinator.job_attempts.started_at is 'When it began.';
 comment on column coordinator.job_attempts.ended_at   is 'When it ended; null while it runs.';
-comment on column coordinator.job_attempts.outcome    is 'running, completed, failed, snoozed, released, worker_lost, stalled, deadline; of the last one, how the job ended.';
-comment on column coordinator.job_attempts.error      is 'What went wrong; may be null.';
+comment on column coordinator.job_attempts.outcome    is 'running, completed, failed, snoozed, released, worker_lost, stalled or deadline; for the last attempt, how the job ended.';
+comment on column coordinator.job_attempts.error      is 'Error of the attempt; may be null.';
 comment on column coordinator.job_attempts.project    is 'Name of the project.';
 
 create or replace view coordinator.job_steps with (security_barrier) as
@@ -141,15 +141,15 @@ create or replace view coordinator.job_steps with (security_barrier) as
     select o.place, o.name, o.ordinal, o.kind, o.result, o.fence, o.actor, o.finished_at
     from coordinator.job_steps_open o where o.job_id = j.id) s
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.job_steps             is 'Finished steps of jobs, also of those that ended.';
+comment on view   coordinator.job_steps             is 'Finished steps of jobs, including ended jobs.';
 comment on column coordinator.job_steps.job         is 'The job.';
-comment on column coordinator.job_steps.place       is 'Order in which the steps of the job finished, from 1.';
+comment on column coordinator.job_steps.place       is 'Position in the order in which the job''s steps finished, from 1.';
 comment on column coordinator.job_steps.name        is 'Name of the step.';
-comment on column coordinator.job_steps.ordinal     is 'Which of its steps of this name, from 1.';
-comment on column coordinator.job_steps.kind        is 'step: what a worker did; wait: how a wait ended; answer: the answer of a question.';
-comment on column coordinator.job_steps.result      is 'What it returned.';
-comment on column coordinator.job_steps.fence       is 'Fence of the attempt that finished it, or that began the wait.';
-comment on column coordinator.job_steps.actor       is 'Who finished it: the worker, who answered, or coordinator.';
+comment on column coordinator.job_steps.ordinal     is 'Number of the step among those of this name, from 1.';
+comment on column coordinator.job_steps.kind        is 'step: done by a worker; wait: outcome of a wait; answer: answer to a question.';
+comment on column coordinator.job_steps.result      is 'Result of the step.';
+comment on column coordinator.job_steps.fence       is 'Fence of the attempt that finished the step or began the wait.';
+comment on column coordinator.job_steps.actor       is 'Who finished the step: the worker, whoever answered, or coordinator.';
 comment on column coordinator.job_steps.finished_at is 'When it finished.';
 comment on column coordinator.job_steps.project     is 'Name of the project.';
 
@@ -163,15 +163,15 @@ create or replace view coordinator.workers with (security_barrier) as
     from coordinator.jobs_running r where r.agent_id = a.id) r on true
   where cardinality(a.job_types) > 0
     and coalesce(a.project = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.workers               is 'Workers: agents that have job types.';
+comment on view   coordinator.workers               is 'Workers: agents with job types.';
 comment on column coordinator.workers.id            is 'Id of the agent.';
 comment on column coordinator.workers.project       is 'Name of the project.';
 comment on column coordinator.workers.name          is 'Name of the agent.';
-comment on column coordinator.workers.status        is 'busy (it has jobs), idle, or lost (its heartbeat is overdue: its jobs are rescued).';
+comment on column coordinator.workers.status        is 'busy (it has jobs), idle, or lost (its heartbeat is overdue, and its jobs are rescued).';
 comment on column coordinator.workers.last_seen     is 'When it last sent a heartbeat.';
-comment on column coordinator.workers.job_types     is 'Types of the jobs that it runs.';
-comment on column coordinator.workers.labels        is 'Labels that it has.';
-comment on column coordinator.workers.current_job   is 'Of the jobs that it has, the one that it has had longest.';
-comment on column coordinator.workers.running       is 'How many jobs it has.';
-comment on column coordinator.workers.metadata      is 'A JSON object chosen by the agent.';
+comment on column coordinator.workers.job_types     is 'Job types that it runs.';
+comment on column coordinator.workers.labels        is 'Labels of the worker.';
+comment on column coordinator.workers.current_job   is 'Job that it has held longest.';
+comment on column coordinator.workers.running       is 'Number of its jobs.';
+comment on column coordinator.workers.metadata      is 'JSON object chosen by the agent.';
 comment on column coordinator.workers.registered_at is 'When it registered.';

@@ -93,30 +93,30 @@ create or replace view coordinator.lock_holders with (security_barrier) as
   from coordinator.locks l join coordinator.projects p on p.id = l.project_id
   where l.expires_at > coordinator.now_utc()
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.lock_holders               is 'Locks that are held now.';
-comment on column coordinator.lock_holders.resource      is 'What is locked: name:deploy, src/a.py, src/ or src/**/*.py.';
+comment on view   coordinator.lock_holders               is 'Held locks.';
+comment on column coordinator.lock_holders.resource      is 'Locked resource: name:deploy, src/a.py, src/ or src/**/*.py.';
 comment on column coordinator.lock_holders.kind          is 'name, path, directory or glob.';
 comment on column coordinator.lock_holders.mode          is 'exclusive or shared.';
-comment on column coordinator.lock_holders.slots         is 'How many may hold a counted lock; null for others.';
-comment on column coordinator.lock_holders.slot          is 'Number of the slot, from 1; null for others.';
-comment on column coordinator.lock_holders.agent_id      is 'The holder, see agents.';
-comment on column coordinator.lock_holders.agent         is 'The holder''s name.';
-comment on column coordinator.lock_holders.fencing_token is 'Greater with each grant, also after a fail-over.';
+comment on column coordinator.lock_holders.slots         is 'Number of slots of a counted lock; null for others.';
+comment on column coordinator.lock_holders.slot          is 'Number of the held slot, from 1; null for others.';
+comment on column coordinator.lock_holders.agent_id      is 'Agent that holds it; see agents.';
+comment on column coordinator.lock_holders.agent         is 'Name of the agent.';
+comment on column coordinator.lock_holders.fencing_token is 'Fencing token; grows with each grant, even after a fail-over.';
 comment on column coordinator.lock_holders.acquired_at   is 'When it was granted.';
-comment on column coordinator.lock_holders.expires_at    is 'The holder has it until then.';
+comment on column coordinator.lock_holders.expires_at    is 'When the lease expires.';
 comment on column coordinator.lock_holders.project       is 'Name of the project.';
-comment on column coordinator.lock_holders.owner         is 'The holder below the agent, such as session/subagent; empty: the agent itself.';
-comment on column coordinator.lock_holders.job           is 'The job whose attempt holds it, until it ends; else null.';
+comment on column coordinator.lock_holders.owner         is 'Owner within the agent, such as session/subagent; empty: the agent itself.';
+comment on column coordinator.lock_holders.job           is 'Job whose attempt holds it until the attempt ends; null: none.';
 
 create or replace view coordinator.file_locks as
   select regexp_replace(l.resource, '^path:', '') as path, l.agent_id, l.mode as lock_type, l.acquired_at as created_at, l.expires_at, l.project
   from coordinator.lock_holders l where l.kind <> 'name';
-comment on view   coordinator.file_locks            is 'Paths, directories and globs that are locked now.';
-comment on column coordinator.file_locks.path       is 'A path, a directory that ends with /, or a glob.';
-comment on column coordinator.file_locks.agent_id   is 'The holder, see agents.';
+comment on view   coordinator.file_locks            is 'Locked paths, directories and globs.';
+comment on column coordinator.file_locks.path       is 'Path, directory (ends with /), or glob.';
+comment on column coordinator.file_locks.agent_id   is 'Agent that holds it; see agents.';
 comment on column coordinator.file_locks.lock_type  is 'exclusive or shared.';
 comment on column coordinator.file_locks.created_at is 'When it was granted.';
-comment on column coordinator.file_locks.expires_at is 'The holder has it until then.';
+comment on column coordinator.file_locks.expires_at is 'When the lease expires.';
 comment on column coordinator.file_locks.project    is 'Name of the project.';
 
 create or replace function coordinator.lock_is_plain(p_resource text) returns boolean

@@ -11,17 +11,17 @@ create or replace view coordinator.lock_waiters with (security_barrier) as
   from coordinator.lock_waits w join coordinator.projects p on p.id = w.project_id
   where w.expires_at > coordinator.now_utc()
     and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.lock_waiters             is 'Tickets that wait; the smaller number is served first.';
-comment on column coordinator.lock_waiters.ticket      is 'Place in the queue. A ticket has one row for each of its resources.';
+comment on view   coordinator.lock_waiters             is 'Waiting tickets; the smallest number is served first.';
+comment on column coordinator.lock_waiters.ticket      is 'Position in the queue. A ticket has one row for each of its resources.';
 comment on column coordinator.lock_waiters.resource    is 'What it waits for.';
 comment on column coordinator.lock_waiters.mode        is 'exclusive or shared.';
-comment on column coordinator.lock_waiters.agent_id    is 'The waiting agent, see agents.';
-comment on column coordinator.lock_waiters.agent       is 'The waiter''s name.';
+comment on column coordinator.lock_waiters.agent_id    is 'Waiting agent; see agents.';
+comment on column coordinator.lock_waiters.agent       is 'Name of the agent.';
 comment on column coordinator.lock_waiters.enqueued_at is 'When it began to wait.';
-comment on column coordinator.lock_waiters.expires_at  is 'It waits until then.';
-comment on column coordinator.lock_waiters.slots       is 'How many may hold a counted lock; null for others.';
+comment on column coordinator.lock_waiters.expires_at  is 'When it stops waiting.';
+comment on column coordinator.lock_waiters.slots       is 'Number of slots of a counted lock; null for others.';
 comment on column coordinator.lock_waiters.project     is 'Name of the project.';
-comment on column coordinator.lock_waiters.owner       is 'The waiting owner below the agent, such as session/subagent; empty: the agent itself.';
+comment on column coordinator.lock_waiters.owner       is 'Waiting owner within the agent, such as session/subagent; empty: the agent itself.';
 
 create or replace view coordinator.lock_waits_for as
   select p.name as project, w.ticket, w.agent_id, w.agent_name as agent, w.resource, b.agent_id as for_agent_id,
@@ -30,18 +30,18 @@ create or replace view coordinator.lock_waits_for as
   join coordinator.projects p on p.id = w.project_id
   cross join lateral coordinator.lock_blockers(w.project_id, w.agent_id, w.owner, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b
   where w.expires_at > coordinator.now_utc();
-comment on view   coordinator.lock_waits_for              is 'Who waits for whom: for holders, and for the nearest earlier tickets. What those wait for is listed with them only.';
+comment on view   coordinator.lock_waits_for              is 'Who waits for whom: for holders, and for the nearest earlier tickets. What those tickets wait for is listed only in their own rows.';
 comment on column coordinator.lock_waits_for.project      is 'Name of the project.';
-comment on column coordinator.lock_waits_for.ticket       is 'The ticket that waits.';
-comment on column coordinator.lock_waits_for.agent_id     is 'The waiting agent, see agents.';
-comment on column coordinator.lock_waits_for.agent        is 'The waiter''s name.';
+comment on column coordinator.lock_waits_for.ticket       is 'Waiting ticket.';
+comment on column coordinator.lock_waits_for.agent_id     is 'Waiting agent; see agents.';
+comment on column coordinator.lock_waits_for.agent        is 'Name of the waiting agent.';
 comment on column coordinator.lock_waits_for.resource     is 'What it waits for.';
-comment on column coordinator.lock_waits_for.for_agent_id is 'The agent in the way.';
+comment on column coordinator.lock_waits_for.for_agent_id is 'Agent in the way.';
 comment on column coordinator.lock_waits_for.for_agent    is 'Name of the agent in the way.';
-comment on column coordinator.lock_waits_for.for_resource is 'What that agent holds or waits for.';
-comment on column coordinator.lock_waits_for.for_ticket   is 'The earlier ticket; null: that agent holds the lock.';
-comment on column coordinator.lock_waits_for.owner        is 'The waiting owner below the agent; empty: the agent itself.';
-comment on column coordinator.lock_waits_for.for_owner    is 'The owner in the way; empty: the agent itself.';
+comment on column coordinator.lock_waits_for.for_resource is 'Resource that this agent holds or waits for.';
+comment on column coordinator.lock_waits_for.for_ticket   is 'Earlier ticket; null: the agent holds the lock.';
+comment on column coordinator.lock_waits_for.owner        is 'Waiting owner within the agent; empty: the agent itself.';
+comment on column coordinator.lock_waits_for.for_owner    is 'Owner in the way; empty: the agent itself.';
 
 create or replace function coordinator.lock_queue_key(p_project_id bigint) returns bigint
 language sql immutable parallel safe

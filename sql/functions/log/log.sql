@@ -45,15 +45,15 @@ create or replace view coordinator.logs_live with (security_barrier) as
   select p.name as project, l.kind, l.key, l.first_seq, l.last_seq, l.count, lpad(to_hex(l.epoch), 8, '0') as epoch, l.kept, l.updated_at
   from coordinator.logs l join coordinator.projects p on p.id = l.project_id
   where not l.deleted and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.logs_live            is 'The logs of each project, without their entries.';
+comment on view   coordinator.logs_live            is 'Logs of each project, without their entries.';
 comment on column coordinator.logs_live.project    is 'Name of the project.';
-comment on column coordinator.logs_live.kind       is 'What its entries are: message, step, observation, audit, or any kind of the caller''s.';
-comment on column coordinator.logs_live.key        is 'Its key within the kind.';
-comment on column coordinator.logs_live.first_seq  is 'Entries below are gone, except kept ones.';
-comment on column coordinator.logs_live.last_seq   is 'The last number given; compare it with p_expect.';
-comment on column coordinator.logs_live.count      is 'How many entries there are.';
-comment on column coordinator.logs_live.epoch      is 'The epoch in which last_seq was given.';
-comment on column coordinator.logs_live.kept       is 'True: retention deletes no entry of it.';
+comment on column coordinator.logs_live.kind       is 'Kind of its entries: message, step, observation, audit, or a kind chosen by callers.';
+comment on column coordinator.logs_live.key        is 'Key, unique within the kind.';
+comment on column coordinator.logs_live.first_seq  is 'Number of the first entry; lower entries are gone, except kept ones.';
+comment on column coordinator.logs_live.last_seq   is 'Last number given; p_expect is compared with it.';
+comment on column coordinator.logs_live.count      is 'Number of entries.';
+comment on column coordinator.logs_live.epoch      is 'Epoch in which last_seq was given.';
+comment on column coordinator.logs_live.kept       is 'True: all its entries are exempt from retention.';
 comment on column coordinator.logs_live.updated_at is 'When it was last appended to or changed.';
 
 create or replace view coordinator.entries_live with (security_barrier) as
@@ -63,21 +63,21 @@ create or replace view coordinator.entries_live with (security_barrier) as
   join coordinator.projects p on p.id = l.project_id
   join coordinator.entries e on e.log_id = l.id
   where not l.deleted and l.kind <> 'audit' and coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.entries_live            is 'The entries of all logs but audit trails. Name kind and key, or the whole table is read.';
+comment on view   coordinator.entries_live            is 'Entries of all logs except audit trails. Filter by kind and key; otherwise the whole table is read.';
 comment on column coordinator.entries_live.project    is 'Name of the project.';
 comment on column coordinator.entries_live.kind       is 'Kind of the log.';
 comment on column coordinator.entries_live.key        is 'Key of the log.';
 comment on column coordinator.entries_live.seq        is 'Number within the log.';
-comment on column coordinator.entries_live.epoch      is 'The epoch in which it was written.';
-comment on column coordinator.entries_live.uid        is 'The caller''s name for it; null: none.';
-comment on column coordinator.entries_live.role       is 'Whose it is in a conversation; null: not said.';
-comment on column coordinator.entries_live.tokens     is 'How many tokens of a model it takes; null: not known.';
-comment on column coordinator.entries_live.needs      is 'The earliest entry without which it is of no use; null: none.';
-comment on column coordinator.entries_live.kept       is 'True: retention leaves it.';
+comment on column coordinator.entries_live.epoch      is 'Epoch in which it was written.';
+comment on column coordinator.entries_live.uid        is 'Unique id chosen by the caller; null: none.';
+comment on column coordinator.entries_live.role       is 'Role of its author in a conversation; null: not given.';
+comment on column coordinator.entries_live.tokens     is 'Number of model tokens; null: unknown.';
+comment on column coordinator.entries_live.needs      is 'Earliest entry without which it is of no use; null: none.';
+comment on column coordinator.entries_live.kept       is 'True: exempt from retention.';
 comment on column coordinator.entries_live.actor      is 'Who appended it.';
 comment on column coordinator.entries_live.created_at is 'When it was appended.';
-comment on column coordinator.entries_live.data       is 'The content. Where it has NUL or a lone surrogate, U+FFFD stands in its place, so that SQL can look into it.';
-comment on column coordinator.entries_live.raw        is 'The exact text where it differs from data; else null.';
+comment on column coordinator.entries_live.data       is 'The content. U+FFFD replaces NUL and lone surrogates, so that SQL can read it.';
+comment on column coordinator.entries_live.raw        is 'Exact text if it differs from data; otherwise null.';
 
 create or replace function coordinator.log_missing(p_project text, p_kind text, p_key text) returns void
 language sql stable

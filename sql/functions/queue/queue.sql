@@ -44,21 +44,21 @@ create or replace view coordinator.queues_live with (security_barrier) as
     from coordinator.jobs_running j join coordinator.job_classes c on c.id = j.class_id
     group by c.project_id, c.queue) r on r.project_id = q.project_id and r.queue = q.name
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
-comment on view   coordinator.queues_live                     is 'Queues of jobs: their policies, and how many jobs are in them.';
+comment on view   coordinator.queues_live                     is 'Job queues, with their policies and numbers of jobs.';
 comment on column coordinator.queues_live.project             is 'Name of the project.';
 comment on column coordinator.queues_live.queue               is 'Name of the queue.';
-comment on column coordinator.queues_live.fair_by             is 'key: keys take turns; none: jobs are claimed in the order of their priorities and times.';
+comment on column coordinator.queues_live.fair_by             is 'key: keys take turns; none: jobs are claimed in order of priority and time.';
 comment on column coordinator.queues_live.ageing              is 'How long a job waits to gain one step of priority; null: strict priority.';
-comment on column coordinator.queues_live.weights             is 'Keys whose share of a fair queue is not 1.';
-comment on column coordinator.queues_live.max_waiting         is 'Maximum of jobs that wait in it; null: no limit.';
-comment on column coordinator.queues_live.max_waiting_per_key is 'Maximum of jobs of one key that wait in it; null: no limit.';
+comment on column coordinator.queues_live.weights             is 'Keys whose share of a fair queue is not 1, with their shares.';
+comment on column coordinator.queues_live.max_waiting         is 'Maximum number of waiting jobs; null: no limit.';
+comment on column coordinator.queues_live.max_waiting_per_key is 'Maximum number of waiting jobs per key; null: no limit.';
 comment on column coordinator.queues_live.events              is 'call: one event for each call and transition; job: one for each job.';
 comment on column coordinator.queues_live.paused_at           is 'When it was paused; null: it is not.';
 comment on column coordinator.queues_live.paused_by           is 'Who paused it.';
 comment on column coordinator.queues_live.pause_reason        is 'Why it was paused.';
-comment on column coordinator.queues_live.queued_count        is 'Jobs that can be claimed; at most 10,000 are counted.';
-comment on column coordinator.queues_live.running_count       is 'Jobs that run.';
-comment on column coordinator.queues_live.unplaced_count      is 'About how many queued jobs still have places by an earlier policy; null: none.';
+comment on column coordinator.queues_live.queued_count        is 'Jobs ready to be claimed; at most 10,000 are counted.';
+comment on column coordinator.queues_live.running_count       is 'Running jobs.';
+comment on column coordinator.queues_live.unplaced_count      is 'Approximate number of queued jobs that are still placed by an earlier policy; null: none.';
 comment on column coordinator.queues_live.actor               is 'Who created it or last changed it.';
 comment on column coordinator.queues_live.created_at          is 'When it was first used or set.';
 comment on column coordinator.queues_live.updated_at          is 'When it was last changed.';

@@ -37,15 +37,15 @@ create or replace view coordinator.sessions_live with (security_barrier) as
 comment on view   coordinator.sessions_live             is 'Conversations and runs of work, with the names of their projects and users.';
 comment on column coordinator.sessions_live.project     is 'Name of the project.';
 comment on column coordinator.sessions_live.session     is 'Key of the session.';
-comment on column coordinator.sessions_live.username    is 'Whose session it is; null: nobody''s.';
-comment on column coordinator.sessions_live.title       is 'One line for people; may be empty.';
-comment on column coordinator.sessions_live.mission     is 'What is to be done; may be empty.';
-comment on column coordinator.sessions_live.status      is 'active, archived (then nothing is appended or put), or a word of the caller''s own.';
-comment on column coordinator.sessions_live.context     is 'An object of the caller''s own.';
-comment on column coordinator.sessions_live.forked_from is 'Key of the session of which it began as a copy; null: of none.';
+comment on column coordinator.sessions_live.username    is 'User who owns the session; null: nobody.';
+comment on column coordinator.sessions_live.title       is 'One-line title; may be empty.';
+comment on column coordinator.sessions_live.mission     is 'What the session is to achieve; may be empty.';
+comment on column coordinator.sessions_live.status      is 'active, archived (appends and puts are refused), or another word chosen by the caller.';
+comment on column coordinator.sessions_live.context     is 'JSON object of the caller.';
+comment on column coordinator.sessions_live.forked_from is 'Key of the session that it was copied from; null: none.';
 comment on column coordinator.sessions_live.actor       is 'Who created it.';
 comment on column coordinator.sessions_live.created_at  is 'When it was created.';
-comment on column coordinator.sessions_live.updated_at  is 'When it was last changed, or something was last appended or put, to about a minute.';
+comment on column coordinator.sessions_live.updated_at  is 'When it last changed or got an append or put, to about a minute.';
 
 create or replace function coordinator.session_missing(p_project_id bigint, p_session text) returns void
 language plpgsql stable

@@ -4,17 +4,17 @@ create or replace view coordinator.webhook_deliveries_live with (security_barrie
   select p.name as project, d.webhook_id as webhook, d.id as delivery, d.message, d.type, d.key, d.at, d.status, d.attempts,
          case when d.status = 'waiting' then d.due_at end as due_at, d.attempted_at, d.response, d.error, d.seconds
   from coordinator.webhook_deliveries d join coordinator.webhooks w on w.id = d.webhook_id join coordinator.projects p on p.id = w.project_id;
-comment on view   coordinator.webhook_deliveries_live              is 'Deliveries of webhooks. Internal: managers call webhook_deliveries.';
+comment on view   coordinator.webhook_deliveries_live              is 'Webhook deliveries. Internal: managers call webhook_deliveries.';
 comment on column coordinator.webhook_deliveries_live.project      is 'Name of the project.';
 comment on column coordinator.webhook_deliveries_live.webhook      is 'Number of the webhook.';
 comment on column coordinator.webhook_deliveries_live.delivery     is 'Number of the delivery.';
-comment on column coordinator.webhook_deliveries_live.message      is 'The header webhook-id of each of its attempts.';
-comment on column coordinator.webhook_deliveries_live.type         is 'Type of the event; reset: events are gone; test: a test.';
+comment on column coordinator.webhook_deliveries_live.message      is 'Header webhook-id of each attempt.';
+comment on column coordinator.webhook_deliveries_live.type         is 'Type of the event; reset: events are gone; test: a test delivery.';
 comment on column coordinator.webhook_deliveries_live.key          is 'Key of the event.';
 comment on column coordinator.webhook_deliveries_live.at           is 'When the event happened (database clock).';
 comment on column coordinator.webhook_deliveries_live.status       is 'waiting, delivered, or dead: no further attempt is made.';
-comment on column coordinator.webhook_deliveries_live.attempts     is 'Attempts that have ended.';
-comment on column coordinator.webhook_deliveries_live.due_at       is 'When the next attempt is due; null: it ended.';
+comment on column coordinator.webhook_deliveries_live.attempts     is 'Number of ended attempts.';
+comment on column coordinator.webhook_deliveries_live.due_at       is 'When the next attempt is due; null: the delivery has ended.';
 comment on column coordinator.webhook_deliveries_live.attempted_at is 'When the last attempt ended (database clock).';
 comment on column coordinator.webhook_deliveries_live.response     is 'HTTP status of the last response; null: there was none.';
 comment on column coordinator.webhook_deliveries_live.error        is 'Why the last attempt failed.';

@@ -56,18 +56,18 @@ create or replace view coordinator.webhooks_live with (security_barrier) as
          (select count(*) from coordinator.webhook_deliveries d where d.webhook_id = w.id and d.status = 'dead') as dead_count,
          w.delivered_at, w.failing_since, w.error, w.before_until, w.paused_at, w.paused_by, w.pause_reason, w.actor, w.created_at, w.updated_at
   from coordinator.webhooks w join coordinator.projects p on p.id = w.project_id;
-comment on view   coordinator.webhooks_live               is 'Webhooks without their secrets. Internal, since a URL may have a secret as well: managers call webhook_list.';
+comment on view   coordinator.webhooks_live               is 'Webhooks without their secrets. Internal, since a URL may contain a secret as well: managers call webhook_list.';
 comment on column coordinator.webhooks_live.project       is 'Name of the project.';
 comment on column coordinator.webhooks_live.webhook       is 'Number of the webhook.';
-comment on column coordinator.webhooks_live.url           is 'Where it sends events.';
-comment on column coordinator.webhooks_live.topics        is 'Types of the events, such as lock.broken or signal.*.';
+comment on column coordinator.webhooks_live.url           is 'URL that receives the events.';
+comment on column coordinator.webhooks_live.topics        is 'Event types, such as lock.broken or signal.*.';
 comment on column coordinator.webhooks_live.status        is 'active, failing (the last attempt failed), paused, or disabled.';
-comment on column coordinator.webhooks_live.waiting_count is 'Deliveries that wait, up to some hundred; more events wait in the log.';
-comment on column coordinator.webhooks_live.dead_count    is 'Deliveries that are dead, and can be redriven.';
+comment on column coordinator.webhooks_live.waiting_count is 'Waiting deliveries, up to a few hundred; further events wait in the log.';
+comment on column coordinator.webhooks_live.dead_count    is 'Dead deliveries, which can be redriven.';
 comment on column coordinator.webhooks_live.delivered_at  is 'When an event was last delivered.';
-comment on column coordinator.webhooks_live.failing_since is 'Since when every attempt has failed; null: the last one succeeded.';
+comment on column coordinator.webhooks_live.failing_since is 'Start of the current series of failed attempts; null: the last attempt succeeded.';
 comment on column coordinator.webhooks_live.error         is 'Why the last attempt failed; null: it succeeded.';
-comment on column coordinator.webhooks_live.before_until  is 'Until when the former secret signs as well; null: there was none.';
+comment on column coordinator.webhooks_live.before_until  is 'Until when the previous secret also signs; null: there is none.';
 comment on column coordinator.webhooks_live.paused_at     is 'When it was paused or disabled; null: it is active.';
 comment on column coordinator.webhooks_live.paused_by     is 'Who paused it.';
 comment on column coordinator.webhooks_live.pause_reason  is 'Why it was paused or disabled.';
