@@ -2088,22 +2088,22 @@ create function coordinator.access_apply()
   returns void
   volatile;
 
--- List what the roles of the schema lack of what rights and schema_roles give them, and the statements that grant it: one for each role and kind (usage, execute, select). Internal.
+-- List the privileges granted by rights and schema_roles that the roles of the schema lack, with the statements that grant them: one for each role and kind (usage, execute, select). Internal.
 create function coordinator.access_missing()
   returns table (role text, kind text, count bigint, statement text)
   stable;
 
--- List what every role may read. Internal.
+-- List the views and tables that every role may read. Internal.
 create function coordinator.access_views()
   returns SETOF oid
   stable;
 
--- Return the name of an actor if it is a name, see check_name. Internal.
+-- Return the name of an actor if it is valid; see check_name. Internal.
 create function coordinator.actor_checked(p_actor text)
   returns text
   immutable;
 
--- Name of the actor: the one given, else the agent's, else the role that is logged in.
+-- Return the name of the actor: the given name, else the agent's, else the logged-in role.
 create function coordinator.actor_name(p_actor text, p_agent_name text default null)
   returns text
   stable;
@@ -2113,17 +2113,17 @@ create function coordinator.advisory_enter(p_key bigint, p_shared boolean defaul
   returns void
   volatile;
 
--- End the session of the same role that holds an advisory lock, and take its lock the moment it is free, until this session ends. Waits at most one second. Returns whether this session has the lock. Internal.
+-- End the session of the same role that holds an advisory lock, and take the lock as soon as it is free, until this session ends. Waits at most one second. Returns whether this session has the lock. Internal.
 create function coordinator.advisory_inherit(p_class integer, p_object integer)
   returns boolean
   volatile;
 
--- Reject an agent of a project that the logged-in role may not use (42501), and one that is not registered in p_project (ZC202). Internal.
+-- Reject an agent of a project that the logged-in role may not use (42501), and an agent that is not registered in p_project (ZC202). Internal.
 create function coordinator.agent_check(p_agent uuid, p_project text default null)
   returns void
   stable security definer;
 
--- Let an agent live at least as long as a lease that it is granted or renews now; it may then go without heartbeats. Internal.
+-- Extend an agent's life to the end of a lease that it is granted or renews now; it may then go without heartbeats. Internal.
 create function coordinator.agent_cover(p_agent uuid, p_ttl interval)
   returns void
   volatile;
@@ -2133,7 +2133,7 @@ create function coordinator.agent_deregister(p_agent uuid, p_project text defaul
   returns boolean
   volatile security definer;
 
--- Delete an agent, release everything it holds and emit p_type; false if there is no such agent. Internal: every end of an agent passes here.
+-- Delete an agent, release everything it holds and emit p_type; return false if there is no such agent. Internal: every end of an agent goes through this function.
 create function coordinator.agent_end(p_agent uuid, p_type text, p_actor text, p_data jsonb)
   returns boolean
   volatile security definer;
@@ -2153,7 +2153,7 @@ create function coordinator.agent_join(p_project text, p_name text, p_role text 
   returns SETOF coordinator.agents_live
   volatile security definer;
 
--- Return the agent that agent_join finds under a name or an id: of several, the first that registered; null: there is none. Internal.
+-- Return the agent that agent_join finds by name or id: of several, the one that registered first; null: there is none. Internal.
 create function coordinator.agent_joined(p_project_id bigint, p_name text)
   returns uuid
   stable;
@@ -2163,22 +2163,22 @@ create function coordinator.agent_list(p_project text, p_role text default null,
   returns SETOF coordinator.agents_known
   stable security definer;
 
--- Raise ZC202 for an agent that is not registered, and say when and why it ended. Internal.
+-- Raise ZC202 for an agent that is not registered; the error says when and why it ended. Internal.
 create function coordinator.agent_missing(p_project text, p_agent uuid)
   returns void
   stable security definer;
 
--- Return the name of an agent that is given by name or id. Known are the names of registered agents and of those that ended, of valid tokens, and those to which a directive was sent. ZC202 for others. Internal.
+-- Return the name of an agent that is given by name or id. Known names are those of registered and ended agents, of valid tokens, and of recipients of directives. ZC202 for others. Internal.
 create function coordinator.agent_name(p_project text, p_agent text)
   returns text
   stable security definer;
 
--- Refuse a name that is reserved, to whoever may only do what agents may (42501), and keep it until the end of the transaction. Internal.
+-- Refuse a reserved name to callers with only the rights of an agent (42501), and reserve the name until the end of the transaction. Internal.
 create function coordinator.agent_name_enter(p_project text, p_name text, p_unreserved boolean)
   returns void
   volatile;
 
--- Return whether an agent of this name is registered in a project, and nobody else has the name. ZC202: the last one has ended. Internal: gateways check whether a token may speak for it.
+-- Return whether an agent with this name is registered in a project and nobody else has the name. ZC202: the last such agent has ended. Internal: gateways check whether a token may speak for it.
 create function coordinator.agent_named(p_project text, p_name text)
   returns boolean
   stable security definer;
@@ -2188,12 +2188,12 @@ create function coordinator.agent_project(p_agent uuid)
   returns text
   stable security definer;
 
--- Forget up to p_limit agents that ended more than p_retention ago; returns how many. Repeat until 0. No events.
+-- Delete the records of up to p_limit agents that ended more than p_retention ago; returns how many. Repeat until 0. No events.
 create function coordinator.agent_prune(p_retention interval default '30 days', p_limit integer default 10000)
   returns integer
   volatile security definer;
 
--- Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to look at again in 0.7 seconds. Nothing is reaped for 10 seconds after the server started or a standby was promoted.
+-- Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to check again in 0.7 seconds. Nothing is reaped for 10 seconds after the server started or a standby was promoted.
 create function coordinator.agent_reap(p_limit integer default 1000)
   returns table (reaped integer, missing integer, agents text[])
   volatile security definer;
@@ -2208,7 +2208,7 @@ create function coordinator.agent_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Raise ZC202 for a name that no registered agent has, with the name that was probably meant. Internal.
+-- Raise ZC202 for a name that no registered agent has, and suggest a similar name. Internal.
 create function coordinator.agent_unknown(p_project text, p_name text)
   returns void
   stable security definer;
@@ -2223,12 +2223,12 @@ create function coordinator.artifact_begin(p_project text, p_artifact text, p_me
   returns SETOF coordinator.artifact_upload
   volatile security definer;
 
--- Reject an invalid name, media type, size, SHA-256 or expectation (ZC1) of an artifact; the last three may be null. Internal.
+-- Reject an invalid name, media type, size, SHA-256 or expectation of an artifact (ZC1); the last three may be null. Internal.
 create function coordinator.artifact_check(p_artifact text, p_media_type text, p_bytes bigint, p_sha256 text, p_expect text default null)
   returns void
   immutable;
 
--- Return a part of the content of an object that is being written; null: it is gone.
+-- Return a part of the content that is being written to an object; null: the content is gone.
 create function coordinator.artifact_chunk(p_object bigint, p_number integer)
   returns bytea
   stable security definer;
@@ -2238,17 +2238,17 @@ create function coordinator.artifact_delete(p_project text, p_artifact text, p_s
   returns boolean
   volatile security definer;
 
--- Return until when the remains of an upload, and a content without a name, are left alone. Internal.
+-- Return until when abandoned uploads, and contents without a name, are kept. Internal.
 create function coordinator.artifact_due(p_now timestamp with time zone)
   returns timestamp with time zone
   immutable;
 
--- Return the content of a hash, or the upload of it, or a new one. p_longer: a content without a name stays for another hour. No event. Internal.
+-- Return the content with a hash, or its upload, or a new upload. p_longer: keep a content without a name for another hour. No event. Internal.
 create function coordinator.artifact_enter(p_project_id bigint, p_sha256 text, p_longer boolean)
   returns coordinator.artifact_blobs
   volatile;
 
--- Raise ZC301 unless an artifact has the SHA-256 that is expected; 0: it must be absent; null: anything. p_sha256: what it has, null: it is absent. Internal.
+-- Raise ZC301 unless an artifact has the expected SHA-256; 0: the artifact must be absent; null: anything. p_sha256: the current one; null: the artifact is absent. Internal.
 create function coordinator.artifact_expect(p_artifact text, p_expect text, p_sha256 text)
   returns void
   immutable;
@@ -2278,27 +2278,27 @@ create function coordinator.artifact_list(p_project text, p_prefix text default 
   returns SETOF coordinator.artifacts_live
   stable security definer;
 
--- Raise ZC221 for an artifact that the project or session does not have, with the name that was probably meant. Internal.
+-- Raise ZC221 for an artifact that does not exist in the project or session, and suggest a similar name. Internal.
 create function coordinator.artifact_missing(p_project text, p_artifact text, p_session text)
   returns void
   stable;
 
--- Return a content to be moved to the object store, with the key of its object; no row: there is none. The object may be written within an hour. No event.
+-- Return a content to move to the object store, with the key of its object; no row: there is none. The object must be written within an hour. No event.
 create function coordinator.artifact_move(p_store text)
   returns SETOF coordinator.artifact_object
   volatile security definer;
 
--- Use a verified object in place of the parts in the database, and delete these; false: the content is gone or moved already, or the attempt took more than an hour. No event: readers see the same bytes.
+-- Use a verified object instead of the parts in the database, and delete the parts; return false if the content is gone or already moved, or the attempt took more than an hour. No event: readers see the same bytes.
 create function coordinator.artifact_moved(p_object bigint)
   returns boolean
   volatile security definer;
 
--- Return up to p_limit objects to be deleted from the object store: their contents are gone, or they were not completed within an hour. No content gets them from now on. They come again in a minute, unless artifact_object_deleted has them. No event.
+-- Return up to p_limit objects to delete from the object store, because their contents are gone or they were not completed within an hour. No content can use them any more. Objects are returned again after a minute unless artifact_object_deleted was called for them. No event.
 create function coordinator.artifact_object_delete(p_store text, p_limit integer default 100)
   returns SETOF coordinator.artifact_object
   volatile security definer;
 
--- Forget objects that were deleted from the object store; returns how many. No event.
+-- Remove the records of objects that were deleted from the object store; returns how many. No event.
 create function coordinator.artifact_object_deleted(p_objects bigint[])
   returns integer
   volatile security definer;
@@ -2308,12 +2308,12 @@ create function coordinator.artifact_part(p_project text, p_artifact text, p_ses
   returns SETOF coordinator.artifact_part
   stable security definer;
 
--- Give a content a name, in place of what has it; p_blob is locked, p_new: it was finished by this call. Internal.
+-- Give a content a name, and replace the content that has it; p_blob is locked, p_new: this call finished it. Internal.
 create function coordinator.artifact_place(p_project_id bigint, p_project text, p_session text, p_artifact text, p_media_type text, p_blob bigint, p_bytes bigint, p_sha256 text, p_expect text, p_new boolean, p_actor text)
   returns SETOF coordinator.artifacts_live
   volatile;
 
--- Delete up to p_limit uploads that were idle for an hour, and contents that no artifact has had for an hour; returns how many it looked at. Repeat until 0. No events: readers did not see them.
+-- Delete up to p_limit uploads that were idle for an hour, and contents that no artifact has had for an hour; returns how many were examined. Repeat until 0. No events: readers did not see them.
 create function coordinator.artifact_prune(p_limit integer default 10)
   returns integer
   volatile security definer;
@@ -2328,12 +2328,12 @@ create function coordinator.artifact_read(p_project text, p_artifact text, p_ses
   returns bytea
   stable security definer;
 
--- Let artifact_prune look at the contents of artifacts that were deleted, by whatever deleted them. Internal. No event: the trigger of artifacts.
+-- Make the contents of deleted artifacts due for artifact_prune, however they were deleted. Internal. No event: the trigger of artifacts.
 create function coordinator.artifact_release()
   returns trigger
   volatile;
 
--- Refuse (ZC102) more artifacts, or more bytes of their contents, than a project may have. Internal.
+-- Refuse (ZC102) artifacts or bytes beyond what a project may have. Internal.
 create function coordinator.artifact_room(p_count bigint, p_bytes bigint)
   returns void
   immutable;
@@ -2353,7 +2353,7 @@ create function coordinator.artifact_show(p_project text, p_artifact text, p_ses
   returns SETOF coordinator.artifacts_live
   stable security definer;
 
--- Return when retention looks at an artifact; null: never, because no policy says so, it is kept, or it ends with its session. Internal.
+-- Return when retention checks an artifact; null: never, because it is kept, it ends with its session, or no policy applies. Internal.
 create function coordinator.artifact_trim_at(p_project_id bigint, p_session_id bigint, p_kept boolean, p_stored_at timestamp with time zone)
   returns timestamp with time zone
   stable;
@@ -2363,12 +2363,12 @@ create function coordinator.artifact_upload_missing(p_upload uuid)
   returns void
   immutable;
 
--- Count artifacts and bytes of contents that a project has more, or less; the last lock of a call. ZC102: these are too many. No event. Internal.
+-- Update the number of artifacts and bytes that a project uses; the last lock of a call. ZC102: the project would have too many. No event. Internal.
 create function coordinator.artifact_use(p_project_id bigint, p_count bigint, p_bytes bigint)
   returns void
   volatile;
 
--- Return the size and SHA-256 of what was uploaded. ZC336: parts are missing, or size or hash differ. Internal.
+-- Return the size and SHA-256 of an upload. ZC336: parts are missing, or size or hash differ. Internal.
 create function coordinator.artifact_verify(p_blob bigint, p_bytes bigint, p_sha256 text)
   returns table (bytes bigint, sha256 text)
   volatile;
@@ -2398,12 +2398,12 @@ create function coordinator.assert_signal(p_project text, p_key text, p_version 
   returns void
   volatile security definer;
 
--- Append entries to a trail whose header is locked: the members of each content, and its actor. No event: entries come from events. Internal.
+-- Append entries to a trail whose header is locked, given the members of each content and its actor. No event: entries come from events. Internal.
 create function coordinator.audit_append(p_log coordinator.logs, p_bodies text[], p_actors text[], p_now timestamp with time zone)
   returns void
   volatile;
 
--- Copy the events that are audited from up to p_limit chunks of the log into the audit trails; return how many chunks. Fewer than p_limit: there are no more, or another call does the same. No event: entries come from events.
+-- Copy audited events from up to p_limit chunks of the log into the audit trails; return how many chunks. Fewer than p_limit: there are no more, or another call is copying. No event: entries come from events.
 create function coordinator.audit_copy(p_limit integer default 20)
   returns integer
   volatile security definer;
@@ -2413,17 +2413,17 @@ create function coordinator.audit_defaults()
   returns text[]
   immutable;
 
--- Return the header of the audit trail of a project, null if it has none yet; p_project null: that of projects that do not exist. Internal.
+-- Return the header of a project's audit trail, null if it has none yet; p_project null: the trail of projects that do not exist. Internal.
 create function coordinator.audit_find(p_project text)
   returns coordinator.logs
   stable;
 
--- Return the hash of an entry with this text after an entry with the hash p_previous; null: it is the first. Internal.
+-- Return the hash of an entry with this text that follows an entry with the hash p_previous; null: it is the first entry. Internal.
 create function coordinator.audit_hash(p_previous bytea, p_text text)
   returns bytea
   immutable;
 
--- Return the header of the audit trail of a project, locked until the commit; 0: of no project. No event. Internal.
+-- Return the header of a project's audit trail, locked until the commit; 0: the trail of no project. No event. Internal.
 create function coordinator.audit_header(p_project_id bigint, p_now timestamp with time zone)
   returns coordinator.logs
   volatile;
@@ -2438,12 +2438,12 @@ create function coordinator.audit_list(p_project text default null, p_actors tex
   returns SETOF coordinator.audit_entry
   stable security definer;
 
--- Return what a role says about the origin of a call as an object. Internal.
+-- Return, as an object, the origin of a call according to a role. Internal.
 create function coordinator.audit_origin(p_origin text)
   returns jsonb
   immutable;
 
--- Before retention removes the entries of a trail up to p_last: compute their hashes again, and append an entry with the anchor. The header is locked. No event. Internal.
+-- Prepare a trail for the removal of entries up to p_last by retention: verify their hashes, and append an entry with the anchor. The header is locked. No event. Internal.
 create function coordinator.audit_prune(p_log coordinator.logs, p_last bigint, p_now timestamp with time zone)
   returns void
   volatile;
@@ -2488,7 +2488,7 @@ create function coordinator.backup_list(p_limit integer default 1000)
   returns SETOF coordinator.backups
   stable security definer;
 
--- Forget the oldest of more than 1,000 backups, emit an event of one, and return it. Internal.
+-- Delete the oldest records beyond 1,000 backups, emit an event for a backup, and return it. Internal.
 create function coordinator.backup_note(p_backup text, p_type text, p_actor text, p_data jsonb)
   returns SETOF coordinator.backups
   volatile;
@@ -2513,12 +2513,12 @@ create function coordinator.backup_verified(p_backup text, p_error text default 
   returns SETOF coordinator.backups
   volatile security definer;
 
--- Return what is open for an agent and unseen, or with p_again also what it has seen. Internal.
+-- Return the open directives that an agent has not seen or, with p_again, also those that it has seen. Internal.
 create function coordinator.briefing_directives(p_project text, p_agent text, p_again boolean)
   returns table (id bigint, actor text, body text, sent_at timestamp with time zone, expires_at timestamp with time zone)
   stable;
 
--- Lock what an agent was told of, until the end of the transaction. Internal. No event.
+-- Lock the record of what an agent was told, until the end of the transaction. Internal. No event.
 create function coordinator.briefing_enter(p_project_id bigint, p_agent text)
   returns coordinator.briefings
   volatile;
@@ -2533,7 +2533,7 @@ create function coordinator.briefing_name(p_project text, p_agent text)
   returns text
   stable;
 
--- Forget up to p_limit agents that have read no news for p_retention; returns how many. Repeat until 0. No events.
+-- Delete the records of up to p_limit agents that have read no news for p_retention; returns how many. Repeat until 0. No events.
 create function coordinator.briefing_prune(p_retention interval default '30 days', p_limit integer default 10000)
   returns integer
   volatile security definer;
@@ -2543,7 +2543,7 @@ create function coordinator.briefing_read(p_project text, p_agent text, p_news b
   returns SETOF coordinator.briefing_item
   volatile security definer;
 
--- Return the signals whose keys match one of the patterns: the first 200. Internal.
+-- Return the first 200 signals whose keys match one of the patterns. Internal.
 create function coordinator.briefing_signals(p_project_id bigint, p_patterns text[])
   returns table (key text, version bigint, value text, actor text, updated_at timestamp with time zone)
   stable;
@@ -2563,7 +2563,7 @@ create function coordinator.check_epoch(p_cursor text)
   returns void
   volatile;
 
--- Reject (ZC105) a transaction whose snapshot may be older than the lock under which this happens, for instance p_what => 'locks change'. Internal.
+-- Reject (ZC105) a transaction whose snapshot may be older than the lock under which an operation runs, for instance p_what => 'locks change'. Internal.
 create function coordinator.check_isolation(p_what text, p_hint text default 'Run it in a transaction of its own.')
   returns void
   stable;
@@ -2608,7 +2608,7 @@ create function coordinator.check_path(p_path text[])
   returns void
   immutable;
 
--- Reject a reason that is empty (ZC101) or longer than 2,000 characters (ZC102); none is accepted.
+-- Reject a reason that is empty (ZC101) or longer than 2,000 characters (ZC102); null is accepted.
 create function coordinator.check_reason(p_value text)
   returns void
   immutable;
@@ -2628,7 +2628,7 @@ create function coordinator.check_weights(p_weights jsonb)
   returns void
   immutable;
 
--- Return the events of a chunk with their numbers, after p_after and filtered. A filter does not change a number. Internal: this is what a chunk means.
+-- Return the numbered events of a chunk, after p_after and filtered. Filters do not change numbers. Internal: this function defines the content of a chunk.
 create function coordinator.chunk_events(p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null, p_visible text[] default null, p_keys text[] default null, p_actors text[] default null)
   returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, traceparent text, origin text, role text, address inet)
   stable;
@@ -2638,7 +2638,7 @@ create function coordinator.cron_check_next(p_schedule text, p_zone text, p_afte
   returns timestamp with time zone
   stable;
 
--- Reject a time zone whose name is unknown: ZC105. Internal.
+-- Reject an unknown time zone: ZC105. Internal.
 create function coordinator.cron_check_zone(p_zone text)
   returns void
   stable;
@@ -2648,7 +2648,7 @@ create function coordinator.cron_delete(p_project text, p_cron text, p_actor tex
   returns boolean
   volatile security definer;
 
--- Enqueue the jobs of crons of one project that are due, and compute their next times. Internal.
+-- Enqueue the jobs of due crons of one project, and compute their next times. Internal.
 create function coordinator.cron_enqueue(p_project text, p_crons coordinator.crons[], p_now timestamp with time zone)
   returns void
   volatile;
@@ -2658,7 +2658,7 @@ create function coordinator.cron_field(p_what text, p_text text, p_least integer
   returns integer[]
   immutable;
 
--- Enqueue the jobs of up to p_limit crons whose time has come; returns how many crons. Repeat until 0.
+-- Enqueue the jobs of up to p_limit crons that are due; returns how many crons. Repeat until 0.
 create function coordinator.cron_fire(p_limit integer default 100)
   returns integer
   volatile security definer;
@@ -2678,7 +2678,7 @@ create function coordinator.cron_list(p_project text, p_after text[] default nul
   returns SETOF coordinator.crons_live
   stable security definer;
 
--- Raise ZC214 for a cron that does not exist, with the name that was probably meant. Internal.
+-- Raise ZC214 for a cron that does not exist, and suggest a similar name. Internal.
 create function coordinator.cron_missing(p_project text, p_cron text)
   returns void
   stable;
@@ -2723,7 +2723,7 @@ create function coordinator.cron_set(p_project text, p_cron text, p_schedule tex
   returns SETOF coordinator.crons_live
   volatile security definer;
 
--- Return the cursor after event p_seq. To callers, cursors are opaque.
+-- Return the cursor after event p_seq. Callers must treat cursors as opaque.
 create function coordinator.cursor_text(p_seq bigint)
   returns text
   stable security definer;
@@ -2738,7 +2738,7 @@ create function coordinator.directive_enter(p_project_id bigint, p_parts jsonb)
   returns void
   volatile;
 
--- Mark up to p_limit open directives as expired whose time is over, or whose job has ended; returns how many. Repeat until 0.
+-- Mark up to p_limit open directives as expired whose TTL has passed or whose job has ended; returns how many. Repeat until 0.
 create function coordinator.directive_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -2988,7 +2988,7 @@ create function coordinator.doctor_webhooks(p_warning double precision, p_critic
   returns table (severity text, message text, remedy text)
   stable;
 
--- Reject a state that is not an object, and todo lists and features without a list of items that have ids (ZC105), or with one id twice (ZC333). Internal.
+-- Reject a state that is not an object, a todo list or features without a list of items with ids (ZC105), or with a duplicate id (ZC333). Internal.
 create function coordinator.document_check_shape(p_kind text, p_value jsonb)
   returns void
   immutable;
@@ -3008,7 +3008,7 @@ create function coordinator.document_embed(p_project_id bigint, p_kind text, p_k
   returns void
   volatile;
 
--- Delete a document whose row the caller has locked, with an event of this type; false if it is deleted already. Internal.
+-- Delete a document whose row the caller has locked, and emit an event of this type; return false if it is already deleted. Internal.
 create function coordinator.document_end(p_document_id bigint, p_event text, p_actor text, p_now timestamp with time zone)
   returns boolean
   volatile;
@@ -3023,7 +3023,7 @@ create function coordinator.document_expire(p_limit integer default 1000)
   returns SETOF coordinator.retention_result
   volatile security definer;
 
--- Return the header of a document, also of one that is deleted or expired. ZC217: there is none. Internal.
+-- Return the header of a document, even if it is deleted or expired. ZC217: there is none. Internal.
 create function coordinator.document_find(p_project_id bigint, p_project text, p_kind text, p_key text)
   returns coordinator.documents
   stable;
@@ -3038,7 +3038,7 @@ create function coordinator.document_history(p_project text, p_kind text, p_key 
   returns SETOF coordinator.document_version
   stable security definer;
 
--- Keep documents of a kind as they are, there or absent, until the end of the transaction; give the keys in byte order. No event. Internal.
+-- Prevent changes to documents of a kind, present or absent, until the end of the transaction; keys must be given in byte order. No event. Internal.
 create function coordinator.document_hold(p_project_id bigint, p_kind text, p_keys text[])
   returns void
   volatile;
@@ -3053,7 +3053,7 @@ create function coordinator.document_item(p_project text, p_kind text, p_key tex
   returns SETOF coordinator.document_header
   volatile security definer;
 
--- Return where a document has its list of items: in todo lists and features it may be below a key. Internal.
+-- Return the path of a document's list of items, which may be below a key in todo lists and features. Internal.
 create function coordinator.document_items_path(p_kind text, p_value jsonb)
   returns text[]
   immutable;
@@ -3063,7 +3063,7 @@ create function coordinator.document_keep(p_project text, p_kind text, p_key tex
   returns boolean
   volatile security definer;
 
--- Return when retention takes a document that is deleted at p_now; null: never. Internal.
+-- Return when retention removes a document that is deleted at p_now; null: never. Internal.
 create function coordinator.document_leaves_at(p_project_id bigint, p_kind text, p_now timestamp with time zone)
   returns timestamp with time zone
   stable;
@@ -3073,12 +3073,12 @@ create function coordinator.document_list(p_project text, p_kind text default nu
   returns SETOF coordinator.document_header
   stable security definer;
 
--- Raise ZC217 for a document that is absent, with the key that was probably meant. Internal.
+-- Raise ZC217 for an absent document, and suggest a similar key. Internal.
 create function coordinator.document_missing(p_project text, p_kind text, p_key text)
   returns void
   stable;
 
--- Return the value before the version that document_step has counted, and a patch, both in armour if either has what jsonb refuses. Internal.
+-- Return the value before the version that document_step has counted, and a patch; both with json_armour if either has something that jsonb rejects. Internal.
 create function coordinator.document_open(p_document coordinator.documents, p_patch coordinator.json_stored, OUT value jsonb, OUT patch jsonb, OUT armoured boolean)
   returns record
   volatile;
@@ -3103,12 +3103,12 @@ create function coordinator.document_put(p_project text, p_kind text, p_key text
   returns SETOF coordinator.document_header
   volatile security definer;
 
--- Raise that a document has another version than the one expected; p_present.id is null if it is absent. Internal.
+-- Raise an error because a document does not have the expected version; p_present.id is null if the document is absent. Internal.
 create function coordinator.document_refuse(p_kind text, p_key text, p_expect bigint, p_epoch text, p_present coordinator.documents)
   returns void
   stable;
 
--- Return a hint where document_restore can bring back a document that is absent; null: it cannot. Internal.
+-- Return a hint if document_restore can restore an absent document; null: it cannot. Internal.
 create function coordinator.document_restorable(p_project text, p_kind text, p_key text)
   returns text
   stable;
@@ -3128,7 +3128,7 @@ create function coordinator.document_search(p_project_id bigint, p_kind text, p_
   returns table (document_id bigint, rank double precision, partial boolean)
   stable;
 
--- Return the session to which a new document belongs; null: none. ZC105: its key does not begin with that of the session. Internal.
+-- Return the session to which a new document belongs; null: none. ZC105: the document's key does not begin with the session's key. Internal.
 create function coordinator.document_session(p_kind text, p_key text, p_session text)
   returns text
   immutable;
@@ -3138,12 +3138,12 @@ create function coordinator.document_shown(p_document coordinator.documents, p_p
   returns coordinator.document_header
   stable;
 
--- Lock a document, check what is expected of it, and count its version. p_verb: put makes it if it is absent; restore needs a header; change and delete need a document. No event: document_write emits it. Internal.
+-- Lock a document, check the expectation, and increment its version. p_verb: put creates an absent document; restore needs a header; change and delete need a document. No event: document_write emits it. Internal.
 create function coordinator.document_step(p_project_id bigint, p_project text, p_kind text, p_key text, p_verb text, p_expect bigint, p_epoch text, p_expires_at timestamp with time zone, p_actor text, p_now timestamp with time zone, p_session text default null)
   returns coordinator.documents
   volatile;
 
--- Return a version of a document, by its number or by an instant. ZC217: it had none; ZC218: it is no longer kept. Internal.
+-- Return a version of a document, by number or instant. ZC217: there was none; ZC218: it is no longer kept. Internal.
 create function coordinator.document_version_at(p_document coordinator.documents, p_version bigint, p_at timestamp with time zone)
   returns coordinator.document_versions
   stable;
@@ -3153,17 +3153,17 @@ create function coordinator.document_versions_kept(p_project_id bigint, p_kind t
   returns bigint
   stable;
 
--- Write the version that document_step has counted; its value is null if the document is deleted. Each version is written here. Internal.
+-- Write the version that document_step has counted; its value is null if the document is deleted. All versions are written here. Internal.
 create function coordinator.document_write(p_document coordinator.documents, p_project text, p_stored coordinator.json_stored, p_event text)
   returns void
   volatile;
 
--- Write a duration as people do and every face reads it: 1h30m, 0.5s, 366d. Internal.
+-- Format a duration as users write it and all interfaces accept it: 1h30m, 0.5s, 366d. Internal.
 create function coordinator.duration_text(p_value interval)
   returns text
   immutable;
 
--- Begin an epoch, unless the present one holds: raise what numbers are issued from, then draw an id. Internal.
+-- Begin an epoch, unless the current one still holds: raise the sequences that issue numbers, then generate an id. Internal.
 create function coordinator.epoch_begin()
   returns void
   volatile;
@@ -3178,7 +3178,7 @@ create function coordinator.epoch_first_stamp()
   returns integer
   volatile;
 
--- Read the id of an epoch that a caller gives, as 32 bits; null if none is given. ZC103: it is malformed. Internal.
+-- Parse the id of an epoch given by a caller, as 32 bits; null if none is given. ZC103: it is malformed. Internal.
 create function coordinator.epoch_given(p_epoch text)
   returns integer
   immutable;
@@ -3193,17 +3193,17 @@ create function coordinator.epoch_holds()
   returns boolean
   volatile;
 
--- Return the id of the present epoch; null if none has begun on this server and in this database. Internal.
+-- Return the id of the current epoch; null if none has begun on this server and in this database. Internal.
 create function coordinator.epoch_id()
   returns text
   volatile;
 
--- Return whether an epoch began later than that of this server: then the server is behind. It is a standby, or a primary that another one has succeeded and that has not noticed; nothing it says is about the present.
+-- Return whether an epoch began later than that of this server. Then the server is behind: it is a standby, or a primary that was succeeded by another server and has not noticed. What it returns may be outdated.
 create function coordinator.epoch_later(p_epoch text)
   returns boolean
   volatile security definer;
 
--- Draw the id of an epoch that begins now, after all that the database knows. Internal.
+-- Generate the id of an epoch that begins now, later than all epochs that the database knows. Internal.
 create function coordinator.epoch_name()
   returns bigint
   volatile;
@@ -3213,22 +3213,22 @@ create function coordinator.epoch_number(p_sequence regclass)
   returns bigint
   volatile;
 
--- Return the place of an epoch in the order in which they began; 0: its id is older than the order. Internal.
+-- Return the position of an epoch in the order in which epochs began; 0: its id is older than this order. Internal.
 create function coordinator.epoch_order(p_epoch text)
   returns bigint
   immutable;
 
--- Return the place in the order of epochs of one that begins at an instant. Internal.
+-- Return the position, in the order of epochs, of an epoch that begins at an instant. Internal.
 create function coordinator.epoch_place(p_at timestamp with time zone)
   returns bigint
   stable;
 
--- Return the id of the present epoch as 32 bits; begin one if there is none. Internal: what is numbered without gaps can be numbered so again after a restore, and has the epoch beside its number.
+-- Return the id of the current epoch as 32 bits; begin one if there is none. Internal: numbers without gaps can be issued again after a restore, so each is stored with its epoch.
 create function coordinator.epoch_stamp()
   returns integer
   volatile;
 
--- Write a stamp of epoch_stamp as the id of the epoch. Internal.
+-- Format a stamp of epoch_stamp as the id of the epoch. Internal.
 create function coordinator.epoch_text(p_stamp integer)
   returns text
   immutable;
@@ -3253,7 +3253,7 @@ create function coordinator.event_configure(p_payloads text, p_actor text defaul
   returns boolean
   volatile security definer;
 
--- Return the data of an event; if a page of it could not be read, {"unreadable": the limit that it exceeds} in its place: functions refuse such values, but the log may be older than the limit. Internal.
+-- Return the data of an event, or {"unreadable": the exceeded limit} if readers could not parse it: functions refuse such values, but the log may be older than the limit. Internal.
 create function coordinator.event_data(p_data jsonb)
   returns jsonb
   stable;
@@ -3268,12 +3268,12 @@ create function coordinator.event_emit(p_project text, p_type text, p_key text d
   returns void
   volatile security definer;
 
--- Return up to which event the present log continues a past epoch; null for an unknown one. Internal.
+-- Return the last event that the current log shares with a past epoch; null for an unknown epoch. Internal.
 create function coordinator.event_end(p_epoch text)
   returns bigint
   stable;
 
--- Return the id of the epoch in which this transaction writes; begin one if this is another run of the server or another database. A transaction that cannot write gets the epoch of the log.
+-- Return the id of the epoch in which this transaction writes; begin one on another run of the server or in another database. A transaction that cannot write gets the epoch of the log.
 create function coordinator.event_epoch()
   returns text
   volatile security definer;
@@ -3298,7 +3298,7 @@ create function coordinator.event_id_before(p_xid xid8)
   returns bigint
   stable;
 
--- Write an event in its one form, the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more, traceparent. Internal.
+-- Format an event as the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more, traceparent. All interfaces use this format. Internal.
 create function coordinator.event_members(p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_transaction text, p_more boolean, p_traceparent text)
   returns text
   stable;
@@ -3308,7 +3308,7 @@ create function coordinator.event_prune(p_retention interval default '7 days')
   returns bigint
   volatile security definer;
 
--- Refuse an event for which no partition exists (ZC701). Internal: the trigger of events_beyond.
+-- Refuse an event for which there is no partition (ZC701). Internal: the trigger of events_beyond.
 create function coordinator.event_refuse()
   returns trigger
   volatile;
@@ -3368,7 +3368,7 @@ create function coordinator.everywhere_check()
   returns void
   stable security definer;
 
--- Check the files of a call. ZC101, ZC102, ZC105. Internal.
+-- Reject invalid files of a call. ZC101, ZC102, ZC105. Internal.
 create function coordinator.file_check(p_paths text[], p_hashes text[], p_owner text)
   returns void
   stable;
@@ -3388,7 +3388,7 @@ create function coordinator.file_list(p_project text, p_agent text default null,
   returns SETOF coordinator.file_views
   stable security definer;
 
--- Forget up to p_limit views of files that are older than p_retention; returns how many. Repeat until 0. No events.
+-- Delete up to p_limit views of files that are older than p_retention; returns how many. Repeat until 0. No events.
 create function coordinator.file_prune(p_retention interval default '14 days', p_limit integer default 10000)
   returns integer
   volatile security definer;
@@ -3398,12 +3398,12 @@ create function coordinator.file_record(p_project text, p_agent text, p_paths te
   returns integer
   volatile security definer;
 
--- Return whether a file with the content p_hash is not what an owner last saw, although it may edit it now, and who has recorded the change. Internal.
+-- Return whether a file with the content p_hash differs from what an owner last saw, so that the owner may not edit it yet, and who recorded the change. Internal.
 create function coordinator.file_stale(p_project_id bigint, p_path text, p_agent uuid, p_name text, p_owner text, p_hash text, OUT stale boolean, OUT changed_by text, OUT changed_at timestamp with time zone, OUT told text)
   returns record
   stable;
 
--- Claim a key of a caller for a request for p_ttl and return null, or return the recorded response. Waits at most 2 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.
+-- Claim a caller's key for a request for p_ttl and return null, or return the recorded response. Waits at most 2 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Call it before the change, in the same transaction. No event.
 create function coordinator.idempotency_claim(p_project text, p_caller text, p_key text, p_request text, p_ttl interval default '1 day')
   returns text
   volatile security definer;
@@ -3433,12 +3433,12 @@ create function coordinator.import_open(p_project_id bigint, p_project text, p_h
   returns void
   volatile;
 
--- Return whether a text is the id of an agent rather than a name. Internal.
+-- Return whether a text is an agent id rather than a name. Internal.
 create function coordinator.is_agent_id(p_text text)
   returns boolean
   immutable;
 
--- Decide which of the jobs that a claim took out of jobs_ready can start: those that get what they need of the limits of their trees (p_trees), and their locks (p_locks); see limit_take_trees and job_lock. p_first: nothing was admitted to this claim before. Internal.
+-- Select the jobs that can start from those that a claim removed from jobs_ready: jobs that get what they need from the limits of their trees (p_trees), and their locks (p_locks); see limit_take_trees and job_lock. p_first: this claim has admitted nothing before. Internal.
 create function coordinator.job_admit(p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_first boolean, p_trees boolean, p_locks boolean, p_now timestamp with time zone, OUT picked uuid[], OUT slots jsonb, OUT owned uuid[], OUT fences bigint[], OUT tokens jsonb[], OUT waiting uuid[], OUT rest uuid[])
   returns record
   volatile;
@@ -3463,7 +3463,7 @@ create function coordinator.job_ask(p_project text, p_job uuid, p_agent uuid, p_
   returns SETOF coordinator.job_suspension
   volatile security definer;
 
--- Lock and return the attempt that a worker has under a fence. ZC320: it has none. Internal.
+-- Lock and return the attempt that a worker holds under a fence. ZC320: it holds none. Internal.
 create function coordinator.job_attempt(p_project text, p_job uuid, p_agent uuid, p_fence bigint)
   returns coordinator.jobs_running
   volatile;
@@ -3473,7 +3473,7 @@ create function coordinator.job_attempts(p_project text, p_job uuid, p_after tex
   returns SETOF coordinator.job_attempts
   stable security definer;
 
--- Return how long to wait after a failed attempt: doubled by each up to an hour, with a jitter of a fifth. Internal.
+-- Return the wait after a failed attempt: doubled by each failure, up to an hour, with a jitter of a fifth. Internal.
 create function coordinator.job_backoff(p_first interval, p_attempt integer)
   returns interval
   volatile;
@@ -3483,7 +3483,7 @@ create function coordinator.job_bare(p_job coordinator.jobs_ended)
   returns coordinator.jobs_ended
   immutable;
 
--- Return by place where jobs to enqueue are in their trees; empty if none has a parent. ZC328: a parent has ended, or is being cancelled. ZC102: a tree would be too deep, or a job have too many children. Internal.
+-- Return, by position, where jobs to enqueue are in their trees; empty if none has a parent. ZC328: a parent has ended or is being cancelled. ZC102: a tree would be too deep, or a job would have too many children. Internal.
 create function coordinator.job_branches(p_project_id bigint, p_orders coordinator.job_order[], p_ids uuid[], p_first uuid[], p_many boolean)
   returns coordinator.job_branch[]
   stable;
@@ -3498,12 +3498,12 @@ create function coordinator.job_cancel_children(p_project text, p_job uuid, p_ag
   returns integer
   volatile security definer;
 
--- Cancel jobs and all those below them: those that wait end, and the workers of others are asked to stop; returns how many have not ended before. Internal.
+-- Cancel jobs and all jobs below them: waiting jobs end, and the workers of running jobs are asked to stop; returns how many had not ended. Internal.
 create function coordinator.job_cancel_tree(p_project_id bigint, p_project text, p_jobs uuid[], p_reason text, p_actor text, p_now timestamp with time zone)
   returns integer
   volatile;
 
--- Pause or resume a job, and with p_tree all those below it. Queued ones wait; a claim that has one of them starts it, or puts it back. Internal.
+-- Pause or resume a job and, with p_tree, all jobs below it. Queued jobs wait; a claim that holds one of them starts it or puts it back. Internal.
 create function coordinator.job_change_pause(p_project text, p_job uuid, p_tree boolean, p_paused jsonb, p_event text, p_data jsonb, p_actor text)
   returns void
   volatile;
@@ -3518,7 +3518,7 @@ create function coordinator.job_check_claim(p_name text, p_job_types text[], p_l
   returns void
   immutable;
 
--- Reject what a job to enqueue names, unless it is a job that has ended, and that it starts after. Internal.
+-- Reject a reference from a job to enqueue to another job, unless it is an after reference to an ended job. Internal.
 create function coordinator.job_check_tie(p_project_id bigint, p_place bigint, p_kind text, p_job text)
   returns void
   stable;
@@ -3533,7 +3533,7 @@ create function coordinator.job_class_prune(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Return the class of each job, in their order; create those that are new. No event. Internal.
+-- Return the class of each job, in the order of the jobs; create new classes. No event. Internal.
 create function coordinator.job_classify(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[], p_plain boolean)
   returns bigint[]
   volatile;
@@ -3543,7 +3543,7 @@ create function coordinator.job_complete(p_project text, p_job uuid, p_agent uui
   returns SETOF coordinator.job_outcome
   volatile security definer;
 
--- Return, by the place of each job with a dedupe key, the job that already answers for the key; cancel it if the new one replaces it. Internal.
+-- Return, by the position of each job with a dedupe key, the job that already holds the key; cancel it if the new job replaces it. Internal.
 create function coordinator.job_dedupe(p_project_id bigint, p_project text, p_orders coordinator.job_order[], p_ids uuid[], p_actor text, p_now timestamp with time zone)
   returns uuid[]
   volatile;
@@ -3568,7 +3568,7 @@ create function coordinator.job_end_project(p_project_id bigint)
   returns void
   volatile;
 
--- Say how an attempt ended that did not complete. Internal.
+-- Describe how an attempt ended that did not complete. Internal.
 create function coordinator.job_ending(p_outcome text, p_error text)
   returns text
   immutable;
@@ -3588,12 +3588,12 @@ create function coordinator.job_enter_parts(p_project_id bigint, p_parts jsonb)
   returns void
   volatile;
 
--- End up to p_limit jobs that did not start in time; returns how many. Repeat until 0.
+-- Expire up to p_limit jobs that did not start in time; returns how many. Repeat until 0.
 create function coordinator.job_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Create the partitions of ended jobs for today and the next p_ahead days; return how many. The leader calls it. Without it jobs end in a default partition, which is slower to prune.
+-- Create the partitions of ended jobs for today and the next p_ahead days; return how many. The leader calls it. Without them, jobs end in a default partition, which is slower to prune.
 create function coordinator.job_extend(p_ahead integer default 7)
   returns integer
   volatile security definer;
@@ -3603,27 +3603,27 @@ create function coordinator.job_fail(p_project text, p_job uuid, p_agent uuid, p
   returns SETOF coordinator.job_outcome
   volatile security definer;
 
--- Return where a job is: its status, the present or last attempt, and when it ended. ZC209: there is no such job. Internal.
+-- Return where a job is: its status, its current or last attempt, and when it ended. ZC209: there is no such job. Internal.
 create function coordinator.job_find(p_project_id bigint, p_job uuid)
   returns table (queue text, type text, status text, reason text, scheduled_at timestamp with time zone, fence bigint, agent_id uuid, worker text, attempt integer, started_at timestamp with time zone, ended_at timestamp with time zone)
   stable;
 
--- Complete those of the jobs that a worker has under the given fences, and return their ids; null: none. Internal.
+-- Complete the jobs that a worker holds under the given fences, and return their ids; null: none. Internal.
 create function coordinator.job_finish(p_agent uuid, p_by text, p_ids uuid[], p_fences bigint[], p_results jsonb[], p_now timestamp with time zone)
   returns uuid[]
   volatile;
 
--- Return whether a completion under this fence ended a job, so that it may be repeated if its answer was lost. Internal.
+-- Return whether a completion under this fence ended a job, so that a completion whose response was lost can be repeated. Internal.
 create function coordinator.job_finished(p_project_id bigint, p_job uuid, p_fence bigint)
   returns boolean
   stable;
 
--- Keep where a look that began at p_began ended, if this session has floors, or the look read p_excess entries too many, thousands of them. Internal.
+-- Store where a scan that began at p_began ended, if this session has floors, or if the scan read thousands of entries too many (p_excess). Internal.
 create function coordinator.job_floor_raise(p_last jsonb, p_excess bigint, p_began timestamp with time zone)
   returns void
   volatile;
 
--- Return the places from which this session looks for jobs, by class (rank and id; for a fair class the turn, by "turn <class>"), and until when (seconds since 1970); empty: it looks at all. Internal.
+-- Return the positions from which this session looks for jobs, by class (rank and id; for a fair class the turn, by "turn <class>"), and until when they are valid (seconds since 1970); empty: it looks at all jobs. Internal.
 create function coordinator.job_floors()
   returns jsonb
   stable;
@@ -3643,22 +3643,22 @@ create function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor tex
   returns SETOF coordinator.job_receipt
   volatile;
 
--- Enqueue an array of jobs that can start at once and are alike but for their keys and payloads, as usual: what they share is read and checked once. Do nothing, and return null, if they differ more, depend on something, or one of them may be invalid: job_insert then does it. Internal.
+-- Enqueue an array of jobs that can start immediately and differ only in their keys and payloads, the usual case: what they share is parsed and checked once. If the jobs differ more, depend on something or may be invalid, do nothing and return null: job_insert then enqueues them. Internal.
 create function coordinator.job_insert_alike(p_project text, p_jobs jsonb, p_actor text, OUT ids uuid[], OUT queue text, OUT type text, OUT at timestamp with time zone)
   returns record
   volatile;
 
--- Write an instant for people. Internal.
+-- Format an instant for people. Internal.
 create function coordinator.job_instant(p_at timestamp with time zone)
   returns text
   stable;
 
--- Keep open jobs from ending before the end of the transaction, and mark those that others will wait for. No event. Internal.
+-- Prevent open jobs from ending until the end of the transaction, and mark those that others will wait for. No event. Internal.
 create function coordinator.job_keep(p_project_id bigint, p_parents uuid[], p_awaited uuid[])
   returns void
   volatile;
 
--- Return the lane of each job of fair queues and of classes with a limit per key, given its class and key (null: it needs none), and 0 for others; insert new lanes, and keep all of them to the end of the transaction. No event. Internal.
+-- Return the lane of each job of fair queues and of classes with a limit per key, given its class and key (null: it needs none), and 0 for other jobs; insert new lanes, and lock all of them until the end of the transaction. No event. Internal.
 create function coordinator.job_lanes_enter(p_classes bigint[], p_keys text[])
   returns bigint[]
   volatile;
@@ -3678,17 +3678,17 @@ create function coordinator.job_lock_turn(p_project_id bigint, p_job uuid, p_loc
   returns record
   stable;
 
--- Wake those that come next of the jobs that wait for locks on exactly these resources: of each class, the best for each resource that it wants. What would wait is left to the loop. Internal.
+-- Wake the next jobs that wait for locks on exactly these resources: of each class, the best job for each resource that it wants. Jobs that would make this call wait are left to the loop. Internal.
 create function coordinator.job_lock_wake(p_project_id bigint, p_resources text[])
   returns void
   volatile;
 
--- Return the resources of a job in their one spelling, each once. ZC101 to ZC103: one is malformed. Internal.
+-- Return the resources of a job in canonical form, each once. ZC101 to ZC103: one is malformed. Internal.
 create function coordinator.job_locks(p_project_id bigint, p_locks text[])
   returns text[]
   stable;
 
--- Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and with p_tell emit job.enqueued. Those that are paused wait. Without p_wait, those whose queue gets another policy at this moment become ready by job_promote. Internal.
+-- Make jobs ready to be claimed that are open and in no other table: insert them into jobs_ready and, with p_tell, emit job.enqueued. Paused jobs wait. Without p_wait, jobs whose queue is getting another policy become ready through job_promote. Internal.
 create function coordinator.job_make_ready(p_ids uuid[], p_by text, p_now timestamp with time zone, p_tell boolean default true, p_wait boolean default true)
   returns void
   volatile;
@@ -3698,17 +3698,17 @@ create function coordinator.job_make_waiting(p_ids uuid[], p_cause text, p_due_a
   returns void
   volatile;
 
--- Return the ids of a job and all those below it, in their order; with p_open, of those that have not ended. Internal.
+-- Return the ids of a job and all jobs below it, in order of their ids; p_open: only those that have not ended. Internal.
 create function coordinator.job_members(p_project_id bigint, p_job uuid, p_open boolean)
   returns uuid[]
   stable;
 
--- Read an array of objects as jobs to enqueue, with their defaults. Internal.
+-- Parse an array of objects as jobs to enqueue, with their defaults. Internal.
 create function coordinator.job_orders(p_jobs jsonb)
   returns coordinator.job_order[]
   stable;
 
--- Return what became of a job. Internal.
+-- Return the outcome of a job. Internal.
 create function coordinator.job_outcome_of(p_project_id bigint, p_job uuid)
   returns SETOF coordinator.job_outcome
   stable;
@@ -3718,7 +3718,7 @@ create function coordinator.job_output(p_project text, p_job uuid, p_after text[
   returns SETOF coordinator.job_chunk
   stable security definer;
 
--- Return the owner of the locks of an attempt. Parts of it are below: owner/part.
+-- Return the owner of an attempt's locks. Parts of the attempt are owners below it: owner/part.
 create function coordinator.job_owner(p_job uuid, p_fence bigint)
   returns text
   immutable;
@@ -3728,17 +3728,17 @@ create function coordinator.job_pause(p_project text, p_job uuid, p_tree boolean
   returns SETOF coordinator.job_outcome
   volatile security definer;
 
--- Return whether a payload, which is also given as text, obviously has nothing that json_fault looks for. Internal.
+-- Return whether a payload, which is also given as text, obviously passes json_fault. Internal.
 create function coordinator.job_payload_usual(p_payload jsonb, p_text text)
   returns boolean
   immutable;
 
--- Take up to p_limit of the best jobs of plain classes, above their floors, out of jobs_ready, and return their ids. No event. Internal.
+-- Remove up to p_limit of the best jobs of plain classes, above their floors, from jobs_ready, and return their ids. No event. Internal.
 create function coordinator.job_pick(p_classes bigint[], p_limit integer, p_floors jsonb)
   returns uuid[]
   volatile;
 
--- Take up to p_limit jobs of a class with lanes out of jobs_ready, in turns of its lanes, and return their ids. p_picked: limits per key apply, also to these jobs, which the claim has picked already. No event. Internal.
+-- Remove up to p_limit jobs of a class with lanes from jobs_ready, in turns of its lanes, and return their ids. p_picked: limits per key apply, including to these jobs, which the claim has already picked. No event. Internal.
 create function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb, p_picked uuid[] default null)
   returns uuid[]
   volatile;
@@ -3753,7 +3753,7 @@ create function coordinator.job_progress(p_project text, p_job uuid, p_agent uui
   returns SETOF coordinator.job_lease
   volatile security definer;
 
--- Let workers claim up to p_limit scheduled jobs whose time has come; returns how many. Repeat until 0.
+-- Make up to p_limit scheduled jobs claimable whose time has come; returns how many. Repeat until 0.
 create function coordinator.job_promote(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -3773,7 +3773,7 @@ create function coordinator.job_put_back(p_attempts coordinator.jobs_running[], 
   returns void
   volatile;
 
--- Return what became of the job of an attempt that its worker put back. Internal.
+-- Return the new status of a job whose attempt its worker put back. Internal.
 create function coordinator.job_put_back_as(p_attempt coordinator.jobs_running)
   returns SETOF coordinator.job_outcome
   stable;
@@ -3788,7 +3788,7 @@ create function coordinator.job_rank(p_at timestamp with time zone, p_priority i
   returns bigint
   stable;
 
--- Read and check jobs to enqueue. plain: none has a delay, a dedupe key, labels, limits, locks or a tie to another job. With p_many, errors name the job by its place from 0. Internal.
+-- Parse and check jobs to enqueue. plain: none has a delay, a dedupe key, labels, limits, locks or a reference to another job. With p_many, errors name the job by its position from 0. Internal.
 create function coordinator.job_read(p_project_id bigint, p_jobs jsonb, p_many boolean, OUT orders coordinator.job_order[], OUT plain boolean)
   returns record
   stable;
@@ -3798,7 +3798,7 @@ create function coordinator.job_reconcile(p_project text, p_agent uuid, p_fences
   returns SETOF coordinator.job_verdict
   volatile security definer;
 
--- Raise ZC321 with the job that answers for a dedupe key. Internal.
+-- Raise ZC321 with the job that holds a dedupe key. Internal.
 create function coordinator.job_refuse_duplicate(p_project_id bigint, p_order coordinator.job_order, p_job uuid, p_same_call boolean)
   returns void
   stable;
@@ -3808,7 +3808,7 @@ create function coordinator.job_release(p_project text, p_job uuid, p_agent uuid
   returns SETOF coordinator.job_outcome
   volatile security definer;
 
--- End up to p_limit attempts that are past their deadline, stall time or grace time after a cancellation, and those of agents that ended or whose heartbeat is overdue; returns how many. Repeat until 0. Nothing is rescued for 10 seconds after the server started or a standby was promoted.
+-- End up to p_limit attempts that exceeded their deadline, stall time or grace period after a cancellation, and attempts of agents that ended or whose heartbeat is overdue; returns how many. Repeat until 0. Nothing is rescued for 10 seconds after the server started or a standby was promoted.
 create function coordinator.job_rescue(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -3838,17 +3838,17 @@ create function coordinator.job_select(p_project text, p_condition text)
   returns SETOF coordinator.jobs
   stable;
 
--- Tell jobs that wait for jobs that have ended: wake those that have waited long enough, cancel those that will not start, and so on along the chain; returns how many were told. With p_wait, wait for transactions that have them; otherwise leave these, and what exceeds a bound, to a loop. Internal.
+-- Settle jobs that wait for ended jobs: wake those that have waited for enough jobs, cancel those that will not start, and so on along the chain; returns how many were settled. With p_wait, wait for transactions that hold them; otherwise leave these jobs, and those beyond a bound, to a loop. Internal.
 create function coordinator.job_settle(p_completed uuid[], p_uncompleted uuid[], p_by text, p_now timestamp with time zone, p_wait boolean default true)
   returns integer
   volatile;
 
--- Continue to tell jobs that wait for up to p_limit jobs that have ended, where one call told too many; returns how many were told. Repeat until 0.
+-- Continue to settle jobs that wait for up to p_limit ended jobs, where there were too many for one call; returns how many were settled. Repeat until 0.
 create function coordinator.job_settle_due(p_limit integer default 100)
   returns integer
   volatile security definer;
 
--- Settle jobs that were enqueued after others, of which some have ended already. Internal.
+-- Settle jobs that were enqueued after other jobs, some of which have already ended. Internal.
 create function coordinator.job_settle_ended(p_project_id bigint, p_ids uuid[], p_now timestamp with time zone)
   returns void
   volatile;
@@ -3868,7 +3868,7 @@ create function coordinator.job_spend(p_project text, p_job uuid, p_agent uuid, 
   returns SETOF coordinator.job_charge
   volatile security definer;
 
--- Raise ZC320: a worker no longer has a job; say who has it, or how it ended. ZC209: there is no such job. Internal.
+-- Raise ZC320 because a worker no longer holds a job; the error says who holds it, or how it ended. ZC209: there is no such job. Internal.
 create function coordinator.job_stale(p_project_id bigint, p_job uuid, p_agent uuid, p_fence bigint)
   returns void
   stable;
@@ -3913,32 +3913,32 @@ create function coordinator.job_suspend(p_project text, p_job uuid, p_agent uuid
   returns SETOF coordinator.job_suspension
   volatile security definer;
 
--- Take a job that waits out of jobs_later, jobs_waiting or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.
+-- Remove a waiting job from jobs_later, jobs_waiting or jobs_ready; return false if it no longer waits. With p_wait, wait for a transaction that holds its row; otherwise leave the job to that transaction. No event: the caller ends or moves it. Internal.
 create function coordinator.job_take(p_job uuid, p_wait boolean)
   returns boolean
   volatile;
 
--- Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says, above the floor of its class. Returns their ids, the places of the lanes that had fewer, and unless p_floors is null the last place by class. No event. Internal.
+-- Remove the best jobs of lanes from jobs_ready: from each lane as many as p_counts says, above the floor of its class. Returns their ids, the indexes of the lanes that had fewer and, unless p_floors is null, the last position by class. No event. Internal.
 create function coordinator.job_take_best(p_classes bigint[], p_lanes bigint[], p_counts integer[], p_floors jsonb default null, OUT ids uuid[], OUT short integer[], OUT last jsonb)
   returns record
   volatile;
 
--- Take a job out of jobs_ready; false if it is not there or, without p_wait, if another transaction has its row. No event: the caller ends or moves it. Internal.
+-- Remove a job from jobs_ready; return false if it is not there or, without p_wait, if another transaction holds its row. No event: the caller ends or moves it. Internal.
 create function coordinator.job_take_ready(p_job uuid, p_wait boolean)
   returns boolean
   volatile;
 
--- Append an event of jobs of a queue: one for up to 150 of them, which fit into a notification, or one for each if the queue says so. Internal.
+-- Append an event for jobs of a queue: one event for up to 150 jobs, which fit into a notification, or one for each job if the queue says so. Internal.
 create function coordinator.job_tell(p_type text, p_project_id bigint, p_project text, p_queue text, p_actor text, p_at timestamp with time zone, p_ids uuid[], p_data jsonb default '{}')
   returns void
   volatile;
 
--- Return the id of a job that is named by its id, or by its place in the call. Internal.
+-- Return the id of a job that is given by its id, or by its position in the call. Internal.
 create function coordinator.job_tie(p_job text, p_ids uuid[], p_first uuid[])
   returns uuid
   immutable;
 
--- Return which other jobs the jobs to enqueue name: as a parent, or to start after them. Internal.
+-- Return the other jobs that the jobs to enqueue refer to: as a parent, or in after. Internal.
 create function coordinator.job_ties(p_orders coordinator.job_order[])
   returns table (place integer, kind text, job text)
   immutable;
@@ -3948,7 +3948,7 @@ create function coordinator.job_tree(p_project text, p_job uuid, p_after text[] 
   returns SETOF coordinator.jobs
   stable security definer;
 
--- End what attempts hold and wait for, whose rows the caller deleted: the last step of every end. Waits for nobody: if others are changing the same locks, these end at once, and the loop hands them on. Internal.
+-- End the locks and waits of attempts whose rows the caller deleted: the last step of every end. Waits for nobody: if other transactions are changing the same locks, these end immediately, and the loop hands them on. Internal.
 create function coordinator.job_unlock(p_attempts coordinator.jobs_running[], p_by text)
   returns void
   volatile;
@@ -3958,17 +3958,17 @@ create function coordinator.job_wait_begin(p_attempt coordinator.jobs_running, p
   returns SETOF coordinator.job_suspension
   volatile;
 
--- Return jobs that would wait for each other for ever if p_job waited for p_conditions, each for the next one and the last one for the first; null: there are none. Waits that something else than a job can end are in no cycle, whatever their ttl. Looks no further when it has seen 200 jobs. Internal.
+-- Return jobs that would wait for each other forever if p_job waited for p_conditions, each for the next one and the last one for the first; null: there are none. Waits that something other than a job can end are not part of a cycle, whatever their ttl. The search stops after 200 jobs. Internal.
 create function coordinator.job_wait_cycle(p_job uuid, p_conditions jsonb)
   returns jsonb
   stable;
 
--- Store outcomes of waits and wake their jobs; return those whose jobs another transaction has. Internal.
+-- Store outcomes of waits and wake their jobs; return the waits whose jobs another transaction holds. Internal.
 create function coordinator.job_wait_end(p_found jsonb, p_now timestamp with time zone)
   returns jsonb
   volatile;
 
--- Return the outcome of a wait by an event; null: it does not end it. Internal.
+-- Return the outcome of a wait that an event ends; null: the event does not end it. Internal.
 create function coordinator.job_wait_hear(p_project_id bigint, p_conditions jsonb, p_type text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_now timestamp with time zone)
   returns jsonb
   stable;
@@ -3978,17 +3978,17 @@ create function coordinator.job_wait_listen(p_chunk coordinator.event_chunks, p_
   returns jsonb
   stable;
 
--- Return the outcome of a wait by the first condition that the present state meets; null: none. Internal.
+-- Return the outcome of a wait by the first condition that the current state meets; null: none. Internal.
 create function coordinator.job_wait_look(p_project_id bigint, p_conditions jsonb, p_now timestamp with time zone)
   returns jsonb
   stable;
 
--- Compare up to 20 chunks of the log with what jobs wait for, and end up to p_limit waits and questions whose time is over: store each outcome, and wake the job; returns how much it did. Repeat until 0.
+-- Compare up to 20 chunks of the log with the events that jobs wait for, and end up to p_limit waits and questions whose time has passed: store each outcome, and wake the job; returns the amount of work done. Repeat until 0.
 create function coordinator.job_wait_match(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Return the stored outcome of a wait or question; no row: there is none. ZC329: a step of another kind has this name. Internal.
+-- Return the stored outcome of a wait or question; no row: it is not over. ZC329: a step of another kind has this name. Internal.
 create function coordinator.job_wait_over(p_job uuid, p_step text, p_ordinal integer, p_kind text)
   returns SETOF coordinator.job_suspension
   stable;
@@ -3998,32 +3998,32 @@ create function coordinator.job_wait_paths(p_conditions jsonb)
   returns jsonb
   immutable;
 
--- Return after which event a wait begins. Internal.
+-- Return the event after which a wait begins. Internal.
 create function coordinator.job_wait_place(p_after text, p_job uuid, p_step text, p_ordinal integer, p_started_at timestamp with time zone)
   returns bigint
   stable;
 
--- Check the conditions of a wait, and return them in their stored form: a delay is an instant. Internal.
+-- Check the conditions of a wait, and return them in stored form: a delay becomes an instant. Internal.
 create function coordinator.job_wait_read(p_project_id bigint, p_job uuid, p_conditions jsonb, p_now timestamp with time zone)
   returns jsonb
   stable;
 
--- Reject a condition, named by its place from 0. Internal.
+-- Reject a condition, which is named by its position from 0. Internal.
 create function coordinator.job_wait_refuse(p_place bigint, p_code text, p_fault text, p_hint text)
   returns void
   immutable;
 
--- Return what meets a condition in the present state; null: nothing, or it is about an event. Internal.
+-- Return what meets a condition in the current state; null: nothing, or the condition is about an event. Internal.
 create function coordinator.job_wait_state(p_project_id bigint, p_condition jsonb, p_now timestamp with time zone)
   returns jsonb
   stable;
 
--- Let those of the jobs that wait be claimed, or scheduled if they may not start yet; returns their ids. Jobs that another transaction has are left to it. Internal.
+-- Make waiting jobs claimable, or scheduled if they may not start yet; returns their ids. Jobs that another transaction holds are left to it. Internal.
 create function coordinator.job_wake(p_ids uuid[], p_by text, p_now timestamp with time zone)
   returns uuid[]
   volatile;
 
--- Wake up to p_limit jobs that wait and whose due_at has come; returns how many. Repeat until 0.
+-- Wake up to p_limit waiting jobs whose due_at has passed; returns how many. Repeat until 0.
 create function coordinator.job_wake_due(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -4038,12 +4038,12 @@ create function coordinator.job_why(p_project text, p_job uuid)
   returns table (id uuid, status text, cause text, sentence text, until timestamp with time zone, place bigint, names text[])
   stable security definer;
 
--- Say which lock a job waits for, who holds it and until when. Internal.
+-- Explain which lock a job waits for, who holds it and until when. Internal.
 create function coordinator.job_why_lock(p_project_id bigint, p_job uuid, OUT sentence text, OUT names text[], OUT until timestamp with time zone)
   returns record
   stable;
 
--- Say why a queued job is not claimed: cause, sentence, until when, its place and the names of who matters. Internal.
+-- Explain why a queued job is not claimed: cause, sentence, until when, its position, and the names of those involved. Internal.
 create function coordinator.job_why_queued(p_project_id bigint, p_job uuid, OUT cause text, OUT sentence text, OUT until timestamp with time zone, OUT place bigint, OUT names text[])
   returns record
   stable;
@@ -4053,7 +4053,7 @@ create function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_c
   returns record
   stable;
 
--- Return the name of an agent that is registered, or ended in the last 30 days. Internal.
+-- Return the name of an agent that is registered or ended in the last 30 days. Internal.
 create function coordinator.job_worker(p_agent uuid)
   returns text
   stable;
@@ -4068,17 +4068,17 @@ create function coordinator.json_argument(p_name text, p_type text)
   returns text
   immutable;
 
--- Write the escapes of a JSON text that jsonb refuses, and U+E000, as U+E000 and four hexadecimal digits. Internal.
+-- Encode the escapes of a JSON text that jsonb rejects, and U+E000, as U+E000 and four hexadecimal digits. Internal.
 create function coordinator.json_armour(p_text text)
   returns text
   immutable;
 
--- Return the JSON Patch (RFC 6902) that makes one value of another. What is shorter to replace whole is replaced whole. Internal.
+-- Return the JSON Patch (RFC 6902) that turns one value into another. A part is replaced as a whole if that is shorter. Internal.
 create function coordinator.json_diff(p_from jsonb, p_to jsonb, p_path text default '')
   returns jsonb
   immutable;
 
--- Write again as escapes what json_armour replaced. Internal.
+-- Restore the escapes that json_armour encoded. Internal.
 create function coordinator.json_disarm(p_text text)
   returns text
   immutable;
@@ -4098,17 +4098,17 @@ create function coordinator.json_misfit(p_value jsonb, p_type text)
   returns text
   immutable;
 
--- Return whether a JSON text may have escapes that jsonb refuses. Internal.
+-- Return whether a JSON text may have escapes that jsonb rejects. Internal.
 create function coordinator.json_odd(p_text text)
   returns boolean
   immutable;
 
--- Reject a JSON value for what json_fault returned: ZC102 or ZC104; null is accepted. Internal.
+-- Raise ZC102 or ZC104 for the limit that json_fault returned; null is accepted. Internal.
 create function coordinator.json_refuse(p_what text, p_fault text, p_max integer default 262144)
   returns void
   immutable;
 
--- Check a JSON value of at most p_max bytes, and return how it is stored: as jsonb, and as it is where jsonb refuses or rewrites a string or a number. Internal.
+-- Check a JSON value of at most p_max bytes, and return its stored form: as jsonb, and as the exact text if jsonb rejects or rewrites a string or a number. Internal.
 create function coordinator.json_store(p_what text, p_value json, p_max integer)
   returns coordinator.json_stored
   immutable;
@@ -4123,7 +4123,7 @@ create function coordinator.json_store_patch(p_patch json)
   returns coordinator.json_stored
   immutable;
 
--- Replace NUL and lone surrogates in a JSON text, which PostgreSQL can store but not read; p_to is a replacement of regexp_replace, in which \1 is the four digits. Internal.
+-- Replace NUL and lone surrogates in a JSON text, which PostgreSQL can store but not parse; p_to is a replacement for regexp_replace, in which \1 is the four digits. Internal.
 create function coordinator.json_tame(p_text text, p_to text default '\\ufffd')
   returns text
   immutable;
@@ -4133,7 +4133,7 @@ create function coordinator.json_text_fault(p_text text, p_max integer, p_depth 
   returns text
   immutable;
 
--- Turn patterns of keys, in which * stands for any text, into those of LIKE; none give null, which means all.
+-- Convert key patterns, in which * stands for any text, to LIKE patterns; null, which means all, if there are none.
 create function coordinator.key_patterns(p_keys text[])
   returns text[]
   immutable;
@@ -5203,27 +5203,27 @@ create function coordinator.metric_share(p_table regclass, p_pages integer defau
   returns double precision
   volatile;
 
--- Take the lock under which a name becomes that of a token or of an agent. Internal.
+-- Take the lock under which a token or an agent takes a name. Internal.
 create function coordinator.name_enter(p_name text)
   returns void
   volatile;
 
--- Raise p_code for something that a project does not have, for instance p_noun => 'queue', with the one of p_names that was probably meant. Internal.
+-- Raise p_code for something that does not exist in a project, for instance p_noun => 'queue', and suggest a similar name from p_names. Internal.
 create function coordinator.name_missing(p_code text, p_project text, p_noun text, p_name text, p_names text[], p_hint text default null, p_max integer default 200)
   returns void
   stable;
 
--- Return whether check_name has nothing to look for in a name, as in most. Inlined: the hottest functions ask it themselves. Internal.
+-- Return whether a name obviously passes check_name, as most do. Inlined: the hottest functions call it directly. Internal.
 create function coordinator.name_plain(p_value text, p_max integer)
   returns boolean
   immutable;
 
--- Return whether a name is that of a token of the project, of a database role that may do more than an agent, or of the loops. Internal: an agent of this name would act as somebody else.
+-- Return whether a name belongs to a token of the project, to a database role with more rights than an agent, or to the loops. Internal: an agent with this name would impersonate it.
 create function coordinator.name_reserved(p_project text, p_name text)
   returns boolean
   stable security definer;
 
--- Return the word that is most like p_word by their pairs of letters, for a hint "Did you mean"; null if none is. Internal.
+-- Return the word most similar to p_word by pairs of letters, for a hint "Did you mean"; null if none is similar. Internal.
 create function coordinator.nearest(p_word text, p_words text[])
   returns text
   immutable;
@@ -5363,7 +5363,7 @@ create function coordinator.queue_arrange(p_classes bigint[], p_ageings interval
   returns void
   volatile;
 
--- Reject jobs that would exceed the most that may wait in their queue, or of their key: ZC322. Internal.
+-- Reject jobs beyond the maximum number of waiting jobs in their queue or of their key: ZC322. Internal.
 create function coordinator.queue_check_room(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[], p_first uuid[])
   returns void
   volatile;
@@ -5373,7 +5373,7 @@ create function coordinator.queue_delete(p_project text, p_queue text, p_actor t
   returns boolean
   volatile security definer;
 
--- Create queues at their first use, and keep their policies, which it returns, from being changed before the end of the transaction. No event: jobs follow. Internal.
+-- Create queues at their first use, prevent changes to their policies until the end of the transaction, and return the policies. No event: jobs follow. Internal.
 create function coordinator.queue_enter(p_project_id bigint, p_queues text[], p_actor text)
   returns SETOF coordinator.queues
   volatile;
@@ -5423,7 +5423,7 @@ create function coordinator.queue_set(p_project text, p_queue text, p_fair_by te
   returns SETOF coordinator.queues_live
   volatile security definer;
 
--- Refuse a cursor or position that this server has not got as far as (ZC710). Internal.
+-- Refuse a cursor or position that this server has not reached yet (ZC710). Internal.
 create function coordinator.refuse_behind(p_cursor text)
   returns void
   volatile;
@@ -5541,12 +5541,12 @@ create function coordinator.role_bind(p_role text, p_project text, p_actor text 
   returns boolean
   volatile security definer;
 
--- Record, before the first binding commits, that bindings must be looked up. Internal.
+-- Record, before the first binding commits, that bindings must be looked up from now on. Internal.
 create function coordinator.role_bound()
   returns trigger
   volatile;
 
--- Return whether a database role may do what managers may. Internal.
+-- Return whether a database role has the rights of a manager. Internal.
 create function coordinator.role_manages(p_role oid)
   returns boolean
   stable;
@@ -5561,7 +5561,7 @@ create function coordinator.role_unbind(p_role text, p_project text, p_actor tex
   returns boolean
   volatile security definer;
 
--- Return whether no role was ever bound to a project: then nobody needs to look for bindings of the caller's role. Only for functions that write: a standby cannot read the sequence this way. Internal.
+-- Return whether no role was ever bound to a project, so that callers need not look for bindings. Only for functions that write: a standby cannot read the sequence this way. Internal.
 create function coordinator.roles_unbound()
   returns boolean
   volatile;
@@ -5786,7 +5786,7 @@ create function coordinator.session_taken(p_key text)
   returns void
   immutable;
 
--- Return the first 200 characters of a text as one word of a shell, for the command that a hint names. Internal.
+-- Return the first 200 characters of a text, quoted as one shell word, for the command in a hint. Internal.
 create function coordinator.shell_word(p_text text)
   returns text
   immutable;
@@ -5901,7 +5901,7 @@ create function coordinator.token_use(p_token bigint)
   returns boolean
   volatile security definer;
 
--- Turn topics (signal.set, signal.*, *) into one regular expression; no topics give null, which means all.
+-- Convert topics (signal.set, signal.*, *) to one regular expression; null, which means all, if there are no topics.
 create function coordinator.topic_pattern(p_topics text[])
   returns text
   immutable;

@@ -26,7 +26,7 @@ create or replace function coordinator.roles_unbound() returns boolean
 language sql volatile parallel unsafe
 return pg_sequence_last_value('coordinator.role_bindings') = 0;
 comment on function coordinator.roles_unbound() is
-  'Return whether no role was ever bound to a project: then nobody needs to look for bindings of the caller''s role. Only for functions that write: a standby cannot read the sequence this way. Internal.';
+  'Return whether no role was ever bound to a project, so that callers need not look for bindings. Only for functions that write: a standby cannot read the sequence this way. Internal.';
 
 create or replace function coordinator.role_bound() returns trigger
 language plpgsql volatile
@@ -38,7 +38,7 @@ begin
 end
 $$;
 comment on function coordinator.role_bound() is
-  'Record, before the first binding commits, that bindings must be looked up. Internal.';
+  'Record, before the first binding commits, that bindings must be looked up from now on. Internal.';
 
 create or replace trigger role_projects_bound after insert or update on coordinator.role_projects
   for each statement execute function coordinator.role_bound();
@@ -114,7 +114,7 @@ as $$
       where w.ev_class = c.oid and p.proname not in (select function from coordinator.rights))
 $$;
 comment on function coordinator.access_views() is
-  'List what every role may read. Internal.';
+  'List the views and tables that every role may read. Internal.';
 
 create or replace function coordinator.access_missing() returns table (role text, kind text, count bigint, statement text)
 language sql stable
@@ -153,7 +153,7 @@ as $$
   group by w.role, w.kind
 $$;
 comment on function coordinator.access_missing() is
-  'List what the roles of the schema lack of what rights and schema_roles give them, and the statements that grant it: one for each role and kind (usage, execute, select). Internal.';
+  'List the privileges granted by rights and schema_roles that the roles of the schema lack, with the statements that grant them: one for each role and kind (usage, execute, select). Internal.';
 
 create or replace function coordinator.access_apply() returns void
 language plpgsql volatile

@@ -60,4 +60,4 @@ exception when lock_not_available or insufficient_privilege then -- the owner of
 end
 $$;
 comment on function coordinator.advisory_inherit(integer, integer) is
-  'End the session of the same role that holds an advisory lock, and take its lock the moment it is free, until this session ends. Waits at most one second. Returns whether this session has the lock. Internal.';
+  'End the session of the same role that holds an advisory lock, and take the lock as soon as it is free, until this session ends. Waits at most one second. Returns whether this session has the lock. Internal.';

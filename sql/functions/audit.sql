@@ -51,7 +51,7 @@ create or replace function coordinator.audit_hash(p_previous bytea, p_text text)
 language sql immutable parallel safe
 return sha256(convert_to(encode(coalesce(p_previous, decode(repeat('00', 32), 'hex')), 'hex') || E'\n' || p_text, 'UTF8'));
 comment on function coordinator.audit_hash(bytea, text) is
-  'Return the hash of an entry with this text after an entry with the hash p_previous; null: it is the first. Internal.';
+  'Return the hash of an entry with this text that follows an entry with the hash p_previous; null: it is the first entry. Internal.';
 
 create or replace function coordinator.audit_origin(p_origin text) returns jsonb
 language plpgsql immutable parallel safe
@@ -64,7 +64,7 @@ exception when others then
 end
 $$;
 comment on function coordinator.audit_origin(text) is
-  'Return what a role says about the origin of a call as an object. Internal.';
+  'Return, as an object, the origin of a call according to a role. Internal.';
 
 create or replace function coordinator.audit_header(p_project_id bigint, p_now timestamptz) returns coordinator.logs
 language plpgsql volatile
@@ -85,7 +85,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_header(bigint, timestamptz) is
-  'Return the header of the audit trail of a project, locked until the commit; 0: of no project. No event. Internal.';
+  'Return the header of a project''s audit trail, locked until the commit; 0: the trail of no project. No event. Internal.';
 
 create or replace function coordinator.audit_last(p_log_id bigint) returns bytea
 language plpgsql stable
@@ -130,7 +130,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_append(coordinator.logs, text[], text[], timestamptz) is
-  'Append entries to a trail whose header is locked: the members of each content, and its actor. No event: entries come from events. Internal.';
+  'Append entries to a trail whose header is locked, given the members of each content and its actor. No event: entries come from events. Internal.';
 
 create or replace function coordinator.audit_copy(p_limit integer default 20) returns integer
 language plpgsql volatile security definer
@@ -222,7 +222,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_copy(integer) is
-  'Copy the events that are audited from up to p_limit chunks of the log into the audit trails; return how many chunks. Fewer than p_limit: there are no more, or another call does the same. No event: entries come from events.';
+  'Copy audited events from up to p_limit chunks of the log into the audit trails; return how many chunks. Fewer than p_limit: there are no more, or another call is copying. No event: entries come from events.';
 
 create or replace function coordinator.audit_prune(p_log coordinator.logs, p_last bigint, p_now timestamptz) returns void
 language plpgsql volatile
@@ -260,7 +260,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_prune(coordinator.logs, bigint, timestamptz) is
-  'Before retention removes the entries of a trail up to p_last: compute their hashes again, and append an entry with the anchor. The header is locked. No event. Internal.';
+  'Prepare a trail for the removal of entries up to p_last by retention: verify their hashes, and append an entry with the anchor. The header is locked. No event. Internal.';
 
 create or replace function coordinator.audit_find(p_project text) returns coordinator.logs
 language plpgsql stable
@@ -280,7 +280,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_find(text) is
-  'Return the header of the audit trail of a project, null if it has none yet; p_project null: that of projects that do not exist. Internal.';
+  'Return the header of a project''s audit trail, null if it has none yet; p_project null: the trail of projects that do not exist. Internal.';
 
 create or replace function coordinator.audit_list(
   p_project text default null, p_actors text[] default null, p_topics text[] default null, p_since timestamptz default null,

@@ -37,7 +37,7 @@ begin
 end
 $$;
 comment on function coordinator.backup_note(text, text, text, jsonb) is
-  'Forget the oldest of more than 1,000 backups, emit an event of one, and return it. Internal.';
+  'Delete the oldest records beyond 1,000 backups, emit an event for a backup, and return it. Internal.';
 
 create or replace function coordinator.backup_record(
   p_backup text, p_tool text default 'dump', p_started_at timestamptz default null, p_bytes bigint default null, p_error text default null,

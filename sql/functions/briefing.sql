@@ -44,7 +44,7 @@ as $$
   order by s.key limit 200
 $$;
 comment on function coordinator.briefing_signals(bigint, text[]) is
-  'Return the signals whose keys match one of the patterns: the first 200. Internal.';
+  'Return the first 200 signals whose keys match one of the patterns. Internal.';
 
 create or replace function coordinator.briefing_directives(p_project text, p_agent text, p_again boolean)
 returns table (id bigint, actor text, body text, sent_at timestamptz, expires_at timestamptz)
@@ -55,7 +55,7 @@ as $$
   where p_again or d.status = 'unseen'
 $$;
 comment on function coordinator.briefing_directives(text, text, boolean) is
-  'Return what is open for an agent and unseen, or with p_again also what it has seen. Internal.';
+  'Return the open directives that an agent has not seen or, with p_again, also those that it has seen. Internal.';
 
 create or replace function coordinator.briefing_enter(p_project_id bigint, p_agent text) returns coordinator.briefings
 language plpgsql volatile
@@ -74,7 +74,7 @@ begin
 end
 $$;
 comment on function coordinator.briefing_enter(bigint, text) is
-  'Lock what an agent was told of, until the end of the transaction. Internal. No event.';
+  'Lock the record of what an agent was told, until the end of the transaction. Internal. No event.';
 
 create or replace function coordinator.briefing_name(p_project text, p_agent text) returns text
 language plpgsql stable
@@ -230,4 +230,4 @@ begin
 end
 $$;
 comment on function coordinator.briefing_prune(interval, integer) is
-  'Forget up to p_limit agents that have read no news for p_retention; returns how many. Repeat until 0. No events.';
+  'Delete the records of up to p_limit agents that have read no news for p_retention; returns how many. Repeat until 0. No events.';

@@ -37,7 +37,7 @@ create or replace function coordinator.name_plain(p_value text, p_max integer) r
 language sql immutable parallel safe
 return length(p_value) between 1 and p_max and p_value !~ '[^ -~]|^ | $';
 comment on function coordinator.name_plain(text, integer) is
-  'Return whether check_name has nothing to look for in a name, as in most. Inlined: the hottest functions ask it themselves. Internal.';
+  'Return whether a name obviously passes check_name, as most do. Inlined: the hottest functions call it directly. Internal.';
 
 create or replace function coordinator.check_name(p_what text, p_value text, p_max integer default 200) returns void
 language plpgsql immutable parallel safe
@@ -89,7 +89,7 @@ create or replace function coordinator.check_reason(p_value text) returns void
 language sql immutable parallel safe
 return case when p_value is not null then coordinator.check_text('the reason', p_value, 2000) end;
 comment on function coordinator.check_reason(text) is
-  'Reject a reason that is empty (ZC101) or longer than 2,000 characters (ZC102); none is accepted.';
+  'Reject a reason that is empty (ZC101) or longer than 2,000 characters (ZC102); null is accepted.';
 
 create or replace function coordinator.check_list(p_what text, p_values text[]) returns void
 language plpgsql immutable parallel safe
@@ -126,7 +126,7 @@ begin
 end
 $$;
 comment on function coordinator.check_isolation(text, text) is
-  'Reject (ZC105) a transaction whose snapshot may be older than the lock under which this happens, for instance p_what => ''locks change''. Internal.';
+  'Reject (ZC105) a transaction whose snapshot may be older than the lock under which an operation runs, for instance p_what => ''locks change''. Internal.';
 
 create or replace function coordinator.duration_text(p_value interval) returns text
 language sql immutable parallel safe
@@ -144,7 +144,7 @@ as $$
   from (select extract(epoch from p_value) as seconds) as length
 $$;
 comment on function coordinator.duration_text(interval) is
-  'Write a duration as people do and every face reads it: 1h30m, 0.5s, 366d. Internal.';
+  'Format a duration as users write it and all interfaces accept it: 1h30m, 0.5s, 366d. Internal.';
 
 create or replace function coordinator.check_ttl(p_value interval, p_max_s double precision default 31622400) returns void
 language plpgsql immutable parallel safe
@@ -257,7 +257,7 @@ begin
 end
 $$;
 comment on function coordinator.json_tame(text, text) is
-  'Replace NUL and lone surrogates in a JSON text, which PostgreSQL can store but not read; p_to is a replacement of regexp_replace, in which \1 is the four digits. Internal.';
+  'Replace NUL and lone surrogates in a JSON text, which PostgreSQL can store but not parse; p_to is a replacement for regexp_replace, in which \1 is the four digits. Internal.';
 
 create or replace function coordinator.json_refuse(p_what text, p_fault text, p_max integer default 262144) returns void
 language plpgsql immutable parallel safe
@@ -278,7 +278,7 @@ begin
 end
 $$;
 comment on function coordinator.json_refuse(text, text, integer) is
-  'Reject a JSON value for what json_fault returned: ZC102 or ZC104; null is accepted. Internal.';
+  'Raise ZC102 or ZC104 for the limit that json_fault returned; null is accepted. Internal.';
 
 create or replace function coordinator.check_json(p_what text, p_value jsonb, p_object boolean default false) returns void
 language plpgsql immutable parallel safe
@@ -341,7 +341,7 @@ as $$
   order by likeness desc, w limit 1
 $$;
 comment on function coordinator.nearest(text, text[]) is
-  'Return the word that is most like p_word by their pairs of letters, for a hint "Did you mean"; null if none is. Internal.';
+  'Return the word most similar to p_word by pairs of letters, for a hint "Did you mean"; null if none is similar. Internal.';
 
 create or replace function coordinator.shell_word(p_text text) returns text
 language sql immutable parallel safe
@@ -350,7 +350,7 @@ as $$
   select case when t ~ '^[A-Za-z0-9_./:@%+,=-]+$' then t else '''' || replace(t, '''', '''\''''') || '''' end from (select left(p_text, 200)) w (t)
 $$;
 comment on function coordinator.shell_word(text) is
-  'Return the first 200 characters of a text as one word of a shell, for the command that a hint names. Internal.';
+  'Return the first 200 characters of a text, quoted as one shell word, for the command in a hint. Internal.';
 
 create or replace function coordinator.name_missing(
   p_code text, p_project text, p_noun text, p_name text, p_names text[], p_hint text default null, p_max integer default 200) returns void
@@ -364,7 +364,7 @@ begin
 end
 $$;
 comment on function coordinator.name_missing(text, text, text, text, text[], text, integer) is
-  'Raise p_code for something that a project does not have, for instance p_noun => ''queue'', with the one of p_names that was probably meant. Internal.';
+  'Raise p_code for something that does not exist in a project, for instance p_noun => ''queue'', and suggest a similar name from p_names. Internal.';
 
 create or replace function coordinator.actor_checked(p_actor text) returns text
 language plpgsql immutable parallel safe
@@ -376,7 +376,7 @@ begin
 end
 $$;
 comment on function coordinator.actor_checked(text) is
-  'Return the name of an actor if it is a name, see check_name. Internal.';
+  'Return the name of an actor if it is valid; see check_name. Internal.';
 
 -- Inlined.
 create or replace function coordinator.actor_name(p_actor text, p_agent_name text default null) returns text
@@ -384,4 +384,4 @@ language sql stable parallel safe
 return coalesce(case when coordinator.name_plain(p_actor, 200) then p_actor when p_actor is not null then coordinator.actor_checked(p_actor) end,
                 p_agent_name, session_user::text);
 comment on function coordinator.actor_name(text, text) is
-  'Name of the actor: the one given, else the agent''s, else the role that is logged in.';
+  'Return the name of the actor: the given name, else the agent''s, else the logged-in role.';

@@ -434,7 +434,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_expire(integer) is
-  'Mark up to p_limit open directives as expired whose time is over, or whose job has ended; returns how many. Repeat until 0.';
+  'Mark up to p_limit open directives as expired whose TTL has passed or whose job has ended; returns how many. Repeat until 0.';
 
 create or replace function coordinator.directive_prune(p_retention interval default '30 days', p_limit integer default 1000) returns integer
 language plpgsql volatile security definer

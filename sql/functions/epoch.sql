@@ -46,19 +46,19 @@ return case when coordinator.epoch_holds()
             then coalesce(to_hex(pg_sequence_last_value('coordinator.epoch_begun'::regclass)), -- null: it began before there were such ids
                           lpad(to_hex(pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32 & 4294967295), 8, '0')) end;
 comment on function coordinator.epoch_id() is
-  'Return the id of the present epoch; null if none has begun on this server and in this database. Internal.';
+  'Return the id of the current epoch; null if none has begun on this server and in this database. Internal.';
 
 create or replace function coordinator.epoch_place(p_at timestamptz) returns bigint
 language sql stable parallel safe
 return (extract(epoch from p_at - timestamptz '2026-01-01 00:00:00Z') * 1000)::bigint << 20;
 comment on function coordinator.epoch_place(timestamptz) is
-  'Return the place in the order of epochs of one that begins at an instant. Internal.';
+  'Return the position, in the order of epochs, of an epoch that begins at an instant. Internal.';
 
 create or replace function coordinator.epoch_order(p_epoch text) returns bigint
 language sql immutable parallel safe
 return case when p_epoch ~ '^[0-9a-f]{9,16}$' then ('x' || lpad(p_epoch, 16, '0'))::bit(64)::bigint else 0 end;
 comment on function coordinator.epoch_order(text) is
-  'Return the place of an epoch in the order in which they began; 0: its id is older than the order. Internal.';
+  'Return the position of an epoch in the order in which epochs began; 0: its id is older than this order. Internal.';
 
 create or replace function coordinator.epoch_name() returns bigint
 language sql volatile
@@ -66,7 +66,7 @@ return greatest(coordinator.epoch_place(clock_timestamp()),
                 ((coalesce(pg_sequence_last_value('coordinator.epoch_begun'::regclass), 0) >> 20) + 1) << 20)
        | ('x' || substr(md5(gen_random_uuid()::text), 1, 5))::bit(20)::bigint;
 comment on function coordinator.epoch_name() is
-  'Draw the id of an epoch that begins now, after all that the database knows. Internal.';
+  'Generate the id of an epoch that begins now, later than all epochs that the database knows. Internal.';
 
 create or replace function coordinator.epoch_begin() returns void
 language plpgsql volatile
@@ -95,7 +95,7 @@ begin
 end
 $$;
 comment on function coordinator.epoch_begin() is
-  'Begin an epoch, unless the present one holds: raise what numbers are issued from, then draw an id. Internal.';
+  'Begin an epoch, unless the current one still holds: raise the sequences that issue numbers, then generate an id. Internal.';
 
 create or replace function coordinator.epoch_first_number(p_sequence regclass) returns bigint
 language plpgsql volatile
@@ -133,13 +133,13 @@ language sql volatile
 return case when coordinator.epoch_holds() then (pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32)::integer
             else coordinator.epoch_first_stamp() end;
 comment on function coordinator.epoch_stamp() is
-  'Return the id of the present epoch as 32 bits; begin one if there is none. Internal: what is numbered without gaps can be numbered so again after a restore, and has the epoch beside its number.';
+  'Return the id of the current epoch as 32 bits; begin one if there is none. Internal: numbers without gaps can be issued again after a restore, so each is stored with its epoch.';
 
 create or replace function coordinator.epoch_text(p_stamp integer) returns text
 language sql immutable parallel safe
 return lpad(to_hex(p_stamp), 8, '0');
 comment on function coordinator.epoch_text(integer) is
-  'Write a stamp of epoch_stamp as the id of the epoch. Internal.';
+  'Format a stamp of epoch_stamp as the id of the epoch. Internal.';
 
 create or replace function coordinator.epoch_given(p_epoch text) returns integer
 language plpgsql immutable parallel safe
@@ -154,7 +154,7 @@ begin
 end
 $$;
 comment on function coordinator.epoch_given(text) is
-  'Read the id of an epoch that a caller gives, as 32 bits; null if none is given. ZC103: it is malformed. Internal.';
+  'Parse the id of an epoch given by a caller, as 32 bits; null if none is given. ZC103: it is malformed. Internal.';
 
 create or replace function coordinator.event_epoch() returns text
 language plpgsql volatile security definer
@@ -170,7 +170,7 @@ begin
 end
 $$;
 comment on function coordinator.event_epoch() is
-  'Return the id of the epoch in which this transaction writes; begin one if this is another run of the server or another database. A transaction that cannot write gets the epoch of the log.';
+  'Return the id of the epoch in which this transaction writes; begin one on another run of the server or in another database. A transaction that cannot write gets the epoch of the log.';
 
 -- For whoever opens connections: a server that is behind is none to use.
 insert into coordinator.rights (function, role) values
@@ -191,7 +191,7 @@ begin
 end
 $$;
 comment on function coordinator.epoch_later(text) is
-  'Return whether an epoch began later than that of this server: then the server is behind. It is a standby, or a primary that another one has succeeded and that has not noticed; nothing it says is about the present.';
+  'Return whether an epoch began later than that of this server. Then the server is behind: it is a standby, or a primary that was succeeded by another server and has not noticed. What it returns may be outdated.';
 
 create or replace function coordinator.check_epoch(p_cursor text) returns void
 language plpgsql volatile
@@ -216,4 +216,4 @@ begin
 end
 $$;
 comment on function coordinator.refuse_behind(text) is
-  'Refuse a cursor or position that this server has not got as far as (ZC710). Internal.';
+  'Refuse a cursor or position that this server has not reached yet (ZC710). Internal.';

@@ -67,7 +67,7 @@ begin
 end
 $$;
 comment on function coordinator.event_refuse() is
-  'Refuse an event for which no partition exists (ZC701). Internal: the trigger of events_beyond.';
+  'Refuse an event for which there is no partition (ZC701). Internal: the trigger of events_beyond.';
 
 create or replace trigger events_beyond_refused before insert on coordinator.events_beyond
   for each row execute function coordinator.event_refuse();
@@ -124,7 +124,7 @@ begin
 end
 $$;
 comment on function coordinator.cursor_text(bigint) is
-  'Return the cursor after event p_seq. To callers, cursors are opaque.';
+  'Return the cursor after event p_seq. Callers must treat cursors as opaque.';
 
 create or replace function coordinator.event_head() returns text
 language plpgsql stable security definer
@@ -147,7 +147,7 @@ return '"cursor": "' || p_epoch || '.' || p_seq || '", "seq": ' || p_seq || ', "
   || to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '", "data": ' || p_data::text || ', "transaction": "'
   || p_transaction || '", "more": ' || p_more || ', "traceparent": ' || coalesce('"' || p_traceparent || '"', 'null');
 comment on function coordinator.event_members(text, bigint, text, text, text, text, timestamptz, jsonb, text, boolean, text) is
-  'Write an event in its one form, the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more, traceparent. Internal.';
+  'Format an event as the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more, traceparent. All interfaces use this format. Internal.';
 
 create or replace function coordinator.event_data_checked(p_data jsonb) returns jsonb
 language plpgsql immutable parallel safe
@@ -174,7 +174,7 @@ language sql stable parallel safe
 return case when pg_column_size(p_data) <= 2000 and pg_column_compression(p_data) is null then p_data
             else coordinator.event_data_checked(p_data) end;
 comment on function coordinator.event_data(jsonb) is
-  'Return the data of an event; if a page of it could not be read, {"unreadable": the limit that it exceeds} in its place: functions refuse such values, but the log may be older than the limit. Internal.';
+  'Return the data of an event, or {"unreadable": the exceeded limit} if readers could not parse it: functions refuse such values, but the log may be older than the limit. Internal.';
 
 create or replace function coordinator.topic_pattern(p_topics text[]) returns text
 language plpgsql immutable parallel safe
@@ -197,7 +197,7 @@ begin
 end
 $$;
 comment on function coordinator.topic_pattern(text[]) is
-  'Turn topics (signal.set, signal.*, *) into one regular expression; no topics give null, which means all.';
+  'Convert topics (signal.set, signal.*, *) to one regular expression; null, which means all, if there are no topics.';
 
 create or replace function coordinator.key_patterns(p_keys text[]) returns text[]
 language plpgsql immutable parallel safe
@@ -219,7 +219,7 @@ begin
 end
 $$;
 comment on function coordinator.key_patterns(text[]) is
-  'Turn patterns of keys, in which * stands for any text, into those of LIKE; none give null, which means all.';
+  'Convert key patterns, in which * stands for any text, to LIKE patterns; null, which means all, if there are none.';
 
 -- Inlined, so that its filters and bounds are part of the caller's statement; therefore without a search_path.
 create or replace function coordinator.chunk_events(
@@ -245,7 +245,7 @@ as $$
     and (p_actors is null or n.actor = any (p_actors))
 $$;
 comment on function coordinator.chunk_events(coordinator.event_chunks, bigint, text, text, text[], text[], text[]) is
-  'Return the events of a chunk with their numbers, after p_after and filtered. A filter does not change a number. Internal: this is what a chunk means.';
+  'Return the numbered events of a chunk, after p_after and filtered. Filters do not change numbers. Internal: this function defines the content of a chunk.';
 
 create or replace function coordinator.event_end(p_epoch text) returns bigint
 language sql stable
@@ -254,7 +254,7 @@ as $$
   select min(l.last_seq) from coordinator.epochs e join coordinator.epochs l on l.number >= e.number where e.id = p_epoch
 $$;
 comment on function coordinator.event_end(text) is
-  'Return up to which event the present log continues a past epoch; null for an unknown one. Internal.';
+  'Return the last event that the current log shares with a past epoch; null for an unknown epoch. Internal.';
 
 create or replace function coordinator.events_since(
   p_after text default null, p_project text default null, p_topics text[] default null,

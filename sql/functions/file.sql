@@ -71,7 +71,7 @@ begin
 end
 $$;
 comment on function coordinator.file_check(text[], text[], text) is
-  'Check the files of a call. ZC101, ZC102, ZC105. Internal.';
+  'Reject invalid files of a call. ZC101, ZC102, ZC105. Internal.';
 
 create or replace function coordinator.file_stale(
   p_project_id bigint, p_path text, p_agent uuid, p_name text, p_owner text, p_hash text,
@@ -111,7 +111,7 @@ begin
 end
 $$;
 comment on function coordinator.file_stale(bigint, text, uuid, text, text, text) is
-  'Return whether a file with the content p_hash is not what an owner last saw, although it may edit it now, and who has recorded the change. Internal.';
+  'Return whether a file with the content p_hash differs from what an owner last saw, so that the owner may not edit it yet, and who recorded the change. Internal.';
 
 create or replace function coordinator.file_edit(
   p_project text, p_agent text, p_paths text[], p_hashes text[] default '{}', p_owner text default '', p_ttl interval default '10 minutes',
@@ -323,4 +323,4 @@ begin
 end
 $$;
 comment on function coordinator.file_prune(interval, integer) is
-  'Forget up to p_limit views of files that are older than p_retention; returns how many. Repeat until 0. No events.';
+  'Delete up to p_limit views of files that are older than p_retention; returns how many. Repeat until 0. No events.';

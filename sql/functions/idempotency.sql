@@ -38,7 +38,7 @@ begin
 end
 $$;
 comment on function coordinator.idempotency_claim(text, text, text, text, interval) is
-  'Claim a key of a caller for a request for p_ttl and return null, or return the recorded response. Waits at most 2 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Called before the change, in its transaction. No event.';
+  'Claim a caller''s key for a request for p_ttl and return null, or return the recorded response. Waits at most 2 seconds for another transaction that holds the key (ZC306). ZC305: the key belongs to another request. Call it before the change, in the same transaction. No event.';
 
 create or replace function coordinator.idempotency_store(p_project text, p_caller text, p_key text, p_response text) returns void
 language plpgsql volatile security definer

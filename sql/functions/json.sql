@@ -17,7 +17,7 @@ begin
 end
 $$;
 comment on function coordinator.json_armour(text) is
-  'Write the escapes of a JSON text that jsonb refuses, and U+E000, as U+E000 and four hexadecimal digits. Internal.';
+  'Encode the escapes of a JSON text that jsonb rejects, and U+E000, as U+E000 and four hexadecimal digits. Internal.';
 
 create or replace function coordinator.json_disarm(p_text text) returns text
 language plpgsql immutable parallel safe
@@ -29,7 +29,7 @@ begin
 end
 $$;
 comment on function coordinator.json_disarm(text) is
-  'Write again as escapes what json_armour replaced. Internal.';
+  'Restore the escapes that json_armour encoded. Internal.';
 
 create or replace function coordinator.json_store(p_what text, p_value json, p_max integer) returns coordinator.json_stored
 language plpgsql immutable parallel safe
@@ -62,7 +62,7 @@ begin
 end
 $$;
 comment on function coordinator.json_store(text, json, integer) is
-  'Check a JSON value of at most p_max bytes, and return how it is stored: as jsonb, and as it is where jsonb refuses or rewrites a string or a number. Internal.';
+  'Check a JSON value of at most p_max bytes, and return its stored form: as jsonb, and as the exact text if jsonb rejects or rewrites a string or a number. Internal.';
 
 create or replace function coordinator.json_odd(p_text text) returns boolean
 language plpgsql immutable parallel safe
@@ -73,7 +73,7 @@ begin
 end
 $$;
 comment on function coordinator.json_odd(text) is
-  'Return whether a JSON text may have escapes that jsonb refuses. Internal.';
+  'Return whether a JSON text may have escapes that jsonb rejects. Internal.';
 
 create or replace function coordinator.json_store_changed(p_what text, p_value jsonb, p_armoured boolean, p_max integer) returns coordinator.json_stored
 language plpgsql immutable parallel safe
@@ -151,4 +151,4 @@ begin
 end
 $$;
 comment on function coordinator.json_diff(jsonb, jsonb, text) is
-  'Return the JSON Patch (RFC 6902) that makes one value of another. What is shorter to replace whole is replaced whole. Internal.';
+  'Return the JSON Patch (RFC 6902) that turns one value into another. A part is replaced as a whole if that is shorter. Internal.';

@@ -181,7 +181,7 @@ begin atomic
   where id = p_agent and expires_at < coordinator.now_utc() + p_ttl;
 end;
 comment on function coordinator.agent_cover(uuid, interval) is
-  'Let an agent live at least as long as a lease that it is granted or renews now; it may then go without heartbeats. Internal.';
+  'Extend an agent''s life to the end of a lease that it is granted or renews now; it may then go without heartbeats. Internal.';
 
 create or replace function coordinator.agent_end(p_agent uuid, p_type text, p_actor text, p_data jsonb) returns boolean
 language plpgsql volatile security definer
@@ -217,7 +217,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_end(uuid, text, text, jsonb) is
-  'Delete an agent, release everything it holds and emit p_type; false if there is no such agent. Internal: every end of an agent passes here.';
+  'Delete an agent, release everything it holds and emit p_type; return false if there is no such agent. Internal: every end of an agent goes through this function.';
 
 create or replace function coordinator.agent_deregister(p_agent uuid, p_project text default null) returns boolean
 language plpgsql volatile security definer
@@ -273,7 +273,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_prune(interval, integer) is
-  'Forget up to p_limit agents that ended more than p_retention ago; returns how many. Repeat until 0. No events.';
+  'Delete the records of up to p_limit agents that ended more than p_retention ago; returns how many. Repeat until 0. No events.';
 
 create or replace function coordinator.agent_reap(p_limit integer default 1000)
 returns table (reaped integer, missing integer, agents text[])
@@ -321,7 +321,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_reap(integer) is
-  'Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to look at again in 0.7 seconds. Nothing is reaped for 10 seconds after the server started or a standby was promoted.';
+  'Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to check again in 0.7 seconds. Nothing is reaped for 10 seconds after the server started or a standby was promoted.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_agents', 'agent_sample', 'gauge', '{project}', '', 'Registered agents.'),

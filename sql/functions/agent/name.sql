@@ -4,7 +4,7 @@ create or replace function coordinator.is_agent_id(p_text text) returns boolean
 language sql immutable parallel safe
 return p_text ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
 comment on function coordinator.is_agent_id(text) is
-  'Return whether a text is the id of an agent rather than a name. Internal.';
+  'Return whether a text is an agent id rather than a name. Internal.';
 
 create or replace function coordinator.agent_missing(p_project text, p_agent uuid) returns void
 language plpgsql stable security definer
@@ -34,7 +34,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_missing(text, uuid) is
-  'Raise ZC202 for an agent that is not registered, and say when and why it ended. Internal.';
+  'Raise ZC202 for an agent that is not registered; the error says when and why it ended. Internal.';
 
 create or replace function coordinator.agent_unknown(p_project text, p_name text) returns void
 language plpgsql stable security definer
@@ -57,7 +57,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_unknown(text, text) is
-  'Raise ZC202 for a name that no registered agent has, with the name that was probably meant. Internal.';
+  'Raise ZC202 for a name that no registered agent has, and suggest a similar name. Internal.';
 
 create or replace function coordinator.agent_find(p_project text, p_agent text) returns uuid
 language plpgsql stable security definer
@@ -119,7 +119,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_name(text, text) is
-  'Return the name of an agent that is given by name or id. Known are the names of registered agents and of those that ended, of valid tokens, and those to which a directive was sent. ZC202 for others. Internal.';
+  'Return the name of an agent that is given by name or id. Known names are those of registered and ended agents, of valid tokens, and of recipients of directives. ZC202 for others. Internal.';
 
 create or replace function coordinator.name_reserved(p_project text, p_name text) returns boolean
 language plpgsql stable security definer
@@ -135,7 +135,7 @@ begin
 end
 $$;
 comment on function coordinator.name_reserved(text, text) is
-  'Return whether a name is that of a token of the project, of a database role that may do more than an agent, or of the loops. Internal: an agent of this name would act as somebody else.';
+  'Return whether a name belongs to a token of the project, to a database role with more rights than an agent, or to the loops. Internal: an agent with this name would impersonate it.';
 
 create or replace function coordinator.name_enter(p_name text) returns void
 language plpgsql volatile
@@ -147,7 +147,7 @@ begin
 end
 $$;
 comment on function coordinator.name_enter(text) is
-  'Take the lock under which a name becomes that of a token or of an agent. Internal.';
+  'Take the lock under which a token or an agent takes a name. Internal.';
 
 create or replace function coordinator.role_manages(p_role oid) returns boolean
 language plpgsql stable
@@ -160,7 +160,7 @@ begin
 end
 $$;
 comment on function coordinator.role_manages(oid) is
-  'Return whether a database role may do what managers may. Internal.';
+  'Return whether a database role has the rights of a manager. Internal.';
 
 create or replace function coordinator.agent_name_enter(p_project text, p_name text, p_unreserved boolean) returns void
 language plpgsql volatile
@@ -177,7 +177,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_name_enter(text, text, boolean) is
-  'Refuse a name that is reserved, to whoever may only do what agents may (42501), and keep it until the end of the transaction. Internal.';
+  'Refuse a reserved name to callers with only the rights of an agent (42501), and reserve the name until the end of the transaction. Internal.';
 
 create or replace function coordinator.agent_named(p_project text, p_name text) returns boolean
 language plpgsql stable security definer
@@ -198,7 +198,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_named(text, text) is
-  'Return whether an agent of this name is registered in a project, and nobody else has the name. ZC202: the last one has ended. Internal: gateways check whether a token may speak for it.';
+  'Return whether an agent with this name is registered in a project and nobody else has the name. ZC202: the last such agent has ended. Internal: gateways check whether a token may speak for it.';
 
 create or replace function coordinator.agent_project(p_agent uuid) returns text
 language plpgsql stable security definer
@@ -233,7 +233,7 @@ begin
 end
 $$;
 comment on function coordinator.agent_check(uuid, text) is
-  'Reject an agent of a project that the logged-in role may not use (42501), and one that is not registered in p_project (ZC202). Internal.';
+  'Reject an agent of a project that the logged-in role may not use (42501), and an agent that is not registered in p_project (ZC202). Internal.';
 
 create or replace function coordinator.agent_joined(p_project_id bigint, p_name text) returns uuid
 language sql stable
@@ -244,4 +244,4 @@ begin atomic
   order by a.registered_at, a.id limit 1;
 end;
 comment on function coordinator.agent_joined(bigint, text) is
-  'Return the agent that agent_join finds under a name or an id: of several, the first that registered; null: there is none. Internal.';
+  'Return the agent that agent_join finds by name or id: of several, the one that registered first; null: there is none. Internal.';

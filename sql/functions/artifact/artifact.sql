@@ -69,7 +69,7 @@ create or replace function coordinator.artifact_due(p_now timestamptz) returns t
 language sql immutable parallel safe
 return p_now + interval '1 hour';
 comment on function coordinator.artifact_due(timestamptz) is
-  'Return until when the remains of an upload, and a content without a name, are left alone. Internal.';
+  'Return until when abandoned uploads, and contents without a name, are kept. Internal.';
 
 create or replace function coordinator.artifact_room(p_count bigint, p_bytes bigint) returns void
 language plpgsql immutable parallel safe
@@ -87,7 +87,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_room(bigint, bigint) is
-  'Refuse (ZC102) more artifacts, or more bytes of their contents, than a project may have. Internal.';
+  'Refuse (ZC102) artifacts or bytes beyond what a project may have. Internal.';
 
 create or replace function coordinator.artifact_use(p_project_id bigint, p_count bigint, p_bytes bigint) returns void
 language plpgsql volatile
@@ -106,7 +106,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_use(bigint, bigint, bigint) is
-  'Count artifacts and bytes of contents that a project has more, or less; the last lock of a call. ZC102: these are too many. No event. Internal.';
+  'Update the number of artifacts and bytes that a project uses; the last lock of a call. ZC102: the project would have too many. No event. Internal.';
 
 create or replace function coordinator.artifact_trim_at(p_project_id bigint, p_session_id bigint, p_kept boolean, p_stored_at timestamptz)
 returns timestamptz
@@ -116,7 +116,7 @@ as $$
   select case when p_session_id is null and not p_kept then p_stored_at + coordinator.retention_age(p_project_id, 'artifact', '*') end
 $$;
 comment on function coordinator.artifact_trim_at(bigint, bigint, boolean, timestamptz) is
-  'Return when retention looks at an artifact; null: never, because no policy says so, it is kept, or it ends with its session. Internal.';
+  'Return when retention checks an artifact; null: never, because it is kept, it ends with its session, or no policy applies. Internal.';
 
 create or replace function coordinator.artifact_check(
   p_artifact text, p_media_type text, p_bytes bigint, p_sha256 text, p_expect text default null) returns void
@@ -145,7 +145,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_check(text, text, bigint, text, text) is
-  'Reject an invalid name, media type, size, SHA-256 or expectation (ZC1) of an artifact; the last three may be null. Internal.';
+  'Reject an invalid name, media type, size, SHA-256 or expectation of an artifact (ZC1); the last three may be null. Internal.';
 
 create or replace function coordinator.artifact_missing(p_project text, p_artifact text, p_session text) returns void
 language sql stable
@@ -157,7 +157,7 @@ as $$
     'Those of a session are found with the session.', 512)
 $$;
 comment on function coordinator.artifact_missing(text, text, text) is
-  'Raise ZC221 for an artifact that the project or session does not have, with the name that was probably meant. Internal.';
+  'Raise ZC221 for an artifact that does not exist in the project or session, and suggest a similar name. Internal.';
 
 create or replace function coordinator.artifact_find(p_project_id bigint, p_artifact text, p_session text) returns coordinator.artifacts
 language plpgsql stable

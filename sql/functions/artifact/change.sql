@@ -61,7 +61,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_release() is
-  'Let artifact_prune look at the contents of artifacts that were deleted, by whatever deleted them. Internal. No event: the trigger of artifacts.';
+  'Make the contents of deleted artifacts due for artifact_prune, however they were deleted. Internal. No event: the trigger of artifacts.';
 
 create or replace trigger artifacts_released after delete on coordinator.artifacts
   referencing old table as gone for each statement execute function coordinator.artifact_release();
@@ -90,4 +90,4 @@ begin
 end
 $$;
 comment on function coordinator.artifact_prune(integer) is
-  'Delete up to p_limit uploads that were idle for an hour, and contents that no artifact has had for an hour; returns how many it looked at. Repeat until 0. No events: readers did not see them.';
+  'Delete up to p_limit uploads that were idle for an hour, and contents that no artifact has had for an hour; returns how many were examined. Repeat until 0. No events: readers did not see them.';

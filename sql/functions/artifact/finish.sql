@@ -38,7 +38,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_verify(bigint, bigint, text) is
-  'Return the size and SHA-256 of what was uploaded. ZC336: parts are missing, or size or hash differ. Internal.';
+  'Return the size and SHA-256 of an upload. ZC336: parts are missing, or size or hash differ. Internal.';
 
 create or replace function coordinator.artifact_expect(p_artifact text, p_expect text, p_sha256 text) returns void
 language plpgsql immutable
@@ -58,7 +58,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_expect(text, text, text) is
-  'Raise ZC301 unless an artifact has the SHA-256 that is expected; 0: it must be absent; null: anything. p_sha256: what it has, null: it is absent. Internal.';
+  'Raise ZC301 unless an artifact has the expected SHA-256; 0: the artifact must be absent; null: anything. p_sha256: the current one; null: the artifact is absent. Internal.';
 
 create or replace function coordinator.artifact_place(
   p_project_id bigint, p_project text, p_session text, p_artifact text, p_media_type text, p_blob bigint, p_bytes bigint, p_sha256 text,
@@ -111,7 +111,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_place(bigint, text, text, text, text, bigint, bigint, text, text, boolean, text) is
-  'Give a content a name, in place of what has it; p_blob is locked, p_new: it was finished by this call. Internal.';
+  'Give a content a name, and replace the content that has it; p_blob is locked, p_new: this call finished it. Internal.';
 
 create or replace function coordinator.artifact_finish(
   p_project text, p_upload uuid, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null,

@@ -36,7 +36,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_move(text) is
-  'Return a content to be moved to the object store, with the key of its object; no row: there is none. The object may be written within an hour. No event.';
+  'Return a content to move to the object store, with the key of its object; no row: there is none. The object must be written within an hour. No event.';
 
 create or replace function coordinator.artifact_chunk(p_object bigint, p_number integer) returns bytea
 language sql stable security definer
@@ -46,7 +46,7 @@ as $$
   where o.id = p_object
 $$;
 comment on function coordinator.artifact_chunk(bigint, integer) is
-  'Return a part of the content of an object that is being written; null: it is gone.';
+  'Return a part of the content that is being written to an object; null: the content is gone.';
 
 create or replace function coordinator.artifact_moved(p_object bigint) returns boolean
 language plpgsql volatile security definer
@@ -70,7 +70,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_moved(bigint) is
-  'Use a verified object in place of the parts in the database, and delete these; false: the content is gone or moved already, or the attempt took more than an hour. No event: readers see the same bytes.';
+  'Use a verified object instead of the parts in the database, and delete the parts; return false if the content is gone or already moved, or the attempt took more than an hour. No event: readers see the same bytes.';
 
 create or replace function coordinator.artifact_object_delete(p_store text, p_limit integer default 100) returns setof coordinator.artifact_object
 language plpgsql volatile security definer
@@ -90,7 +90,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_object_delete(text, integer) is
-  'Return up to p_limit objects to be deleted from the object store: their contents are gone, or they were not completed within an hour. No content gets them from now on. They come again in a minute, unless artifact_object_deleted has them. No event.';
+  'Return up to p_limit objects to delete from the object store, because their contents are gone or they were not completed within an hour. No content can use them any more. Objects are returned again after a minute unless artifact_object_deleted was called for them. No event.';
 
 create or replace function coordinator.artifact_object_deleted(p_objects bigint[]) returns integer
 language plpgsql volatile security definer
@@ -105,7 +105,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_object_deleted(bigint[]) is
-  'Forget objects that were deleted from the object store; returns how many. No event.';
+  'Remove the records of objects that were deleted from the object store; returns how many. No event.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_artifact_bytes', 'artifact_sample', 'gauge', '{}', 'bytes', 'Total size of artifact contents, in the database or in the object store.'),

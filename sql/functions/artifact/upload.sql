@@ -47,7 +47,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_enter(bigint, text, boolean) is
-  'Return the content of a hash, or the upload of it, or a new one. p_longer: a content without a name stays for another hour. No event. Internal.';
+  'Return the content with a hash, or its upload, or a new upload. p_longer: keep a content without a name for another hour. No event. Internal.';
 
 create or replace function coordinator.artifact_begin(
   p_project text, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null,

@@ -63,7 +63,7 @@ as $$
     select c.name from coordinator.crons c where c.project_id = coordinator.project_id(p_project) order by c.name limit 1000))
 $$;
 comment on function coordinator.cron_missing(text, text) is
-  'Raise ZC214 for a cron that does not exist, with the name that was probably meant. Internal.';
+  'Raise ZC214 for a cron that does not exist, and suggest a similar name. Internal.';
 
 create or replace function coordinator.cron_set(
   p_project text, p_cron text, p_schedule text default null, p_job jsonb default null, p_zone text default null, p_missed text default null,

@@ -72,7 +72,7 @@ begin
 end
 $$;
 comment on function coordinator.cron_fire(integer) is
-  'Enqueue the jobs of up to p_limit crons whose time has come; returns how many crons. Repeat until 0.';
+  'Enqueue the jobs of up to p_limit crons that are due; returns how many crons. Repeat until 0.';
 
 create or replace function coordinator.cron_enqueue(p_project text, p_crons coordinator.crons[], p_now timestamptz) returns void
 language plpgsql volatile
@@ -119,4 +119,4 @@ begin
 end
 $$;
 comment on function coordinator.cron_enqueue(text, coordinator.crons[], timestamptz) is
-  'Enqueue the jobs of crons of one project that are due, and compute their next times. Internal.';
+  'Enqueue the jobs of due crons of one project, and compute their next times. Internal.';

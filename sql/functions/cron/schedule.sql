@@ -136,7 +136,7 @@ exception when invalid_parameter_value then
 end
 $$;
 comment on function coordinator.cron_check_zone(text) is
-  'Reject a time zone whose name is unknown: ZC105. Internal.';
+  'Reject an unknown time zone: ZC105. Internal.';
 
 create or replace function coordinator.cron_check_next(p_schedule text, p_zone text, p_after timestamptz) returns timestamptz
 language plpgsql stable

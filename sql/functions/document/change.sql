@@ -37,7 +37,7 @@ begin
 end
 $$;
 comment on function coordinator.document_open(coordinator.documents, coordinator.json_stored) is
-  'Return the value before the version that document_step has counted, and a patch, both in armour if either has what jsonb refuses. Internal.';
+  'Return the value before the version that document_step has counted, and a patch; both with json_armour if either has something that jsonb rejects. Internal.';
 
 create or replace function coordinator.document_patch(
   p_project text, p_kind text, p_key text, p_patch json, p_expect bigint default null, p_epoch text default null, p_actor text default null)

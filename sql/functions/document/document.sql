@@ -76,7 +76,7 @@ create or replace function coordinator.document_leaves_at(p_project_id bigint, p
 language sql stable
 return p_now + coordinator.retention_age(p_project_id, 'document', p_kind);
 comment on function coordinator.document_leaves_at(bigint, text, timestamptz) is
-  'Return when retention takes a document that is deleted at p_now; null: never. Internal.';
+  'Return when retention removes a document that is deleted at p_now; null: never. Internal.';
 
 create or replace function coordinator.document_restorable(p_project text, p_kind text, p_key text) returns text
 language sql stable
@@ -90,7 +90,7 @@ as $$
     and exists (select from coordinator.document_versions v where v.document_id = d.id and v.value is not null)
 $$;
 comment on function coordinator.document_restorable(text, text, text) is
-  'Return a hint where document_restore can bring back a document that is absent; null: it cannot. Internal.';
+  'Return a hint if document_restore can restore an absent document; null: it cannot. Internal.';
 
 create or replace function coordinator.document_missing(p_project text, p_kind text, p_key text) returns void
 language sql stable
@@ -104,7 +104,7 @@ as $$
     coalesce(coordinator.document_restorable(p_project, p_kind, p_key), format('There is none of kind "%s".', p_kind)), 512)
 $$;
 comment on function coordinator.document_missing(text, text, text) is
-  'Raise ZC217 for a document that is absent, with the key that was probably meant. Internal.';
+  'Raise ZC217 for an absent document, and suggest a similar key. Internal.';
 
 create or replace function coordinator.document_refuse(
   p_kind text, p_key text, p_expect bigint, p_epoch text, p_present coordinator.documents) returns void
@@ -126,7 +126,7 @@ begin
 end
 $$;
 comment on function coordinator.document_refuse(text, text, bigint, text, coordinator.documents) is
-  'Raise that a document has another version than the one expected; p_present.id is null if it is absent. Internal.';
+  'Raise an error because a document does not have the expected version; p_present.id is null if the document is absent. Internal.';
 
 create or replace function coordinator.document_step(
   p_project_id bigint, p_project text, p_kind text, p_key text, p_verb text, p_expect bigint, p_epoch text, p_expires_at timestamptz,
@@ -182,7 +182,7 @@ begin
 end
 $$;
 comment on function coordinator.document_step(bigint, text, text, text, text, bigint, text, timestamptz, text, timestamptz, text) is
-  'Lock a document, check what is expected of it, and count its version. p_verb: put makes it if it is absent; restore needs a header; change and delete need a document. No event: document_write emits it. Internal.';
+  'Lock a document, check the expectation, and increment its version. p_verb: put creates an absent document; restore needs a header; change and delete need a document. No event: document_write emits it. Internal.';
 
 create or replace function coordinator.document_write(p_document coordinator.documents, p_project text, p_stored coordinator.json_stored, p_event text) returns void
 language plpgsql volatile
@@ -205,7 +205,7 @@ begin
 end
 $$;
 comment on function coordinator.document_write(coordinator.documents, text, coordinator.json_stored, text) is
-  'Write the version that document_step has counted; its value is null if the document is deleted. Each version is written here. Internal.';
+  'Write the version that document_step has counted; its value is null if the document is deleted. All versions are written here. Internal.';
 
 create or replace function coordinator.document_shown(p_document coordinator.documents, p_project text) returns coordinator.document_header
 language plpgsql stable
@@ -238,7 +238,7 @@ begin
 end
 $$;
 comment on function coordinator.document_session(text, text, text) is
-  'Return the session to which a new document belongs; null: none. ZC105: its key does not begin with that of the session. Internal.';
+  'Return the session to which a new document belongs; null: none. ZC105: the document''s key does not begin with the session''s key. Internal.';
 
 create or replace function coordinator.document_put(
   p_project text, p_kind text, p_key text, p_value json, p_expect bigint default null, p_epoch text default null, p_ttl interval default null,
@@ -314,7 +314,7 @@ begin
 end
 $$;
 comment on function coordinator.document_end(bigint, text, text, timestamptz) is
-  'Delete a document whose row the caller has locked, with an event of this type; false if it is deleted already. Internal.';
+  'Delete a document whose row the caller has locked, and emit an event of this type; return false if it is already deleted. Internal.';
 
 create or replace function coordinator.document_keep(
   p_project text, p_kind text, p_key text, p_kept boolean default true, p_actor text default null) returns boolean

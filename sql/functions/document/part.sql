@@ -24,7 +24,7 @@ begin
 end
 $$;
 comment on function coordinator.document_hold(bigint, text, text[]) is
-  'Keep documents of a kind as they are, there or absent, until the end of the transaction; give the keys in byte order. No event. Internal.';
+  'Prevent changes to documents of a kind, present or absent, until the end of the transaction; keys must be given in byte order. No event. Internal.';
 
 create or replace function coordinator.document_enter(p_project_id bigint, p_parts jsonb) returns void
 language plpgsql volatile

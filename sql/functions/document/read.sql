@@ -17,7 +17,7 @@ begin
 end
 $$;
 comment on function coordinator.document_find(bigint, text, text, text) is
-  'Return the header of a document, also of one that is deleted or expired. ZC217: there is none. Internal.';
+  'Return the header of a document, even if it is deleted or expired. ZC217: there is none. Internal.';
 
 create or replace function coordinator.document_version_at(
   p_document coordinator.documents, p_version bigint, p_at timestamptz) returns coordinator.document_versions
@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function coordinator.document_version_at(coordinator.documents, bigint, timestamptz) is
-  'Return a version of a document, by its number or by an instant. ZC217: it had none; ZC218: it is no longer kept. Internal.';
+  'Return a version of a document, by number or instant. ZC217: there was none; ZC218: it is no longer kept. Internal.';
 
 create or replace function coordinator.document_get(
   p_project text, p_kind text, p_key text, p_version bigint default null, p_at timestamptz default null, p_path text[] default null)

@@ -6,7 +6,7 @@ language sql immutable parallel safe
 return case when jsonb_typeof(p_value) = 'array' then '{}' when p_kind = 'todo' then '{items}' when p_kind = 'features' then '{features}'
             else '{}' end::text[];
 comment on function coordinator.document_items_path(text, jsonb) is
-  'Return where a document has its list of items: in todo lists and features it may be below a key. Internal.';
+  'Return the path of a document''s list of items, which may be below a key in todo lists and features. Internal.';
 
 create or replace function coordinator.document_check_shape(p_kind text, p_value jsonb) returns void
 language plpgsql immutable parallel safe
@@ -54,4 +54,4 @@ begin
 end
 $$;
 comment on function coordinator.document_check_shape(text, jsonb) is
-  'Reject a state that is not an object, and todo lists and features without a list of items that have ids (ZC105), or with one id twice (ZC333). Internal.';
+  'Reject a state that is not an object, a todo list or features without a list of items with ids (ZC105), or with a duplicate id (ZC333). Internal.';

@@ -20,13 +20,13 @@ begin atomic
   select o.place, 'after', a from unnest(p_orders) o cross join lateral unnest(o.after) a where o.after is not null;
 end;
 comment on function coordinator.job_ties(coordinator.job_order[]) is
-  'Return which other jobs the jobs to enqueue name: as a parent, or to start after them. Internal.';
+  'Return the other jobs that the jobs to enqueue refer to: as a parent, or in after. Internal.';
 
 create or replace function coordinator.job_tie(p_job text, p_ids uuid[], p_first uuid[]) returns uuid
 language sql immutable parallel safe
 return case when length(p_job) < 36 then coalesce(p_first[p_job::integer + 1], p_ids[p_job::integer + 1]) else p_job::uuid end;
 comment on function coordinator.job_tie(text, uuid[], uuid[]) is
-  'Return the id of a job that is named by its id, or by its place in the call. Internal.';
+  'Return the id of a job that is given by its id, or by its position in the call. Internal.';
 
 create or replace function coordinator.job_check_tie(p_project_id bigint, p_place bigint, p_kind text, p_job text) returns void
 language plpgsql stable
@@ -53,7 +53,7 @@ begin
 end
 $$;
 comment on function coordinator.job_check_tie(bigint, bigint, text, text) is
-  'Reject what a job to enqueue names, unless it is a job that has ended, and that it starts after. Internal.';
+  'Reject a reference from a job to enqueue to another job, unless it is an after reference to an ended job. Internal.';
 
 create or replace function coordinator.job_keep(p_project_id bigint, p_parents uuid[], p_awaited uuid[]) returns void
 language plpgsql volatile
@@ -70,7 +70,7 @@ begin
 end
 $$;
 comment on function coordinator.job_keep(bigint, uuid[], uuid[]) is
-  'Keep open jobs from ending before the end of the transaction, and mark those that others will wait for. No event. Internal.';
+  'Prevent open jobs from ending until the end of the transaction, and mark those that others will wait for. No event. Internal.';
 
 create or replace function coordinator.job_settle(
   p_completed uuid[], p_uncompleted uuid[], p_by text, p_now timestamptz, p_wait boolean default true) returns integer
@@ -132,7 +132,7 @@ begin
 end
 $$;
 comment on function coordinator.job_settle(uuid[], uuid[], text, timestamptz, boolean) is
-  'Tell jobs that wait for jobs that have ended: wake those that have waited long enough, cancel those that will not start, and so on along the chain; returns how many were told. With p_wait, wait for transactions that have them; otherwise leave these, and what exceeds a bound, to a loop. Internal.';
+  'Settle jobs that wait for ended jobs: wake those that have waited for enough jobs, cancel those that will not start, and so on along the chain; returns how many were settled. With p_wait, wait for transactions that hold them; otherwise leave these jobs, and those beyond a bound, to a loop. Internal.';
 
 create or replace function coordinator.job_settle_ended(p_project_id bigint, p_ids uuid[], p_now timestamptz) returns void
 language plpgsql volatile
@@ -153,7 +153,7 @@ begin
 end
 $$;
 comment on function coordinator.job_settle_ended(bigint, uuid[], timestamptz) is
-  'Settle jobs that were enqueued after others, of which some have ended already. Internal.';
+  'Settle jobs that were enqueued after other jobs, some of which have already ended. Internal.';
 
 create or replace function coordinator.job_settle_due(p_limit integer default 100) returns integer
 language plpgsql volatile security definer
@@ -174,4 +174,4 @@ begin
 end
 $$;
 comment on function coordinator.job_settle_due(integer) is
-  'Continue to tell jobs that wait for up to p_limit jobs that have ended, where one call told too many; returns how many were told. Repeat until 0.';
+  'Continue to settle jobs that wait for up to p_limit ended jobs, where there were too many for one call; returns how many were settled. Repeat until 0.';

@@ -20,7 +20,7 @@ begin
 end
 $$;
 comment on function coordinator.job_floors() is
-  'Return the places from which this session looks for jobs, by class (rank and id; for a fair class the turn, by "turn <class>"), and until when (seconds since 1970); empty: it looks at all. Internal.';
+  'Return the positions from which this session looks for jobs, by class (rank and id; for a fair class the turn, by "turn <class>"), and until when they are valid (seconds since 1970); empty: it looks at all jobs. Internal.';
 
 create or replace function coordinator.job_floor_raise(p_last jsonb, p_excess bigint, p_began timestamptz) returns void
 language plpgsql volatile
@@ -43,7 +43,7 @@ begin
 end
 $$;
 comment on function coordinator.job_floor_raise(jsonb, bigint, timestamptz) is
-  'Keep where a look that began at p_began ended, if this session has floors, or the look read p_excess entries too many, thousands of them. Internal.';
+  'Store where a scan that began at p_began ended, if this session has floors, or if the scan read thousands of entries too many (p_excess). Internal.';
 
 create or replace function coordinator.job_take_best(
   p_classes bigint[], p_lanes bigint[], p_counts integer[], p_floors jsonb default null, out ids uuid[], out short integer[], out last jsonb)
@@ -77,7 +77,7 @@ begin
 end
 $$;
 comment on function coordinator.job_take_best(bigint[], bigint[], integer[], jsonb) is
-  'Take the best jobs of lanes out of jobs_ready: from each as many as p_counts says, above the floor of its class. Returns their ids, the places of the lanes that had fewer, and unless p_floors is null the last place by class. No event. Internal.';
+  'Remove the best jobs of lanes from jobs_ready: from each lane as many as p_counts says, above the floor of its class. Returns their ids, the indexes of the lanes that had fewer and, unless p_floors is null, the last position by class. No event. Internal.';
 
 create or replace function coordinator.job_pick(p_classes bigint[], p_limit integer, p_floors jsonb) returns uuid[]
 language plpgsql volatile
@@ -127,7 +127,7 @@ begin
 end
 $$;
 comment on function coordinator.job_pick(bigint[], integer, jsonb) is
-  'Take up to p_limit of the best jobs of plain classes, above their floors, out of jobs_ready, and return their ids. No event. Internal.';
+  'Remove up to p_limit of the best jobs of plain classes, above their floors, from jobs_ready, and return their ids. No event. Internal.';
 
 create or replace function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb, p_picked uuid[] default null) returns uuid[]
 language plpgsql volatile
@@ -246,7 +246,7 @@ begin
 end
 $$;
 comment on function coordinator.job_pick_fair(bigint, integer, jsonb, uuid[]) is
-  'Take up to p_limit jobs of a class with lanes out of jobs_ready, in turns of its lanes, and return their ids. p_picked: limits per key apply, also to these jobs, which the claim has picked already. No event. Internal.';
+  'Remove up to p_limit jobs of a class with lanes from jobs_ready, in turns of its lanes, and return their ids. p_picked: limits per key apply, including to these jobs, which the claim has already picked. No event. Internal.';
 
 create or replace function coordinator.job_admit(
   p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_first boolean, p_trees boolean,
@@ -287,7 +287,7 @@ begin
 end
 $$;
 comment on function coordinator.job_admit(bigint, text, uuid, text, uuid[], integer, integer, boolean, boolean, boolean, timestamptz) is
-  'Decide which of the jobs that a claim took out of jobs_ready can start: those that get what they need of the limits of their trees (p_trees), and their locks (p_locks); see limit_take_trees and job_lock. p_first: nothing was admitted to this claim before. Internal.';
+  'Select the jobs that can start from those that a claim removed from jobs_ready: jobs that get what they need from the limits of their trees (p_trees), and their locks (p_locks); see limit_take_trees and job_lock. p_first: this claim has admitted nothing before. Internal.';
 
 create or replace function coordinator.job_claim(
   p_project text, p_agent uuid, p_limit integer default 1, p_queues text[] default null, p_types text[] default null, p_request_id uuid default null,

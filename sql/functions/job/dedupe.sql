@@ -26,7 +26,7 @@ begin
 end
 $$;
 comment on function coordinator.job_refuse_duplicate(bigint, coordinator.job_order, uuid, boolean) is
-  'Raise ZC321 with the job that answers for a dedupe key. Internal.';
+  'Raise ZC321 with the job that holds a dedupe key. Internal.';
 
 create or replace function coordinator.job_dedupe(
   p_project_id bigint, p_project text, p_orders coordinator.job_order[], p_ids uuid[], p_actor text, p_now timestamptz) returns uuid[]
@@ -81,4 +81,4 @@ begin
 end
 $$;
 comment on function coordinator.job_dedupe(bigint, text, coordinator.job_order[], uuid[], text, timestamptz) is
-  'Return, by the place of each job with a dedupe key, the job that already answers for the key; cancel it if the new one replaces it. Internal.';
+  'Return, by the position of each job with a dedupe key, the job that already holds the key; cancel it if the new job replaces it. Internal.';

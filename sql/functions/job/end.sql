@@ -11,7 +11,7 @@ begin
 end
 $$;
 comment on function coordinator.job_worker(uuid) is
-  'Return the name of an agent that is registered, or ended in the last 30 days. Internal.';
+  'Return the name of an agent that is registered or ended in the last 30 days. Internal.';
 
 create or replace function coordinator.job_end(
   p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamptz,
@@ -148,7 +148,7 @@ begin
 end
 $$;
 comment on function coordinator.job_make_ready(uuid[], text, timestamptz, boolean, boolean) is
-  'Let workers claim jobs that are open and in no other table: insert them into jobs_ready, and with p_tell emit job.enqueued. Those that are paused wait. Without p_wait, those whose queue gets another policy at this moment become ready by job_promote. Internal.';
+  'Make jobs ready to be claimed that are open and in no other table: insert them into jobs_ready and, with p_tell, emit job.enqueued. Paused jobs wait. Without p_wait, jobs whose queue is getting another policy become ready through job_promote. Internal.';
 
 create or replace function coordinator.job_put_back(
   p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz, p_error text default null, p_final boolean default false,
@@ -216,7 +216,7 @@ create or replace function coordinator.job_backoff(p_first interval, p_attempt i
 language sql volatile parallel safe
 return least(coalesce(p_first, interval '10 seconds') * power(2, least(p_attempt - 1, 30)), greatest(p_first, interval '1 hour')) * (0.8 + 0.4 * random());
 comment on function coordinator.job_backoff(interval, integer) is
-  'Return how long to wait after a failed attempt: doubled by each up to an hour, with a jitter of a fifth. Internal.';
+  'Return the wait after a failed attempt: doubled by each failure, up to an hour, with a jitter of a fifth. Internal.';
 
 create or replace function coordinator.job_finish(
   p_agent uuid, p_by text, p_ids uuid[], p_fences bigint[], p_results jsonb[], p_now timestamptz) returns uuid[]
@@ -249,7 +249,7 @@ begin
 end
 $$;
 comment on function coordinator.job_finish(uuid, text, uuid[], bigint[], jsonb[], timestamptz) is
-  'Complete those of the jobs that a worker has under the given fences, and return their ids; null: none. Internal.';
+  'Complete the jobs that a worker holds under the given fences, and return their ids; null: none. Internal.';
 
 create or replace function coordinator.job_outcome_of(p_project_id bigint, p_job uuid) returns setof coordinator.job_outcome
 language plpgsql stable
@@ -261,7 +261,7 @@ begin
 end
 $$;
 comment on function coordinator.job_outcome_of(bigint, uuid) is
-  'Return what became of a job. Internal.';
+  'Return the outcome of a job. Internal.';
 
 -- What became of a job is known without a look at history, whose partitions are many.
 create or replace function coordinator.job_put_back_as(p_attempt coordinator.jobs_running) returns setof coordinator.job_outcome
@@ -279,7 +279,7 @@ begin atomic
   left join coordinator.jobs_waiting w on w.id = (p_attempt).id;
 end;
 comment on function coordinator.job_put_back_as(coordinator.jobs_running) is
-  'Return what became of the job of an attempt that its worker put back. Internal.';
+  'Return the new status of a job whose attempt its worker put back. Internal.';
 
 create or replace function coordinator.job_complete(p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_result jsonb default 'null')
 returns setof coordinator.job_outcome

@@ -20,7 +20,7 @@ begin
 end
 $$;
 comment on function coordinator.job_orders(jsonb) is
-  'Read an array of objects as jobs to enqueue, with their defaults. Internal.';
+  'Parse an array of objects as jobs to enqueue, with their defaults. Internal.';
 
 create or replace function coordinator.job_check(p_project_id bigint, p_order coordinator.job_order) returns void
 language plpgsql stable
@@ -95,7 +95,7 @@ return octet_length(p_text) < 130
     or octet_length(p_text) <= 262144 and not jsonb_path_exists(p_payload, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")')
        and (octet_length(p_text) <= 308 or p_text !~ '[0-9.]{60}');
 comment on function coordinator.job_payload_usual(jsonb, text) is
-  'Return whether a payload, which is also given as text, obviously has nothing that json_fault looks for. Internal.';
+  'Return whether a payload, which is also given as text, obviously passes json_fault. Internal.';
 
 create or replace function coordinator.job_read(p_project_id bigint, p_jobs jsonb, p_many boolean, out orders coordinator.job_order[], out plain boolean)
 language plpgsql stable
@@ -198,7 +198,7 @@ exception when others then
 end
 $$;
 comment on function coordinator.job_read(bigint, jsonb, boolean) is
-  'Read and check jobs to enqueue. plain: none has a delay, a dedupe key, labels, limits, locks or a tie to another job. With p_many, errors name the job by its place from 0. Internal.';
+  'Parse and check jobs to enqueue. plain: none has a delay, a dedupe key, labels, limits, locks or a reference to another job. With p_many, errors name the job by its position from 0. Internal.';
 
 create or replace function coordinator.job_classify(p_project_id bigint, p_queues text[], p_orders coordinator.job_order[], p_plain boolean) returns bigint[]
 language plpgsql volatile
@@ -240,7 +240,7 @@ begin
 end
 $$;
 comment on function coordinator.job_classify(bigint, text[], coordinator.job_order[], boolean) is
-  'Return the class of each job, in their order; create those that are new. No event. Internal.';
+  'Return the class of each job, in the order of the jobs; create new classes. No event. Internal.';
 
 create or replace function coordinator.job_insert_alike(
   p_project text, p_jobs jsonb, p_actor text, out ids uuid[], out queue text, out type text, out at timestamptz)
@@ -313,7 +313,7 @@ begin
 end
 $$;
 comment on function coordinator.job_insert_alike(text, jsonb, text) is
-  'Enqueue an array of jobs that can start at once and are alike but for their keys and payloads, as usual: what they share is read and checked once. Do nothing, and return null, if they differ more, depend on something, or one of them may be invalid: job_insert then does it. Internal.';
+  'Enqueue an array of jobs that can start immediately and differ only in their keys and payloads, the usual case: what they share is parsed and checked once. If the jobs differ more, depend on something or may be invalid, do nothing and return null: job_insert then enqueues them. Internal.';
 
 create or replace function coordinator.job_insert(p_project text, p_jobs jsonb, p_actor text, p_many boolean)
 returns setof coordinator.job_receipt

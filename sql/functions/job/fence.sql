@@ -27,7 +27,7 @@ begin
 end
 $$;
 comment on function coordinator.job_stale(bigint, uuid, uuid, bigint) is
-  'Raise ZC320: a worker no longer has a job; say who has it, or how it ended. ZC209: there is no such job. Internal.';
+  'Raise ZC320 because a worker no longer holds a job; the error says who holds it, or how it ended. ZC209: there is no such job. Internal.';
 
 create or replace function coordinator.job_attempt(p_project text, p_job uuid, p_agent uuid, p_fence bigint) returns coordinator.jobs_running
 language plpgsql volatile
@@ -48,7 +48,7 @@ begin
 end
 $$;
 comment on function coordinator.job_attempt(text, uuid, uuid, bigint) is
-  'Lock and return the attempt that a worker has under a fence. ZC320: it has none. Internal.';
+  'Lock and return the attempt that a worker holds under a fence. ZC320: it holds none. Internal.';
 
 create or replace function coordinator.job_finished(p_project_id bigint, p_job uuid, p_fence bigint) returns boolean
 language plpgsql stable
@@ -62,7 +62,7 @@ begin
 end
 $$;
 comment on function coordinator.job_finished(bigint, uuid, bigint) is
-  'Return whether a completion under this fence ended a job, so that it may be repeated if its answer was lost. Internal.';
+  'Return whether a completion under this fence ended a job, so that a completion whose response was lost can be repeated. Internal.';
 
 create or replace function coordinator.assert_job(p_project text, p_job uuid, p_fence bigint) returns void
 language plpgsql volatile security definer

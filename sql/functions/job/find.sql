@@ -32,7 +32,7 @@ begin
 end
 $$;
 comment on function coordinator.job_find(bigint, uuid) is
-  'Return where a job is: its status, the present or last attempt, and when it ended. ZC209: there is no such job. Internal.';
+  'Return where a job is: its status, its current or last attempt, and when it ended. ZC209: there is no such job. Internal.';
 
 create or replace function coordinator.job_take(p_job uuid, p_wait boolean) returns boolean
 language plpgsql volatile
@@ -63,7 +63,7 @@ begin
 end
 $$;
 comment on function coordinator.job_take(uuid, boolean) is
-  'Take a job that waits out of jobs_later, jobs_waiting or jobs_ready; false if it no longer waits. With p_wait, wait for a transaction that has its row; else such a job is left to that transaction. No event: the caller ends or moves it. Internal.';
+  'Remove a waiting job from jobs_later, jobs_waiting or jobs_ready; return false if it no longer waits. With p_wait, wait for a transaction that holds its row; otherwise leave the job to that transaction. No event: the caller ends or moves it. Internal.';
 
 create or replace function coordinator.job_take_ready(p_job uuid, p_wait boolean) returns boolean
 language plpgsql volatile
@@ -96,7 +96,7 @@ begin
 end
 $$;
 comment on function coordinator.job_take_ready(uuid, boolean) is
-  'Take a job out of jobs_ready; false if it is not there or, without p_wait, if another transaction has its row. No event: the caller ends or moves it. Internal.';
+  'Remove a job from jobs_ready; return false if it is not there or, without p_wait, if another transaction holds its row. No event: the caller ends or moves it. Internal.';
 
 create or replace function coordinator.job_step_count(p_job uuid) returns integer
 language plpgsql stable

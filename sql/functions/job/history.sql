@@ -55,7 +55,7 @@ begin
 end
 $$;
 comment on function coordinator.job_extend(integer) is
-  'Create the partitions of ended jobs for today and the next p_ahead days; return how many. The leader calls it. Without it jobs end in a default partition, which is slower to prune.';
+  'Create the partitions of ended jobs for today and the next p_ahead days; return how many. The leader calls it. Without them, jobs end in a default partition, which is slower to prune.';
 
 create or replace function coordinator.job_index() returns integer
 language plpgsql volatile security definer

@@ -90,7 +90,7 @@ begin
 end
 $$;
 comment on function coordinator.job_tell(text, bigint, text, text, text, timestamptz, uuid[], jsonb) is
-  'Append an event of jobs of a queue: one for up to 150 of them, which fit into a notification, or one for each if the queue says so. Internal.';
+  'Append an event for jobs of a queue: one event for up to 150 jobs, which fit into a notification, or one for each job if the queue says so. Internal.';
 
 create or replace function coordinator.queue_enter(p_project_id bigint, p_queues text[], p_actor text) returns setof coordinator.queues
 language plpgsql volatile
@@ -125,7 +125,7 @@ begin
 end
 $$;
 comment on function coordinator.queue_enter(bigint, text[], text) is
-  'Create queues at their first use, and keep their policies, which it returns, from being changed before the end of the transaction. No event: jobs follow. Internal.';
+  'Create queues at their first use, prevent changes to their policies until the end of the transaction, and return the policies. No event: jobs follow. Internal.';
 
 create or replace function coordinator.queue_check_room(
   p_project_id bigint, p_queues text[], p_orders coordinator.job_order[], p_first uuid[]) returns void
@@ -174,4 +174,4 @@ begin
 end
 $$;
 comment on function coordinator.queue_check_room(bigint, text[], coordinator.job_order[], uuid[]) is
-  'Reject jobs that would exceed the most that may wait in their queue, or of their key: ZC322. Internal.';
+  'Reject jobs beyond the maximum number of waiting jobs in their queue or of their key: ZC322. Internal.';

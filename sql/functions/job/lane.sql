@@ -54,4 +54,4 @@ begin
 end
 $$;
 comment on function coordinator.job_lanes_enter(bigint[], text[]) is
-  'Return the lane of each job of fair queues and of classes with a limit per key, given its class and key (null: it needs none), and 0 for others; insert new lanes, and keep all of them to the end of the transaction. No event. Internal.';
+  'Return the lane of each job of fair queues and of classes with a limit per key, given its class and key (null: it needs none), and 0 for other jobs; insert new lanes, and lock all of them until the end of the transaction. No event. Internal.';

@@ -25,7 +25,7 @@ create or replace function coordinator.job_owner(p_job uuid, p_fence bigint) ret
 language sql immutable parallel safe
 return 'job/' || p_job || '/' || p_fence;
 comment on function coordinator.job_owner(uuid, bigint) is
-  'Return the owner of the locks of an attempt. Parts of it are below: owner/part.';
+  'Return the owner of an attempt''s locks. Parts of the attempt are owners below it: owner/part.';
 
 create or replace function coordinator.job_locks(p_project_id bigint, p_locks text[]) returns text[]
 language plpgsql stable
@@ -38,7 +38,7 @@ begin
 end
 $$;
 comment on function coordinator.job_locks(bigint, text[]) is
-  'Return the resources of a job in their one spelling, each once. ZC101 to ZC103: one is malformed. Internal.';
+  'Return the resources of a job in canonical form, each once. ZC101 to ZC103: one is malformed. Internal.';
 
 create or replace function coordinator.job_lock_turn(
   p_project_id bigint, p_job uuid, p_locks text[], p_since timestamptz, p_now timestamptz, out job uuid, out resource text, out wanted text)
@@ -193,7 +193,7 @@ begin
 end
 $$;
 comment on function coordinator.job_lock_wake(bigint, text[]) is
-  'Wake those that come next of the jobs that wait for locks on exactly these resources: of each class, the best for each resource that it wants. What would wait is left to the loop. Internal.';
+  'Wake the next jobs that wait for locks on exactly these resources: of each class, the best job for each resource that it wants. Jobs that would make this call wait are left to the loop. Internal.';
 
 create or replace function coordinator.job_unlock(p_attempts coordinator.jobs_running[], p_by text) returns void
 language plpgsql volatile
@@ -242,7 +242,7 @@ begin
 end
 $$;
 comment on function coordinator.job_unlock(coordinator.jobs_running[], text) is
-  'End what attempts hold and wait for, whose rows the caller deleted: the last step of every end. Waits for nobody: if others are changing the same locks, these end at once, and the loop hands them on. Internal.';
+  'End the locks and waits of attempts whose rows the caller deleted: the last step of every end. Waits for nobody: if other transactions are changing the same locks, these end immediately, and the loop hands them on. Internal.';
 
 create or replace function coordinator.job_why_lock(p_project_id bigint, p_job uuid, out sentence text, out names text[], out until timestamptz)
 language plpgsql stable
@@ -282,4 +282,4 @@ begin
 end
 $$;
 comment on function coordinator.job_why_lock(bigint, uuid) is
-  'Say which lock a job waits for, who holds it and until when. Internal.';
+  'Explain which lock a job waits for, who holds it and until when. Internal.';

@@ -25,7 +25,7 @@ begin
 end
 $$;
 comment on function coordinator.job_promote(integer) is
-  'Let workers claim up to p_limit scheduled jobs whose time has come; returns how many. Repeat until 0.';
+  'Make up to p_limit scheduled jobs claimable whose time has come; returns how many. Repeat until 0.';
 
 create or replace function coordinator.job_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -49,7 +49,7 @@ begin
 end
 $$;
 comment on function coordinator.job_expire(integer) is
-  'End up to p_limit jobs that did not start in time; returns how many. Repeat until 0.';
+  'Expire up to p_limit jobs that did not start in time; returns how many. Repeat until 0.';
 
 create or replace function coordinator.job_rescue(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -100,7 +100,7 @@ begin
 end
 $$;
 comment on function coordinator.job_rescue(integer) is
-  'End up to p_limit attempts that are past their deadline, stall time or grace time after a cancellation, and those of agents that ended or whose heartbeat is overdue; returns how many. Repeat until 0. Nothing is rescued for 10 seconds after the server started or a standby was promoted.';
+  'End up to p_limit attempts that exceeded their deadline, stall time or grace period after a cancellation, and attempts of agents that ended or whose heartbeat is overdue; returns how many. Repeat until 0. Nothing is rescued for 10 seconds after the server started or a standby was promoted.';
 
 create or replace function coordinator.job_dedupe_prune(p_limit integer default 10000) returns integer
 language plpgsql volatile security definer

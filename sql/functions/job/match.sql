@@ -63,7 +63,7 @@ begin
 end
 $$;
 comment on function coordinator.job_wait_hear(bigint, jsonb, text, text, text, timestamptz, jsonb, timestamptz) is
-  'Return the outcome of a wait by an event; null: it does not end it. Internal.';
+  'Return the outcome of a wait that an event ends; null: the event does not end it. Internal.';
 
 create or replace function coordinator.job_wait_listen(
   p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_found jsonb, p_now timestamptz) returns jsonb
@@ -134,7 +134,7 @@ begin
 end
 $$;
 comment on function coordinator.job_wait_end(jsonb, timestamptz) is
-  'Store outcomes of waits and wake their jobs; return those whose jobs another transaction has. Internal.';
+  'Store outcomes of waits and wake their jobs; return the waits whose jobs another transaction holds. Internal.';
 
 create or replace function coordinator.job_wait_match(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -214,4 +214,4 @@ begin
 end
 $$;
 comment on function coordinator.job_wait_match(integer) is
-  'Compare up to 20 chunks of the log with what jobs wait for, and end up to p_limit waits and questions whose time is over: store each outcome, and wake the job; returns how much it did. Repeat until 0.';
+  'Compare up to 20 chunks of the log with the events that jobs wait for, and end up to p_limit waits and questions whose time has passed: store each outcome, and wake the job; returns the amount of work done. Repeat until 0.';

@@ -25,7 +25,7 @@ begin
 end
 $$;
 comment on function coordinator.job_wait_refuse(bigint, text, text, text) is
-  'Reject a condition, named by its place from 0. Internal.';
+  'Reject a condition, which is named by its position from 0. Internal.';
 
 create or replace function coordinator.job_wait_read(p_project_id bigint, p_job uuid, p_conditions jsonb, p_now timestamptz) returns jsonb
 language plpgsql stable
@@ -123,7 +123,7 @@ begin
 end
 $$;
 comment on function coordinator.job_wait_read(bigint, uuid, jsonb, timestamptz) is
-  'Check the conditions of a wait, and return them in their stored form: a delay is an instant. Internal.';
+  'Check the conditions of a wait, and return them in stored form: a delay becomes an instant. Internal.';
 
 create or replace function coordinator.job_wait_state(p_project_id bigint, p_condition jsonb, p_now timestamptz) returns jsonb
 language plpgsql stable
@@ -166,7 +166,7 @@ begin
 end
 $$;
 comment on function coordinator.job_wait_state(bigint, jsonb, timestamptz) is
-  'Return what meets a condition in the present state; null: nothing, or it is about an event. Internal.';
+  'Return what meets a condition in the current state; null: nothing, or the condition is about an event. Internal.';
 
 create or replace function coordinator.job_wait_look(p_project_id bigint, p_conditions jsonb, p_now timestamptz) returns jsonb
 language sql stable
@@ -178,7 +178,7 @@ as $$
   where s.met is not null order by c.place limit 1
 $$;
 comment on function coordinator.job_wait_look(bigint, jsonb, timestamptz) is
-  'Return the outcome of a wait by the first condition that the present state meets; null: none. Internal.';
+  'Return the outcome of a wait by the first condition that the current state meets; null: none. Internal.';
 
 create or replace function coordinator.job_wait_paths(p_conditions jsonb) returns jsonb
 language sql immutable parallel safe
@@ -241,7 +241,7 @@ begin
 end
 $$;
 comment on function coordinator.job_wait_cycle(uuid, jsonb) is
-  'Return jobs that would wait for each other for ever if p_job waited for p_conditions, each for the next one and the last one for the first; null: there are none. Waits that something else than a job can end are in no cycle, whatever their ttl. Looks no further when it has seen 200 jobs. Internal.';
+  'Return jobs that would wait for each other forever if p_job waited for p_conditions, each for the next one and the last one for the first; null: there are none. Waits that something other than a job can end are not part of a cycle, whatever their ttl. The search stops after 200 jobs. Internal.';
 
 create or replace function coordinator.event_seq_before(p_at timestamptz) returns bigint
 language plpgsql stable
@@ -306,7 +306,7 @@ begin
 end
 $$;
 comment on function coordinator.job_wait_place(text, uuid, text, integer, timestamptz) is
-  'Return after which event a wait begins. Internal.';
+  'Return the event after which a wait begins. Internal.';
 
 create or replace function coordinator.job_wait_begin(
   p_attempt coordinator.jobs_running, p_project text, p_wait coordinator.job_waits, p_watches text[]) returns setof coordinator.job_suspension
@@ -357,7 +357,7 @@ begin
 end
 $$;
 comment on function coordinator.job_wait_over(uuid, text, integer, text) is
-  'Return the stored outcome of a wait or question; no row: there is none. ZC329: a step of another kind has this name. Internal.';
+  'Return the stored outcome of a wait or question; no row: it is not over. ZC329: a step of another kind has this name. Internal.';
 
 create or replace function coordinator.job_suspend(
   p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_step text, p_conditions jsonb, p_ttl interval default null,

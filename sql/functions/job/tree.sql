@@ -83,7 +83,7 @@ begin
 end
 $$;
 comment on function coordinator.job_branches(bigint, coordinator.job_order[], uuid[], uuid[], boolean) is
-  'Return by place where jobs to enqueue are in their trees; empty if none has a parent. ZC328: a parent has ended, or is being cancelled. ZC102: a tree would be too deep, or a job have too many children. Internal.';
+  'Return, by position, where jobs to enqueue are in their trees; empty if none has a parent. ZC328: a parent has ended or is being cancelled. ZC102: a tree would be too deep, or a job would have too many children. Internal.';
 
 create or replace function coordinator.job_members(p_project_id bigint, p_job uuid, p_open boolean) returns uuid[]
 language plpgsql stable
@@ -116,7 +116,7 @@ begin
 end
 $$;
 comment on function coordinator.job_members(bigint, uuid, boolean) is
-  'Return the ids of a job and all those below it, in their order; with p_open, of those that have not ended. Internal.';
+  'Return the ids of a job and all jobs below it, in order of their ids; p_open: only those that have not ended. Internal.';
 
 create or replace function coordinator.job_cancel_tree(
   p_project_id bigint, p_project text, p_jobs uuid[], p_reason text, p_actor text, p_now timestamptz) returns integer
@@ -166,7 +166,7 @@ begin
 end
 $$;
 comment on function coordinator.job_cancel_tree(bigint, text, uuid[], text, text, timestamptz) is
-  'Cancel jobs and all those below them: those that wait end, and the workers of others are asked to stop; returns how many have not ended before. Internal.';
+  'Cancel jobs and all jobs below them: waiting jobs end, and the workers of running jobs are asked to stop; returns how many had not ended. Internal.';
 
 create or replace function coordinator.job_cancel_children(
   p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_children uuid[] default null, p_reason text default null)
@@ -244,7 +244,7 @@ begin
 end
 $$;
 comment on function coordinator.job_change_pause(text, uuid, boolean, jsonb, text, jsonb, text) is
-  'Pause or resume a job, and with p_tree all those below it. Queued ones wait; a claim that has one of them starts it, or puts it back. Internal.';
+  'Pause or resume a job and, with p_tree, all jobs below it. Queued jobs wait; a claim that holds one of them starts it or puts it back. Internal.';
 
 create or replace function coordinator.job_pause(p_project text, p_job uuid, p_tree boolean default false, p_reason text default null, p_actor text default null)
 returns setof coordinator.job_outcome

@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function coordinator.job_wake(uuid[], text, timestamptz) is
-  'Let those of the jobs that wait be claimed, or scheduled if they may not start yet; returns their ids. Jobs that another transaction has are left to it. Internal.';
+  'Make waiting jobs claimable, or scheduled if they may not start yet; returns their ids. Jobs that another transaction holds are left to it. Internal.';
 
 create or replace function coordinator.job_wake_soon(p_ids uuid[], p_by text, p_now timestamptz) returns uuid[]
 language plpgsql volatile
@@ -94,4 +94,4 @@ begin
 end
 $$;
 comment on function coordinator.job_wake_due(integer) is
-  'Wake up to p_limit jobs that wait and whose due_at has come; returns how many. Repeat until 0.';
+  'Wake up to p_limit waiting jobs whose due_at has passed; returns how many. Repeat until 0.';

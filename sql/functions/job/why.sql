@@ -7,7 +7,7 @@ create or replace function coordinator.job_instant(p_at timestamptz) returns tex
 language sql stable parallel safe
 return to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"');
 comment on function coordinator.job_instant(timestamptz) is
-  'Write an instant for people. Internal.';
+  'Format an instant for people. Internal.';
 
 create or replace function coordinator.job_ending(p_outcome text, p_error text) returns text
 language sql immutable parallel safe
@@ -17,7 +17,7 @@ return case p_outcome
   when 'deadline' then 'passed its deadline'
   else 'failed' || coalesce(': ' || rtrim(left(p_error, 500), E'. \n'), '') end;
 comment on function coordinator.job_ending(text, text) is
-  'Say how an attempt ended that did not complete. Internal.';
+  'Describe how an attempt ended that did not complete. Internal.';
 
 -- The queue, the workers and the place of a job that could be claimed.
 create or replace function coordinator.job_why_queued(
@@ -100,7 +100,7 @@ begin
 end
 $$;
 comment on function coordinator.job_why_queued(bigint, uuid) is
-  'Say why a queued job is not claimed: cause, sentence, until when, its place and the names of who matters. Internal.';
+  'Explain why a queued job is not claimed: cause, sentence, until when, its position, and the names of those involved. Internal.';
 
 create or replace function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_cause text, out sentence text, out names text[], out until timestamptz)
 language plpgsql stable
