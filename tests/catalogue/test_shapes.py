@@ -172,6 +172,7 @@ async def test_every_table_that_a_list_reads_is_known(
 
 async def test_tables_that_were_written_are_known(full: Transaction) -> None:
     written = Written(full.connection)
+    await written.tables()  # what others wrote in this transaction
     assert "signals" not in await written.tables()
     await full.connection.execute("select coordinator.signal_set('default', 'k', '1')")
     assert "signals" in await written.tables()

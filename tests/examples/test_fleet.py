@@ -30,6 +30,11 @@ LIMIT_S = 330
 fleet = importlib.import_module("examples.fleet.__main__")
 
 
+def interruptible() -> None:
+    """Undo that a suite that runs in the background ignores SIGINT, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "examples.fleet", str(TREE), *arguments],
@@ -38,6 +43,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
         cwd=ROOT,
         env=os.environ | {"TMPDIR": str(folder), "COORDINATOR_DATABASE_URL": "postgresql:///?host=/nowhere"},
         start_new_session=True,
+        preexec_fn=interruptible,  # noqa: PLW1509 - no threads
     )
 
 
