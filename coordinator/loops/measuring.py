@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from anyio import to_thread
@@ -24,10 +25,11 @@ class Measuring(Loop, frozen=True, kw_only=True):
     async def run(self, executor: Runner) -> LoopRun:
         """Measure once.
 
-        Raises: what the operation raises; ``OSError``.
+        Raises: what the operation raises.
         """
         operation = self.operation
         if self.disk is not None:
-            operation = replace(operation, free_bytes=(await to_thread.run_sync(shutil.disk_usage, self.disk)).free)
+            with suppress(OSError):  # the sizes count without it
+                operation = replace(operation, free_bytes=(await to_thread.run_sync(shutil.disk_usage, self.disk)).free)
         await executor.run(operation)
         return LoopRun(0)

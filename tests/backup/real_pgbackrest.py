@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from datetime import datetime
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from tests.backup import distribution
 from tests.backup.test_backup import LAST, claimed
 from tests.daemon import Daemon, opened
 from tests.faults.forks import SETTINGS, check_fork, give, issue
-from tests.waiting import until_true
+from tests.waiting import until, until_true
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "backup.md").read_text("utf-8")
 STANZA = "coordinator"
+LOCKED = 50  # another process of pgBackRest works on the stanza
 
 
 class BackRest:
@@ -48,7 +50,11 @@ class BackRest:
             file.write(f"pg1-socket-path={server.socket_dir}\n")
 
     async def run(self, *arguments: str) -> str:
-        done = await anyio.run_process(self.command(*arguments), check=False)
+        async def ended() -> subprocess.CompletedProcess[bytes] | None:
+            done = await anyio.run_process(self.command(*arguments), check=False)
+            return None if done.returncode == LOCKED else done
+
+        done = await until(ended, f"pgbackrest {arguments[0]}: the server archives in between")
         assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
         return done.stdout.decode()
 

@@ -146,6 +146,8 @@ async def test_a_cursor_at_the_floor_has_missed_nothing(alone: Transaction) -> N
 
 async def test_a_cursor_that_this_server_has_not_reached_loses_nothing(tx: Transaction) -> None:
     await fill(tx, 10)
+    await tx.connection.execute("select coordinator.epoch_begin()")
+    await tx.connection.execute("update coordinator.relay set epoch = coordinator.epoch_id()")
     epoch = (await tx.run(events.Head())).split(".")[0]
     later = f"{int(epoch, 16) + 2**20:x}"
     for after in (f"{epoch}.11", f"{later}.1", f"{later}.10"):
