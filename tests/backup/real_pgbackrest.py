@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -93,6 +94,9 @@ async def test_an_instant_is_recovered_and_nothing_is_issued_twice(bin_dir: Path
                 await connection.execute("select coordinator.backup_record('full', p_tool => 'pgbackrest')")
                 await load(connection, "after")
                 await daemon.lead()
+                (stanza,) = json.loads(await rest.run("info", "--output=json"))
+                stopped = stanza["backup"][0]["timestamp"]["stop"]  # a backup serves instants of later seconds
+                await until_true(connection, "select extract(epoch from clock_timestamp()) >= $1::bigint + 1", stopped)
             shared, fence = await issue(connection, "shared"), await claimed(connection)
             instant: datetime = await connection.fetchval("select clock_timestamp()")
             lost, lost_fence = await issue(connection, "lost", times=3), await claimed(connection)
