@@ -39,7 +39,7 @@ __all__ = [
 
 MEDIA_TYPE = "application/problem+json"
 
-_COMMAND = re.compile(r'"coordinator ([a-z]+) ([a-z]+)[^"]*"')
+_COMMAND = re.compile(r'"coordinator (?:--[a-z-]+ \S+ )*([a-z]+) ([a-z]+)[^"]*"')
 
 log = structlog.get_logger()
 

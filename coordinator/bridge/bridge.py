@@ -99,7 +99,7 @@ class Bridge:
         except PermissionDenied as error:
             raise PermissionDenied(
                 f'there is no project "{project}", and this token or role may not create it',
-                hint=f"An administrator can: coordinator project create {project}.",
+                hint=f'An administrator can create it with "coordinator project create {project}".',
             ) from error
 
 

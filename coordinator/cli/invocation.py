@@ -16,7 +16,7 @@ from click.exceptions import Exit
 from coordinator import config as settings
 from coordinator.cli.output import Output, plain
 from coordinator.errors import ConfigurationError
-from coordinator.model.address import is_gateway
+from coordinator.model.address import is_gateway, without_password
 from coordinator.model.lag import tolerating
 from coordinator.model.operation import Operation
 from coordinator.model.page import Page, place_of, walk
@@ -33,6 +33,9 @@ Op = TypeVar("Op", bound=Operation[Any])
 R = TypeVar("R")
 S = TypeVar("S", bound=msgspec.Struct)
 Ts = TypeVarTuple("Ts")
+
+
+_WHERE = {"data_dir": "--data-dir", "database_url": "--url", "project": "--project"}
 
 
 class Invocation:
@@ -71,6 +74,17 @@ class Invocation:
     def project(self) -> str:
         """Name of the project."""
         return self.config.project
+
+    @property
+    def whereabouts(self) -> list[tuple[str, str]]:
+        """The options on the command line that say where it works, for the commands in a hint; no address with a password."""
+        options = [("--profile", self.profile), ("--config", self.file)]
+        options += [(option, self.flags[name][1]) for name, option in _WHERE.items() if name in self.flags]
+        return [
+            (option, value)
+            for option, value in options
+            if value is not None and (option != "--url" or without_password(value) == value)
+        ]
 
     def operation(self, kind: type[Op], /, **fields: Any) -> Op:
         """Make an operation of a verb's options; project and actor come from the settings."""

@@ -19,6 +19,7 @@ from coordinator.cli.values import MAX_INPUT_BYTES
 from coordinator.config import Config
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.catalogue import LIMITS
+from coordinator.model.hint import shell_word
 from coordinator.model.lock import PathCheck
 from coordinator.operations import locks
 
@@ -95,10 +96,11 @@ def _refusal(held: list[PathCheck]) -> Conflict:
     first = held[0]
     until = f"{first.expires_at:%Y-%m-%d %H:%M:%SZ}" if first.expires_at else "?"
     on = "" if first.resource == first.path else f', on "{first.resource}"'
+    asked = shell_word(f"please release {first.resource}")
     more = f"; and {len(held) - 1} more" if len(held) > 1 else ""
     return Conflict(
         f'"{first.path}" is locked by agent "{first.agent}" ({first.agent_id}), {first.mode}{on}, until {until}{more}',
-        hint=f'Ask for it: coordinator directive send "please release {first.resource}" --to-agent {first.agent}',
+        hint=f'Ask the holder: "coordinator directive send {asked} --to-agent {shell_word(str(first.agent))}".',
         detail=msgspec.json.encode(held[:SHOWN]).decode(),
         code="ZC310",
     )

@@ -15,6 +15,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import NobodyReadsError
 from coordinator.cli.report import report, report_bug
 from coordinator.errors import CoordinatorError
+from coordinator.model.hint import with_options
 from coordinator.suggestion import nearest
 from coordinator.version import version
 
@@ -63,7 +64,7 @@ def _run(arguments: list[str]) -> int:
     try:
         answer = program.main(arguments, "coordinator", standalone_mode=False, obj=invocation)
     except BaseException as error:  # noqa: BLE001 - nothing leaves the program except as a message
-        return _end(error, _form(arguments, invocation))
+        return _end(error, _form(arguments, invocation), invocation)
     return answer if isinstance(answer, int) else 0
 
 
@@ -78,7 +79,7 @@ def _form(arguments: list[str], invocation: Invocation) -> str:
     return config.output_form()
 
 
-def _end(error: BaseException, form: str) -> int:
+def _end(error: BaseException, form: str, invocation: Invocation) -> int:
     """Report what ended the program; return the exit code."""
     if isinstance(error, BaseExceptionGroup):
         error = _leaf(error)
@@ -100,7 +101,8 @@ def _end(error: BaseException, form: str) -> int:
             report(form, name="usage", code="usage", message=message, hint=hint)
             return USAGE
         case CoordinatorError():
-            report(form, name=error.name, code=error.code, message=error.message, hint=error.hint, detail=error.detail)
+            advice = with_options(error.hint, invocation.whereabouts)
+            report(form, name=error.name, code=error.code, message=error.message, hint=advice, detail=error.detail)
             return error.exit_code
         case _:
             report_bug(form, error, trace=config.debugging())

@@ -25,6 +25,7 @@ from coordinator.db.connection import mapped_errors
 from coordinator.errors import CoordinatorError
 from coordinator.model.agent_ref import takes_agent
 from coordinator.model.call_origin import encoded
+from coordinator.model.hint import with_project
 from coordinator.model.operation import Json, Operation, Positioned, Shape
 from coordinator.model.page import PAGE_BYTES, Page
 from coordinator.model.position import AT_LEAST_S, not_included, report
@@ -170,6 +171,8 @@ async def call(connection: asyncpg.Connection, operation: Operation[R], timeout_
         except CoordinatorError as error:
             CALL_METER.failed(kind.function, error.code)
             span.set("db.response.status_code", error.code)
+            if isinstance(project := operation.about(), str):
+                error.hint = with_project(error.hint, project)
             raise
         finally:
             seconds = time.perf_counter() - started

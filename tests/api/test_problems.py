@@ -248,3 +248,9 @@ async def test_a_hint_names_the_route_beside_the_command(http: httpx.AsyncClient
     assert '"coordinator signal list" or GET /v1/signals' in hint
     hint = problem(await http.get("/v1/signals/k?project=absent"), 404, "not-found")["hint"]
     assert '"coordinator project create absent" or POST /v1/projects/create' in hint
+
+
+async def test_a_command_in_a_hint_names_the_project_of_the_request(http: httpx.AsyncClient) -> None:
+    await http.post("/v1/projects/create", json={"project": "hinted"})
+    hint = problem(await http.get("/v1/signals/absent?project=hinted"), 404, "not-found")["hint"]
+    assert '"coordinator --project hinted signal list" or GET /v1/signals' in hint

@@ -115,7 +115,7 @@ as $$
     from (select * from coordinator.webhooks w where w.disabled limit 1000) w join coordinator.projects p on p.id = w.project_id)
   select coordinator.doctor_grade(d.n, p_warning, p_critical),
          format('Disabled webhooks: %s.', d.n || coalesce(', in the projects ' || left(d.projects, 200), '')),
-         case when d.n >= p_warning then 'List them (coordinator webhook list), repair their receivers, and resume them (coordinator webhook resume).' end
+         case when d.n >= p_warning then 'List them with "coordinator webhook list", repair their receivers, and resume them with "coordinator webhook resume".' end
   from disabled d
 $$;
 comment on function coordinator.doctor_webhooks(double precision, double precision) is

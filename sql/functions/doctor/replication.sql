@@ -116,7 +116,7 @@ as $$
            format('The last good backup, "%s", is %s old; %s.', l.backup, coordinator.doctor_age(l.seconds),
                   case when l.verified_at is null then 'no backup was ever verified'
                        else 'a backup was last verified ' || coordinator.doctor_age(coordinator.metric_age(l.verified_at)) || ' ago' end),
-           case when l.seconds >= p_warning then 'Find out why there is no newer backup: coordinator backup list' end
+           case when l.seconds >= p_warning then 'Find out why there is no newer backup; see "coordinator backup list".' end
     from last l where l.backup is not null
     union all
     select 'warning', 'No backup was verified by a restore within 8 days.', 'Run "coordinator backup verify" every week.'

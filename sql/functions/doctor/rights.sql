@@ -9,7 +9,7 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
   with findings (severity, message, remedy) as (
-    select 'warning', 'Roles are missing.', format('As an administrator of the database: %s Then run: coordinator schema apply', string_agg(r, ' '))
+    select 'warning', 'Roles are missing.', format('As an administrator of the database, run: %s Then run "coordinator schema apply".', string_agg(r, ' '))
     from coordinator.role_statements() r having count(*) > 0
     union all
     select 'critical', format('Role %s lacks %s on %s objects of the schema.', m.role, m.kind, m.count),

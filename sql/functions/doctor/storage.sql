@@ -258,8 +258,8 @@ as $$
   select coordinator.doctor_grade(f.share, p_warning, p_critical),
          format('Project "%s" uses %s (%s).', f.project, f.what, f.name),
          case f.name when 'budget' then 'See "coordinator limit show". If the use is intended, raise the budget with "coordinator limit set".'
-                     when 'artifacts' then 'Delete artifacts, or set a retention policy: coordinator retention set'
-                     when 'artifacts_bytes' then 'Delete artifacts, or set a retention policy: coordinator retention set'
+                     when 'artifacts' then 'Delete artifacts, or set a retention policy with "coordinator retention set".'
+                     when 'artifacts_bytes' then 'Delete artifacts, or set a retention policy with "coordinator retention set".'
                      else 'Delete unused data, or use another project.' end
   from full_ones f
   union all

@@ -505,7 +505,7 @@ begin
     raise exception using errcode = 'ZC104', message = format('a limit of %s is out of range', coalesce(p_limit::text, 'null')), hint = 'Give 0 to 1000.';
   elsif p_job_types = '{}' and p_limit > 0 then
     raise exception using errcode = 'ZC105', message = format('agent "%s" has no job_types', p_name),
-      hint = 'Register a worker with the types of jobs that it can run: coordinator agent register NAME --job-type TYPE.';
+      hint = 'Register a worker with the types of jobs that it can run: "coordinator agent register NAME --job-type TYPE".';
   elsif p_queues is not null or p_types is not null then
     perform coordinator.check_list('the queues', p_queues);
     perform coordinator.check_list('the types', p_types);

@@ -169,7 +169,7 @@ begin
     raise exception using errcode = 'ZC322',
       message = format('queue "%s" is full: at most %s jobs', v_full.name, v_full.most) || coalesce(' with key "' || v_full.key || '"', '') || ' may wait',
       detail = jsonb_build_object('queue', v_full.name, 'key', v_full.key, 'max', v_full.most)::text,
-      hint = 'Try again when some have started, or raise the limit: coordinator queue set.';
+      hint = 'Try again when some have started, or raise the limit with "coordinator queue set".';
   end if;
 end
 $$;

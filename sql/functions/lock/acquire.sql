@@ -89,7 +89,8 @@ begin
     'mode', v_b.mode, 'fencing_token', v_b.fencing_token, 'expires_at', v_b.expires_at, 'ticket', v_b.ticket, 'owner', v_b.owner)::text;
   hint := case when v_b.agent_id = p_agent
     then 'Wait for it (--wait 30s), or act as the owner that has it, or as one below it: owner/part.'
-    else format('Wait for it (--wait 30s), or ask the holder: coordinator directive send "please release %s" --to-agent %s', v_b.resource, v_b.agent_name) end;
+    else format('Wait for it (--wait 30s), or ask the holder: "coordinator directive send %s --to-agent %s".',
+                coordinator.shell_word('please release ' || v_b.resource), coordinator.shell_word(v_b.agent_name)) end;
 end
 $$;
 comment on function coordinator.lock_in_the_way(bigint, uuid, text, bigint, coordinator.lock_resource[], text, integer) is
