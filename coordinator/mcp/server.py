@@ -156,7 +156,8 @@ class Face:
         local, caller = await self._resolve(context)
         resource, values, _ = _found(parameters.uri, caller.project)
         answer = await tools.request(resource.operation, {**values, "project": caller.project}, local)
-        _body(answer)
+        if not answer.ok:
+            raise _failed(answer, caller)
         text = answer.body.decode(errors="replace")
         return types.ReadResourceResult(
             contents=[types.TextResourceContents(uri=parameters.uri, mime_type="application/json", text=text)]
@@ -250,12 +251,10 @@ class Face:
         return types.SubscriptionsListenResult(_meta=meta)
 
 
-def _body(answer: Reply) -> dict[str, Any]:
-    page: dict[str, Any] = json.loads(answer.body)
-    if answer.ok:
-        return page
-    text = tools.sentence(page["code"], page["detail"], page.get("hint"))
-    raise MCPError(types.INVALID_PARAMS if answer.status < 500 else types.INTERNAL_ERROR, text, page)
+def _failed(answer: Reply, caller: McpCaller) -> MCPError:
+    problem = tools.problem_of(answer, caller)
+    text = tools.sentence(problem["code"], problem["detail"], problem.get("hint"))
+    return MCPError(types.INVALID_PARAMS if answer.status < 500 else types.INTERNAL_ERROR, text, problem)
 
 
 def _found(uri: str, project: str) -> tuple[resources.McpResource, dict[str, str], str]:

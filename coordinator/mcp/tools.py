@@ -16,11 +16,13 @@ from typing import Any
 import anyio
 import msgspec
 
-from coordinator.api.endpoint import Endpoint, endpoint_of
+from coordinator.api.endpoint import Endpoint, decode_hook, endpoint_of
 from coordinator.api.local import Local, Reply
 from coordinator.api.openapi import schema_hook
 from coordinator.api.principal import Principal
 from coordinator.errors import CoordinatorError, InvalidArgument
+from coordinator.mcp.hints import for_model
+from coordinator.mcp.words import WORDS
 from coordinator.model import duration
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.operation import Operation
@@ -39,32 +41,32 @@ from coordinator.operations import (
     observations,
     signals,
 )
-from coordinator.suggestion import suggestion
+from coordinator.suggestion import nearest
 
-__all__ = ["TOOLS", "WAITING", "McpCaller", "Tool", "ToolResult", "call", "request", "result_of", "sentence"]
+__all__ = [
+    "TOOLS",
+    "WAITING",
+    "McpCaller",
+    "Tool",
+    "ToolResult",
+    "call",
+    "problem_of",
+    "request",
+    "result_of",
+    "sentence",
+]
 
-ACQUIRE = (
-    "Lock resources, all or none, so that nobody else changes them: files and directories (src/app.py, src/), or names "
-    "(name:deploy). Lock what you are about to edit. The locks are yours until you release them or your session ends: they "
-    "are renewed meanwhile. With `wait`, queue for up to this long if somebody holds one. With `shared`, others may hold it "
-    "shared as well. Keep the fencing_token of each: lock_release takes it.\n\nErrors: `Conflict`, which names who holds it and "
-    "until when, or the cycle if waiting would be a deadlock."
-)
 HIDDEN = frozenset({"actor", "embedding", "request_id", "process", "unreserved", "within", "owner", "bookmarks"})
 ROWS = 50  # rows of a list, unless more are asked for
 WAIT_S = 60.0  # of one request; a longer wait is several
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """An operation as a tool. ``destructive``: it takes away what others may rely on. ``repeatable``: a second call changes nothing more.
-
-    ``words`` describe it where the operation's own tell a program what a model need not know.
-    """
+    """An operation as a tool. ``destructive``: it takes away what others may rely on. ``repeatable``: a second call changes nothing more."""
 
     operation: type[Operation[Any]]
     destructive: bool = False
     repeatable: bool = False
-    words: str | None = None
 
     @property
     def name(self) -> str:
@@ -79,8 +81,8 @@ class Tool(msgspec.Struct, frozen=True):
     @property
     def description(self) -> str:
         """What it does, for a model."""
-        text = self.words or inspect.cleandoc(self.operation.__doc__ or "").replace("``", "`")
-        return text.replace("Raises: `", "Errors: `")
+        text = WORDS.get(self.name) or inspect.cleandoc(self.operation.__doc__ or "").replace("``", "`")
+        return text.replace("Raises: `", "Errors: `").replace("in `detail`", "in `facts`")
 
     def schema(self, caller: McpCaller) -> dict[str, Any]:
         """Return the JSON schema of the arguments."""
@@ -93,6 +95,12 @@ class Tool(msgspec.Struct, frozen=True):
             properties["after"] = {"type": "string", "description": "The cursor of the previous page."}
         return {**shown, "properties": properties, "required": required}
 
+    def takes(self, caller: McpCaller) -> str:
+        """Return the hint for arguments of another shape: which ones there are."""
+        schema = self.schema(caller)
+        names = [f"{name} (required)" if name in schema["required"] else name for name in schema["properties"]]
+        return f"Arguments: {', '.join(names) or 'none'}."
+
 
 TOOLS: Mapping[str, Tool] = {
     tool.name: tool
@@ -103,7 +111,7 @@ TOOLS: Mapping[str, Tool] = {
         Tool(signals.Delete, destructive=True, repeatable=True),
         Tool(locks.List),
         Tool(locks.Show),
-        Tool(locks.Acquire, repeatable=True, words=ACQUIRE),
+        Tool(locks.Acquire, repeatable=True),
         Tool(locks.Release, repeatable=True),
         Tool(locks.Break, destructive=True),
         Tool(agents.List),
@@ -172,18 +180,24 @@ async def result_of(tool: Tool, arguments: Mapping[str, Any], caller: McpCaller,
     """Call a tool, and return the result."""
     try:
         answer = await call(tool, arguments, caller, local)
-    except CoordinatorError as error:
-        return _failure(error.code, error.message, error.hint, error.detail)
-    if answer.ok:
-        return ToolResult(answer.body.decode(errors="replace"), answer.body)
-    problem = json.loads(answer.body)
-    return _failure(problem["code"], problem["detail"], problem.get("hint"), problem.get("facts"))
-
-
-def _failure(code: str, message: str, hint: str | None, facts: Any) -> ToolResult:
+    except CoordinatorError as refusal:
+        code, message, hint, facts = refusal.code, refusal.message, refusal.hint, refusal.detail
+    else:
+        if answer.ok:
+            return ToolResult(answer.body.decode(errors="replace"), answer.body)
+        problem = problem_of(answer, caller)
+        code, message, hint, facts = problem["code"], problem["detail"], problem.get("hint"), problem.get("facts")
     error = {"code": code, "message": message, "hint": hint, "facts": facts}
     shown = {name: value for name, value in error.items() if value is not None}
     return ToolResult(sentence(code, message, hint), json.dumps({"error": shown}).encode(), is_error=True)
+
+
+def problem_of(answer: Reply, caller: McpCaller) -> dict[str, Any]:
+    """Return what a response says is wrong; its hint speaks of the tools of the caller."""
+    problem: dict[str, Any] = json.loads(answer.body)
+    if hint := problem.get("hint"):
+        problem["hint"] = for_model(hint, {tool.name for tool in caller.tools()})
+    return problem
 
 
 def sentence(code: str, message: str, hint: str | None) -> str:
@@ -194,23 +208,46 @@ def sentence(code: str, message: str, hint: str | None) -> str:
 async def call(tool: Tool, arguments: Mapping[str, Any], caller: McpCaller, local: Local) -> Reply:
     """Call a tool; the answer is that of HTTP, an error included.
 
-    Raises: ``InvalidArgument`` for an argument that the tool does not take.
+    Raises: ``InvalidArgument`` for arguments of another shape than those of the tool.
     """
     given = caller.given(tool.operation)
     taken = _names(tool.operation)
     for name in arguments:
         if name not in taken or name in given:
-            known = list(tool.schema(caller)["properties"])
+            close = nearest(name, tool.schema(caller)["properties"])
             raise InvalidArgument(
                 f'{tool.name} takes no argument "{name[:100]}"',
-                hint=suggestion(name, known, f"It takes {', '.join(known) or 'none'}."),
+                hint=(f"Did you mean {close}? " if close else "") + tool.takes(caller),
             )
     values = {**arguments, **given}
+    try:
+        _check(tool, values)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid arguments: {error}", hint=tool.takes(caller)) from None
     if tool.operation.page_by:
         values.setdefault("limit", ROWS)
     if tool.operation is locks.Acquire:
         return await _acquire(values, local)
     return await request(tool.operation, values, local)
+
+
+def _check(tool: Tool, values: Mapping[str, Any]) -> None:
+    """Check the shape of all arguments, before the request that has them: its error would speak of its own parts.
+
+    Raises: ``msgspec.ValidationError``.
+    """
+    reads = tool.endpoint.method == "GET"
+    checked = dict(values)
+    if tool.operation.page_by:
+        msgspec.convert(checked.pop("after", ""), str | None)
+    if reads:  # null stands for leaving it out
+        checked = {name: value for name, value in checked.items() if value is not None}
+    try:
+        msgspec.json.decode(_json(checked), type=tool.endpoint.parameters, strict=not reads, dec_hook=decode_hook)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeError):  # the request itself says what is wrong with it
+        return
 
 
 async def request(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, cast
 
 import anyio
 import pytest
 
+from coordinator import errors, operations
 from coordinator.api.local import Local, Reply
-from coordinator.mcp.tools import TOOLS, McpCaller, Tool, call
+from coordinator.mcp.tools import HIDDEN, TOOLS, McpCaller, Tool, call, result_of
 from coordinator.model.token import Role
 from tests.waiting import DEADLINE_S
 
@@ -49,6 +51,67 @@ def test_a_tool_that_reads_is_not_destructive(tool: Tool) -> None:
     assert not (tool.operation.reads and tool.destructive)
     assert tool.description
     assert "``" not in tool.description
+
+
+OFFERED = frozenset(TOOLS)
+FUNCTIONS = {operation.function for operation in operations.every()}
+NAMES = re.compile(r"[a-z]+(?:_[a-z]+)+")
+ELSEWHERE = re.compile(
+    r"/v1|/schema|\bquery\b|\bbody:|\bdetail\b|\bembeddings?\b|\brequest_id\b|idempotency", re.IGNORECASE
+)
+
+
+@pytest.mark.parametrize("caller", [OWN, NAMELESS], ids=["of an agent", "of nobody"])
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
+def test_what_is_said_about_a_tool_speaks_of_what_it_offers(tool: Tool, caller: McpCaller) -> None:
+    """Its description and those of its arguments name arguments, tools, errors, and what the result of a refused call has."""
+    schema = tool.schema(caller)
+    known = {*schema["properties"], *OFFERED, *errors.__all__, "facts", "fencing_token", "job_types"}
+    said = tool.description + json.dumps([field.get("description") for field in schema["properties"].values()])
+    marked = {word for word in re.findall(r"`([^`]*)`", said) if re.fullmatch(r"[A-Za-z_.]+", word)}
+    assert marked <= known, f"{tool.name} takes none of {marked - known}"
+    assert set(NAMES.findall(said)) <= known
+    assert not ELSEWHERE.search(said)
+
+
+WRONG: tuple[Any, ...] = (17, "text", [["list"]], {"an": "object"}, True, None)
+
+
+@pytest.mark.parametrize("caller", [OWN, NAMELESS], ids=["of an agent", "of nobody"])
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
+async def test_arguments_of_another_shape_are_refused_with_the_arguments_that_there_are(
+    tool: Tool, caller: McpCaller
+) -> None:
+    properties = tool.schema(caller)["properties"]
+    right = {name: [name] if field.get("type") == "array" else "x" for name, field in properties.items()}
+    calls = [{"nonsense": 1}, *({name: value} for name in HIDDEN - properties.keys() for value in ("x",))]
+    calls += [{**right, name: value} for name in properties for value in WRONG]
+    sent: list[Any] = []
+
+    class Nobody:
+        """Answers nothing: only a call of the right shape comes this far."""
+
+        async def get(self, _path: str, query: Any) -> Reply:
+            return self._taken(query)
+
+        async def post(self, _path: str, body: bytes, _query: object = None) -> Reply:
+            return self._taken(json.loads(body))
+
+        def _taken(self, values: Any) -> Reply:
+            sent.append(values)
+            return Reply(200, b'{"items": [{"granted": true}]}')
+
+    for arguments in calls:
+        result = await result_of(tool, arguments, caller, cast("Local", Nobody()))
+        if not result.is_error:
+            continue
+        error = json.loads(result.structured)["error"]
+        assert error["code"] == "ZC100"
+        listed = error["hint"].partition("Arguments: ")[2].rstrip(".").replace(" (required)", "").split(", ")
+        assert set(listed) == {*properties} or (listed == ["none"] and not properties), error
+        said = error["message"].partition(f'argument "{next(iter(arguments))}"')[2] + error["hint"]
+        assert not ELSEWHERE.search(said), said
+    assert len(sent) < len(calls)
 
 
 async def test_a_call_that_is_cancelled_before_its_ticket_is_known_leaves_the_queue() -> None:
