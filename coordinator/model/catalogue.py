@@ -713,6 +713,13 @@ METRICS: Final[Mapping[str, Metric]] = {
         "server_sample", "gauge", (), "", "Used share of the NOTIFY queue, which the slowest listener holds back."
     ),
     "coordinator_postgres_database_bytes": Metric("server_sample", "gauge", (), "bytes", "Size of the database."),
+    "coordinator_postgres_database_max_bytes": Metric(
+        "server_sample",
+        "gauge",
+        (),
+        "bytes",
+        "Maximum size of the database: database_max_bytes, or what the disk of the embedded server holds, as last measured; absent if neither is known.",
+    ),
     "coordinator_postgres_transactions_total": Metric(
         "server_sample", "counter", ("end",), "", "Transactions in this database, committed or rolled back."
     ),

@@ -15,6 +15,7 @@ insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) val
   ('coordinator_postgres_lock_wait_oldest_seconds', 'server_sample', 'gauge', '{}', 'seconds', 'Longest time that a session has been waiting for a PostgreSQL lock.'),
   ('coordinator_postgres_notification_queue_ratio', 'server_sample', 'gauge', '{}', '', 'Used share of the NOTIFY queue, which the slowest listener holds back.'),
   ('coordinator_postgres_database_bytes', 'server_sample', 'gauge', '{}', 'bytes', 'Size of the database.'),
+  ('coordinator_postgres_database_max_bytes', 'server_sample', 'gauge', '{}', 'bytes', 'Maximum size of the database: database_max_bytes, or what the disk of the embedded server holds, as last measured; absent if neither is known.'),
   ('coordinator_postgres_transactions_total', 'server_sample', 'counter', '{end}', '', 'Transactions in this database, committed or rolled back.'),
   ('coordinator_postgres_blocks_total', 'server_sample', 'counter', '{from}', '', 'Blocks found in the buffer cache, or read into it.'),
   ('coordinator_postgres_deadlocks_total', 'server_sample', 'counter', '{}', '', 'Deadlocks that PostgreSQL resolved.'),
@@ -61,6 +62,8 @@ begin
     select 'coordinator_postgres_notification_queue_ratio', '{}', pg_notification_queue_usage()
     union all
     select 'coordinator_postgres_database_bytes', '{}', pg_database_size(current_database())::double precision
+    union all
+    select 'coordinator_postgres_database_max_bytes', '{}', g.bytes::double precision from coordinator.server_growth() g where g.kind = 'limit'
     union all
     select m.name, m.labels, m.value
     from pg_stat_database d

@@ -248,3 +248,18 @@ async def test_every_table_has_a_remedy_that_names_what_exists(tx: Transaction) 
     (source,) = [await tx.connection.fetchval("select pg_get_functiondef('coordinator.doctor_growth_remedy'::regproc)")]
     quoted = {name for name in re.findall(r"'([a-z_]+)'", source) if name != "pg_temp"}
     assert quoted & tables == quoted - {"pg_catalog"}, "a table that was renamed"
+
+
+async def test_the_maximum_size_is_a_metric_while_there_is_one(history: Transaction) -> None:
+    async def sampled() -> list[float]:
+        return [
+            row["value"]
+            for row in await history.connection.fetch("select * from coordinator.server_sample(null)")
+            if row["name"] == "coordinator_postgres_database_max_bytes"
+        ]
+
+    assert await sampled() == []
+    await measured(history, DAY, ("database", "", MB), ("limit", "", GB))
+    assert await sampled() == [GB]
+    await measured(history, timedelta(0), ("database", "", MB))
+    assert await sampled() == [], "yesterday's is not that of today"
