@@ -24,6 +24,17 @@ __all__ = ["main", "program"]
 USAGE = 2
 INTERRUPTED = 130
 
+# What other programs call an option of ours.
+ELSEWHERE = {
+    "--json": "--output json",
+    "--format": "--output",
+    "--namespace": "--project",
+    "--dsn": "--url",
+    "--host": "--url",
+    "--database": "--url",
+    "--force": "--yes",
+}
+
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
@@ -132,10 +143,10 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     match error:
         case click.NoSuchOption():
             message = f'unknown option "{error.option_name}"'
-            known = [spelling for param in ctx.command.params for spelling in param.opts] if ctx else []
-            longer = [spelling for spelling in known if spelling.startswith(f"{error.option_name}-")]
-            if close := [*longer, *(error.possibilities or ())]:
-                hint = f"Did you mean {close[0]}?"
+            options = [param for param in ctx.command.params if isinstance(param, click.Option)] if ctx else []
+            known = [spelling for option in options for spelling in option.opts]
+            if close := _meant(error.option_name, known):
+                hint = f"Did you mean {close}?"
             elif error.option_name[1:2].isdigit():
                 hint = 'Put "--" before a value that begins with "-".'
         case click.exceptions.NoSuchCommand() if ctx:
@@ -156,6 +167,21 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
                 hint = " ".join(ctx.get_usage().split())
             hint = getattr(error, "hint", hint)
     return message, hint
+
+
+def _meant(option: str, known: list[str]) -> str | None:
+    """Return what was probably meant by an unknown option: its long form, what does the same here, or a similar word."""
+    longer = sorted(
+        spelling for spelling in known if len(option) > len("--") and spelling.startswith(option)
+    )  # "--to-…" before "--too"
+    here = [meant for meant in (ELSEWHERE.get(option),) if meant and meant.split()[0] in known]
+    words = {_word(spelling): spelling for spelling in known}  # without the hyphens, which all have in common
+    similar = nearest(_word(option), words)
+    return next(iter([*longer, *here, *([words[similar]] if similar else [])]), None)
+
+
+def _word(option: str) -> str:
+    return option.lstrip("-").replace("-", "_")
 
 
 def _discard_output() -> None:

@@ -21,6 +21,12 @@ from tests.waiting import DEADLINE_S
         (["signal", "list", "--prefx", "a"], "Did you mean --prefix?"),
         (["--projct", "a", "signal", "list"], "Did you mean --project?"),
         (["directive", "send", "x", "--to", "a"], "Did you mean --to-agent?"),
+        (["doctor", "--json"], "Did you mean --output json?"),
+        (["signal", "list", "--namespace", "a"], "Did you mean --project?"),
+        (["signal", "list", "--out", "json"], "Did you mean --output?"),
+        (["hook", "install", "codex", "--force"], "Did you mean --yes?"),
+        (["signal", "list", "--quiet"], 'See "coordinator signal list --help".'),  # nothing is similar but hyphens
+        (["signal", "get", "k", "--key"], 'See "coordinator signal get --help".'),  # it is no option
         (["signal", "set", "k", "-5"], 'Put "--" before a value that begins with "-".'),
         (["signal", "get"], "Usage: coordinator signal get [OPTIONS] KEY"),
         (["rule", "delete"], "Usage: coordinator rule delete [OPTIONS] WHEN_SET"),
