@@ -112,10 +112,10 @@ class DatabaseBusy(DatabaseUnavailable):
 
 
 class ServerBehind(DatabaseUnavailable):
-    """The server has not got as far as the caller: it is a standby, or another one has succeeded it. Nothing was lost or changed."""
+    """The server has not reached the position of the caller: it is a standby or a former primary. Nothing was lost or changed."""
 
     sqlstate, name = "ZC710", "server-behind"
-    remedy = "Try again with the same cursor; if it persists, give the address of the present primary."
+    remedy = "Try again with the same cursor; if it persists, give the address of the current primary."
 
 
 class LogFull(CoordinatorError):

@@ -42,7 +42,7 @@ __all__ = ["StreamResponse"]
 
 RECONNECT_MS = 1000
 RETRY_S = 1.0
-BEHIND_S = 10.0  # for a server that has not got as far as the cursor to be succeeded, or to get there
+BEHIND_S = 10.0  # how long a server that has not reached the cursor may take to reach it, or to be succeeded by another
 LEAVE_S = 2.0  # for a closed stream to take what was written
 
 _HEADERS = [
@@ -58,7 +58,7 @@ log = structlog.get_logger()
 
 
 class _Behind(Exception):
-    """No server has got as far as the cursor."""
+    """No server has reached the cursor."""
 
 
 class _TooSlow(Exception):
@@ -118,7 +118,7 @@ class StreamResponse(responses.Response):
                 await self._leave("slow: the client read nothing within the write deadline", receive)
             except _Behind:
                 await self._leave(
-                    "behind: the server has not got as far as the cursor; keep it and come back, or begin without one",
+                    "behind: the server has not reached the cursor; keep it and reconnect later, or begin without one",
                     receive,
                 )
             else:

@@ -330,7 +330,7 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
     message = getattr(error, "message", None) or str(error)
     hint = getattr(error, "hint", None)
     if hint is None and kind is DatabaseBusy:
-        message = "another transaction held for too long what this call needs"
+        message = "another transaction blocked this call for too long"
         hint = "Try again. While a call waits, pg_blocking_pids() names the sessions in its way."
     elif message.startswith("cache lookup failed for function"):  # it was dropped between planning and execution
         kind, state = DatabaseBusy, DatabaseBusy.sqlstate

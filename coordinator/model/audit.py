@@ -107,9 +107,9 @@ class Chain:
             raise _fault(f"entry {self.seq + 1} is missing")
         text = bytes(entry.text)
         if entry.hash != _hash_after(self.hash, text):
-            raise _fault(f"entry {entry.seq} was changed, or one before it")
+            raise _fault(f"entry {entry.seq} or an earlier one was changed")
         if not text.startswith(b'{"entry": %d, "epoch": "%s"' % (entry.seq, entry.epoch.encode())):
-            raise _fault(f"entry {entry.seq} is not at its place")
+            raise _fault(f"entry {entry.seq} is out of place")
         if b'"pruned": ' in text[:80]:
             self._add_pruned(entry)
         self.seq, self.hash, self.epoch = entry.seq, entry.hash, entry.epoch

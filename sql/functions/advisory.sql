@@ -28,7 +28,7 @@ begin
       and l.database = (select oid from pg_database where datname = current_database())
       and l.classid = (p_key >> 32 & 4294967295)::oid and l.objid = (p_key & 4294967295)::oid
     order by a.xact_start limit 1;
-    raise exception using errcode = 'lock_not_available', message = 'another transaction held for too long what this call needs',
+    raise exception using errcode = 'lock_not_available', message = 'another transaction blocked this call for too long',
       detail = jsonb_build_object('pid', v_holder.pid, 'role', v_holder.usename)::text,
       hint = case when v_holder.pid is null then 'Try again.'
         else format('Session %s of role "%s" holds it. Try again, or end that session: select pg_terminate_backend(%1$s)',

@@ -357,7 +357,7 @@ declare
 begin
   perform coordinator.check_page(p_limit);
   if p_hash is not null and p_hash !~ '^[0-9a-f]{64}$' then
-    raise exception using errcode = 'ZC103', message = format('invalid hash "%s"', left(p_hash, 100)), hint = 'Give 64 hexadecimal digits, as the call before returned them.';
+    raise exception using errcode = 'ZC103', message = format('invalid hash "%s"', left(p_hash, 100)), hint = 'Give 64 hexadecimal digits, as the previous call returned them.';
   end if;
   v_hash := decode(p_hash, 'hex');
   if p_after is null then
@@ -373,9 +373,9 @@ begin
   loop
     fault := case
       when v_entry.seq <> v_next                                                               then format('entry %s is missing', v_next)
-      when v_entry.hash is distinct from coordinator.audit_hash(v_hash, v_entry.text)          then format('entry %s was changed, or one before it', v_entry.seq)
+      when v_entry.hash is distinct from coordinator.audit_hash(v_hash, v_entry.text)          then format('entry %s or an earlier one was changed', v_entry.seq)
       when starts_with(v_entry.text, '{"entry": ' || v_entry.seq || ', "epoch": "' || coordinator.epoch_text(v_entry.epoch) || '"') is not true
-                                                                                               then format('entry %s is not at its place', v_entry.seq)
+                                                                                               then format('entry %s is out of place', v_entry.seq)
     end;
     exit when fault is not null;
     v_hash := v_entry.hash;

@@ -103,7 +103,7 @@ begin
       hint = 'Use * in a pattern: build/* matches all signals below build/.';
   elsif array_ndims(p_patterns) > 1 or array_lower(p_patterns, 1) <> 1 then
     raise exception using errcode = 'ZC103', message = 'the patterns are not a plain list',
-      hint = 'Give an array of one dimension that starts at 1.';
+      hint = 'Give a one-dimensional array whose subscripts begin at 1.';
   end if;
   foreach v_pattern in array coalesce(p_patterns, '{}') loop
     perform coordinator.check_key('a pattern', v_pattern);

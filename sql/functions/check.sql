@@ -101,10 +101,10 @@ begin
   if cardinality(p_values) > 1000 then
     raise exception using errcode = 'ZC102',
       message = format('%s items in %s; at most 1000 are allowed', cardinality(p_values), p_what),
-      hint = 'Give fewer.';
+      hint = 'Give at most 1000 items.';
   elsif array_ndims(p_values) > 1 or array_lower(p_values, 1) <> 1 then
     raise exception using errcode = 'ZC103', message = format('%s are not a plain list', p_what),
-      hint = 'Give an array of one dimension that starts at 1.';
+      hint = 'Give a one-dimensional array whose subscripts begin at 1.';
   end if;
   foreach v_value in array coalesce(p_values, '{}') loop
     perform coordinator.check_name('one of ' || p_what, v_value);

@@ -119,7 +119,7 @@ begin
     select f.ended_at, f.status into v_job from coordinator.job_find(v_project, p_to_job) f;
     if v_job.ended_at is not null then
       raise exception using errcode = 'ZC323', message = format('job %s has ended: it is %s', p_to_job, v_job.status),
-        detail = jsonb_build_object('job', p_to_job, 'status', v_job.status)::text, hint = 'Nobody would receive the directive.';
+        detail = jsonb_build_object('job', p_to_job, 'status', v_job.status)::text, hint = 'Nobody would receive the directive. Send it to an agent or a role.';
     end if;
   end if;
   if p_priority is null or p_priority not between -100 and 100 then

@@ -211,8 +211,8 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  raise exception using errcode = 'ZC710', message = format('this server has not got as far as "%s"', p_cursor),
-    hint = 'It is a standby, or a primary that another server has succeeded. Nothing was lost: keep the cursor, and try again at the present primary.';
+  raise exception using errcode = 'ZC710', message = format('this server has not reached "%s"', p_cursor),
+    hint = 'It is a standby, or a former primary. Nothing was lost: keep the cursor, and try again at the current primary.';
 end
 $$;
 comment on function coordinator.refuse_behind(text) is

@@ -49,7 +49,7 @@ begin
     raise exception using errcode = 'ZC101', message = 'the paths are missing', hint = 'Name at least one file.';
   elsif array_ndims(p_paths) > 1 or array_lower(p_paths, 1) <> 1 or array_ndims(p_hashes) > 1 or array_lower(p_hashes, 1) <> 1 then
     raise exception using errcode = 'ZC103', message = 'the paths or hashes are not a plain list',
-      hint = 'Give arrays of one dimension that start at 1.';
+      hint = 'Give one-dimensional arrays whose subscripts begin at 1.';
   elsif cardinality(p_paths) > 100 then
     raise exception using errcode = 'ZC102', message = format('%s files in one call; at most 100 are allowed', cardinality(p_paths)),
       hint = 'Use several calls.';
@@ -233,7 +233,7 @@ begin
   perform coordinator.file_check(p_paths, p_hashes, p_owner);
   if p_step is null or p_step not in ('reading', 'read', 'written') then
     raise exception using errcode = 'ZC105', message = format('unknown step "%s"', left(coalesce(p_step, ''), 200)),
-      hint = 'reading before a read, read after it, written after a write.';
+      hint = 'Use reading before a read, read after it, and written after a write.';
   end if;
   select a.name into v_name from coordinator.agent_join(p_project, p_agent, null, p_metadata, p_ttl, p_unreserved) a;
   v_now := coordinator.now_utc();

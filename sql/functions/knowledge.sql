@@ -61,7 +61,7 @@ begin
     raise exception using errcode = 'ZC105', message = format('the entry of knowledge %s', v_fault),
       hint = 'Give {"title": "…", "content": "…", "language": "english", "metadata": {}}, or put it with knowledge_put.';
   elsif (select count(*) from jsonb_object_keys(p_value -> 'metadata')) > 100 then
-    raise exception using errcode = 'ZC102', message = 'the metadata has more than 100 members', hint = 'Put what is not searched for into one of them, as an object.';
+    raise exception using errcode = 'ZC102', message = 'the metadata has more than 100 members', hint = 'Nest the members that you do not search by in one of them.';
   end if;
   perform coordinator.search_language(p_value ->> 'language');
 end

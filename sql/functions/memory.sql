@@ -254,7 +254,7 @@ begin
                                     coalesce(p_memory_scope, v_old ->> 'scope'), coalesce(p_language, v_old ->> 'language'));
   v_key := coordinator.memory_key(v_value ->> 'scope', v_value ->> 'context', v_value ->> 'lesson', v_value ->> 'tool_name');
   if v_key = p_memory then
-    raise exception using errcode = 'ZC105', message = 'the new lesson is the one that it would supersede',
+    raise exception using errcode = 'ZC105', message = 'the new lesson is the same as the one it would supersede',
       hint = 'Give another lesson, context, tool or scope; to reinforce a memory, record it again.';
   end if;
   perform coordinator.document_hold(v_project, 'memory', array(select k collate "C" from unnest(array[p_memory, v_key]) k order by 1));

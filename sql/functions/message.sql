@@ -369,7 +369,7 @@ begin
     perform coordinator.session_find(v_project, p_session);
   end if;
   if num_nonnulls(p_last, p_turns, p_tokens) = 0 then
-    raise exception using errcode = 'ZC101', message = 'the window has no limit', hint = 'Give the last messages, turns or tokens that it may have.';
+    raise exception using errcode = 'ZC101', message = 'the window has no limit', hint = 'Give the maximum number of messages, turns or tokens.';
   elsif not coalesce(p_last between 1 and 10000, true) or not coalesce(p_turns between 1 and 10000, true)
         or not coalesce(p_tokens between 1 and 1000000000, true) then
     raise exception using errcode = 'ZC104', message = format('a window of %s is out of range', concat_ws(' and ',

@@ -302,7 +302,7 @@ begin
   perform from coordinator.projects where id = v_project for update;
   if not found then
     raise exception using errcode = 'ZC201', message = format('there is no project "%s"', p_project),
-      hint = 'It was deleted a moment ago.';
+      hint = 'It was deleted a moment ago; see "coordinator project list".';
   end if;
   perform coordinator.job_end_project(v_project);
   perform coordinator.log_end_project(v_project);

@@ -141,8 +141,8 @@ begin
       hint = 'Give a list of numbers, as the model returned it.';
   elsif exists (select from unnest(p_embedding) e where e is null or e in ('nan', 'infinity', '-infinity') or abs(e) > 1e30)
      or not exists (select from unnest(p_embedding) e where abs(e) > 1e-30) then
-    raise exception using errcode = 'ZC104', message = 'the embedding has no direction, or a number out of range',
-      hint = 'Give finite numbers, up to 1e30, of which at least one is not 0.';
+    raise exception using errcode = 'ZC104', message = 'the embedding consists of zeros, or contains a number that is out of range',
+      hint = 'Give finite numbers up to 1e30, at least one of them not 0.';
   end if;
   return array(select case when abs(e) > 1e-30 then e::real else 0 end from unnest(p_embedding) with ordinality u (e, o) order by o);
 end
@@ -182,7 +182,7 @@ begin
   v_query := websearch_to_tsquery(v_language, translate(p_words, chr(1), ' '));
   if numnode(v_query) = 0 then
     raise exception using errcode = 'ZC101', message = format('the search "%s" contains no words to look for', left(p_words, 100)),
-      hint = format('Words that nearly every text contains are ignored in %s; give at least one other.', p_language);
+      hint = format('Stop words of the language %s are ignored; give at least one other word.', p_language);
   end if;
   return v_query;
 end

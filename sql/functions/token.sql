@@ -64,7 +64,7 @@ begin
   if p_role in ('manager', 'admin') and exists (
        select from coordinator.agents a where a.name = p_name and (v_project is null or a.project_id = v_project)) and not exists (
        select from coordinator.tokens t where t.name = p_name and t.role in ('manager', 'admin') and t.expires_at > v_now) then
-    raise exception using errcode = 'ZC301', message = format('an agent "%s" is registered, and would act in the name of the token', p_name),
+    raise exception using errcode = 'ZC301', message = format('an agent "%s" is registered and would act under the name of the token', p_name),
       hint = 'Choose another name, or deregister the agent first.';
   end if;
   if v_project is not null then
@@ -79,7 +79,7 @@ begin
   on conflict (hash) do nothing
   returning tokens.id into v_id;
   if v_id is null then
-    raise exception using errcode = 'ZC301', message = 'a token with this secret already exists', hint = 'Draw a new secret.';
+    raise exception using errcode = 'ZC301', message = 'a token with this secret already exists', hint = 'Generate a new secret.';
   end if;
   perform coordinator.event_append('token.created', coalesce(p_project, 'default'), v_id::text, v_actor, v_now,
     jsonb_build_object('name', p_name, 'role', p_role, 'everywhere', p_project is null, 'expires_at', v_now + p_ttl));

@@ -161,7 +161,7 @@ begin
     raise exception using errcode = 'ZC101', message = 'the transaction writes nothing', hint = 'Give at least one write.';
   elsif v_count > 100 then
     raise exception using errcode = 'ZC102', message = format('the transaction has %s parts; at most 100 are allowed', v_count),
-      hint = 'Split it.';
+      hint = 'Split it into several transactions.';
   elsif p_actor is not null then
     perform coordinator.check_name('the actor', p_actor);
   end if;

@@ -217,7 +217,7 @@ begin
     perform coordinator.check_kind(v_kind);
     perform coordinator.check_key('the key', v_key);
     if v_kind = 'audit' and p_line ->> 'type' in ('log', 'entry') then
-      raise exception using errcode = '42501', message = 'logs of kind "audit" are written by the product alone', hint = 'Remove the line.';
+      raise exception using errcode = '42501', message = 'only the product may write logs of kind "audit"', hint = 'Remove the line.';
     end if;
   end if;
   if p_line ->> 'session' is not null then
@@ -230,7 +230,7 @@ begin
     select u.id into v_user from coordinator.users u where u.username = p_line ->> 'username';
     if v_user is null and not p_allow_missing_users then
       raise exception using errcode = 'ZC220', message = format('there is no user "%s"', left(p_line ->> 'username', 64)),
-        hint = format('Create it ("coordinator user create %s") and continue; or allow missing users (--allow-missing-users): then what is theirs is nobody''s.',
+        hint = format('Create it ("coordinator user create %s") and continue; or allow missing users (--allow-missing-users): then what they own has no owner.',
           coordinator.shell_word(left(p_line ->> 'username', 64)));
     end if;
   end if;
@@ -328,7 +328,7 @@ begin
       end if;
       v_data := coalesce((select string_agg(c.data, '' order by c.part) from coordinator.artifact_chunks c where c.blob_id = v_id), '');
       if encode(sha256(v_data), 'hex') <> p_line ->> 'sha256' then
-        raise exception using errcode = 'ZC336', message = format('the bytes of the artifact have another SHA-256 than %s', p_line ->> 'sha256'),
+        raise exception using errcode = 'ZC336', message = format('the SHA-256 of the artifact''s bytes is not %s', p_line ->> 'sha256'),
           hint = 'The export is damaged: export the project again.';
       end if;
       update coordinator.artifact_blobs b

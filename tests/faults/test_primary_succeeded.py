@@ -61,7 +61,7 @@ async def test_a_server_that_is_behind_resets_nobody(tmp_path: Path) -> None:
         await until_true(new, "select pg_get_wal_replay_pause_state() = 'paused'")
         await numbered(old, "not replayed yet")
         cursor = await call(old, events.Head())
-        with pytest.raises(ServerBehind, match="has not got as far"):
+        with pytest.raises(ServerBehind, match="has not reached"):
             await call(new, events.Since(after=cursor))
         await new.execute("select pg_wal_replay_resume()")
         await replayed(old, new)

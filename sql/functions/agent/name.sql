@@ -70,7 +70,7 @@ begin
   if p_agent is null or coordinator.is_agent_id(p_agent) then
     return p_agent::uuid;
   elsif p_project is null then
-    raise exception using errcode = 'ZC101', message = format('in which project is agent "%s"?', left(p_agent, 200)),
+    raise exception using errcode = 'ZC101', message = format('the project of agent "%s" is missing', left(p_agent, 200)),
       hint = 'Give the project, or the id of the agent.';
   end if;
   v_project := coordinator.project_id(p_project);

@@ -78,11 +78,11 @@ as $$
 begin
   if p_count > 100000 then
     raise exception using errcode = 'ZC102', message = 'the project has 100000 artifacts; no more are allowed',
-      hint = 'Delete some, or have those that are old deleted: "coordinator retention set artifact --max-age 30d".';
+      hint = 'Delete some, or let retention delete the old ones: "coordinator retention set artifact --max-age 30d".';
   elsif p_bytes > 68719476736 then
     raise exception using errcode = 'ZC102',
       message = format('the artifacts of the project would have %s bytes; at most 68719476736 are allowed', p_bytes),
-      hint = 'Delete some; their bytes are free an hour later. "coordinator retention set artifact --max-age 30d" deletes those that are old.';
+      hint = 'Delete some; their bytes are freed an hour later. Or let retention delete the old ones: "coordinator retention set artifact --max-age 30d".';
   end if;
 end
 $$;

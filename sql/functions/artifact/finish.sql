@@ -31,7 +31,7 @@ begin
   end if;
   sha256 := encode(sha256(coalesce((select string_agg(c.data, '' order by c.part) from coordinator.artifact_chunks c where c.blob_id = p_blob), '')), 'hex');
   if p_sha256 <> sha256 then
-    raise exception using errcode = 'ZC336', message = 'the upload has another SHA-256 than expected',
+    raise exception using errcode = 'ZC336', message = 'the SHA-256 of the upload is not the expected one',
       detail = jsonb_build_object('sha256', sha256)::text, hint = 'Abort the upload and begin again.';
   end if;
   return next;
@@ -49,7 +49,7 @@ begin
     raise exception using errcode = 'ZC301',
       message = case when p_sha256 is null then format('there is no artifact "%s"', p_artifact)
                      when p_expect = '0' then format('artifact "%s" already exists', p_artifact)
-                     else format('artifact "%s" has another content', p_artifact) end,
+                     else format('artifact "%s" has other content', p_artifact) end,
       detail = jsonb_build_object('sha256', p_sha256)::text,
       hint = case when p_sha256 is null then 'Expect 0 to store a new one, or omit the expectation.'
                   when p_expect = '0' then 'Choose another name, or omit the expectation to replace it.'
@@ -164,7 +164,7 @@ begin
   if v_blob.id is null then
     perform coordinator.artifact_upload_missing(p_upload);
   elsif p_bytes <> v_blob.bytes or p_sha256 <> v_blob.sha256 then
-    raise exception using errcode = 'ZC336', message = 'the upload has another size or SHA-256 than expected',
+    raise exception using errcode = 'ZC336', message = 'the size or SHA-256 of the upload is not the expected one',
       detail = jsonb_build_object('bytes', v_blob.bytes, 'sha256', v_blob.sha256)::text, hint = 'Begin again.';
   end if;
   return query select * from coordinator.artifact_place(
@@ -187,7 +187,7 @@ declare
 begin
   perform coordinator.artifact_check(p_artifact, p_media_type, null, p_sha256, p_expect);
   if p_data is null then
-    raise exception using errcode = 'ZC101', message = 'there are no bytes', hint = 'Give the content; it may be empty.';
+    raise exception using errcode = 'ZC101', message = 'the content is missing', hint = 'Give the content; it may be empty.';
   elsif octet_length(p_data) > 1048576 then
     raise exception using errcode = 'ZC102', message = format('%s bytes; at most 1048576 are allowed in one call', octet_length(p_data)),
       hint = 'Upload it in parts: artifact_begin, artifact_write, artifact_finish.';

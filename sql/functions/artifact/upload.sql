@@ -6,7 +6,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using errcode = 'ZC221', message = format('there is no upload %s', p_upload),
-    hint = 'Begin again: an upload ends when it is aborted, and when it was idle for an hour.';
+    hint = 'Begin again: an upload ends when it is aborted or has been idle for an hour.';
 end
 $$;
 comment on function coordinator.artifact_upload_missing(uuid) is
@@ -37,7 +37,7 @@ begin
     end if;
     if (select count(*) from coordinator.artifact_blobs b where b.project_id = p_project_id and not b.finished) >= 100 then
       raise exception using errcode = 'ZC102', message = 'the project has 100 uploads in progress',
-        hint = 'Finish or abort some. Those that are idle for an hour end.';
+        hint = 'Finish or abort some. An upload also ends when it has been idle for an hour.';
     end if;
     insert into coordinator.artifact_blobs as b (project_id, sha256, due_at) values (p_project_id, p_sha256, v_due)
     on conflict on constraint artifact_blobs_key do nothing returning * into v_blob;
@@ -130,7 +130,7 @@ begin
   if v_stored or exists (select from coordinator.artifact_chunks c where c.blob_id = v_blob and c.part = p_number and c.data = p_data) then
     return false; -- what is in an object store is complete and verified
   end if;
-  raise exception using errcode = 'ZC336', message = format('part %s is there with other bytes', p_number),
+  raise exception using errcode = 'ZC336', message = format('part %s already exists with other bytes', p_number),
     hint = 'The content has changed since the upload began, or another one has the same hash by mistake. Abort the upload and begin again.';
 end
 $$;

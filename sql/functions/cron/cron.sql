@@ -96,7 +96,7 @@ begin
   end if;
   perform coordinator.check_json('the job', v_cron.job, p_object => true);
   if v_cron.job ?| '{at,start_by}' then
-    raise exception using errcode = 'ZC105', message = 'the job of a cron has an instant', hint = 'Omit at and start_by: the schedule says when.';
+    raise exception using errcode = 'ZC105', message = 'the job of a cron cannot have an instant', hint = 'Omit at and start_by: the schedule says when.';
   end if;
   perform coordinator.job_read(v_project, jsonb_build_array(coordinator.cron_order(v_cron.job, v_cron.next_at)), true);
   insert into coordinator.crons (project_id, name, schedule, zone, missed, job, next_at, due_at, actor, created_at, updated_at)

@@ -165,7 +165,7 @@ as $$
   with wrong as (
     select u.name, u.n, u.changed from coordinator.doctor_unanalyzed(p_warning) u limit 10)
   select 'warning', format('The planner has no usable statistics for coordinator.%s: %s rows, %s of them changed since the last analyze.', w.name, w.n, w.changed),
-         format('Run: coordinator doctor --fix, or: analyze coordinator.%I', w.name)
+         format('Run "coordinator doctor --fix", or: analyze coordinator.%I', w.name)
   from wrong w
   union all
   select 'ok', 'The planner has statistics for all tables.', null where not exists (select from wrong)

@@ -123,7 +123,7 @@ begin
     raise exception using errcode = 'ZC333',
       message = format('%s items of document "%s" of kind "%s" have the %s "%s"', cardinality(v_places), p_key, p_kind, left(p_field, 100), left(p_item, 100)),
       detail = jsonb_build_object('item', left(p_item, 100), 'count', cardinality(v_places))::text,
-      hint = 'Give each item an id of its own: put the document.';
+      hint = 'Give each item its own id, and put the document again.';
   end if;
   p_path := p_path || v_places[1]::text;
   perform coordinator.document_write(v_document, p_project, coordinator.json_store_changed('the changed document',

@@ -39,7 +39,7 @@ begin
     raise exception using errcode = 'ZC217',
       message = format('document "%s" of kind "%s" was absent then', p_document.key, p_document.kind),
       detail = jsonb_build_object('version', v_version.version)::text,
-      hint = format('That is version %s, by which it was deleted or after which it expired. Read another one; see "coordinator document history".', v_version.version);
+      hint = format('Version %s deleted it, or it expired after that version. Read another version; see "coordinator document history".', v_version.version);
   elsif coalesce(p_version > p_document.version, false)
      or p_version is null and exists (select from coordinator.document_versions v where v.document_id = p_document.id and v.version = 1) then
     raise exception using errcode = 'ZC217',
@@ -83,7 +83,7 @@ begin
     end if;
     return;
   elsif p_version is not null and p_at is not null then
-    raise exception using errcode = 'ZC105', message = 'a version and an instant are given', hint = 'Give one of them.';
+    raise exception using errcode = 'ZC105', message = 'both a version and an instant are given', hint = 'Give one of them.';
   elsif p_version < 1 then
     raise exception using errcode = 'ZC104', message = format('a version of %s is out of range', p_version), hint = 'Versions begin at 1.';
   end if;

@@ -49,7 +49,7 @@ begin
   from jsonb_array_elements(v_list) item group by 1 having count(*) > 1 order by 1 limit 1;
   if found then
     raise exception using errcode = 'ZC333', message = format('%s items have the id "%s"', v_item.count, left(v_item.id, 100)),
-      detail = jsonb_build_object('item', left(v_item.id, 100), 'count', v_item.count)::text, hint = 'Give each item an id of its own.';
+      detail = jsonb_build_object('item', left(v_item.id, 100), 'count', v_item.count)::text, hint = 'Give each item its own id.';
   end if;
 end
 $$;

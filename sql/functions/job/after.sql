@@ -40,10 +40,10 @@ begin
   elsif p_job ~ '^[0-9]{1,5}$' then
     raise exception using errcode = 'ZC105',
       message = format('%s names job %s of the call, which does not come before it', p_kind, p_job),
-      hint = 'Put a job behind those that it names: the first one has the place 0. Jobs cannot wait for each other in a cycle.';
+      hint = 'List a job after those that it names; the first one has index 0. Jobs cannot wait for each other in a cycle.';
   elsif not coordinator.is_agent_id(p_job) then
     raise exception using errcode = 'ZC103', message = format('"%s" is not the id of a job', left(p_job, 100)),
-      hint = 'Give the id that enqueue returned; a call that enqueues several jobs also accepts the place of an earlier one, from 0.';
+      hint = 'Give the id that enqueue returned. A call that enqueues several jobs also accepts the index of an earlier job, from 0.';
   end if;
   select * into v_job from coordinator.job_find(p_project_id, p_job::uuid);
   if p_kind = 'parent' and v_job.ended_at is not null then

@@ -44,7 +44,7 @@ begin
       return;
     end if;
     if v_try = 100 then
-      raise exception using errcode = 'lock_not_available', message = format('job %s changes all the time', p_job), hint = 'Try again.';
+      raise exception using errcode = 'lock_not_available', message = format('other calls keep changing job %s', p_job), hint = 'Try again.';
     end if;
   end loop;
   return query select * from coordinator.job_outcome_of(v_project, p_job);

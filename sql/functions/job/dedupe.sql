@@ -15,7 +15,7 @@ declare
 begin
   if p_same_call then
     raise exception using errcode = 'ZC321', message = format('two jobs of the call have the dedupe key "%s"', p_order.dedupe_key),
-      hint = 'Give one of them, or another key, or on_duplicate "skip".';
+      hint = 'Omit one of them, use another key, or set on_duplicate to skip.';
   end if;
   select * into v_job from coordinator.job_find(p_project_id, p_job);
   raise exception using errcode = 'ZC321',

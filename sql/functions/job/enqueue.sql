@@ -43,7 +43,7 @@ begin
   if cardinality(p_order.labels) > 16 or length(array_to_string(p_order.labels, '')) > 300 then
     raise exception using errcode = 'ZC102',
       message = format('the job needs %s labels with %s characters', cardinality(p_order.labels), length(array_to_string(p_order.labels, ''))),
-      hint = 'Give at most 16 labels with 300 characters together.';
+      hint = 'Give at most 16 labels, with 300 characters in total.';
   elsif p_order.priority not between -100 and 100 then
     raise exception using errcode = 'ZC104', message = format('a priority of %s is out of range', p_order.priority), hint = 'Give -100 to 100.';
   elsif p_order.max_attempts not between 1 and 1000 then
@@ -59,7 +59,7 @@ begin
   elsif p_order.on_failure not in ('cancel', 'ignore', 'run') then
     raise exception using errcode = 'ZC105', message = format('invalid on_failure "%s"', left(p_order.on_failure, 100)), hint = 'Use cancel, ignore or run.';
   elsif p_order.after is null and num_nonnulls(p_order.after_mode, p_order.on_failure) > 0 then
-    raise exception using errcode = 'ZC105', message = 'it is said how to wait for other jobs, but not for which', hint = 'Give after, too.';
+    raise exception using errcode = 'ZC105', message = 'after_mode or on_failure is given without after', hint = 'Give after, too.';
   elsif p_order.dedupe_key is null and (p_order.dedupe_for is not null or p_order.dedupe_failed) then
     raise exception using errcode = 'ZC105', message = 'the window of a dedupe key is given without the key', hint = 'Give dedupe_key, too.';
   elsif p_order.at is not null and p_order.delay is not null then
@@ -171,7 +171,7 @@ begin
   end loop;
   if v_tied and (select count(*) from coordinator.job_ties(v_orders) t where t.kind = 'after') > 10000 then
     v_orders := null;
-    raise exception using errcode = 'ZC102', message = 'the jobs would wait for more than 10000 others, together',
+    raise exception using errcode = 'ZC102', message = 'together, the jobs would wait for more than 10000 others',
       hint = 'Enqueue them in several calls, or let one job wait for many, and the others for that one.';
   end if;
   orders := v_orders;
@@ -233,7 +233,7 @@ begin
     on conflict on constraint job_classes_key do nothing;
     if (select count(*) from coordinator.job_classes c where c.project_id = p_project_id) > 1000 then
       raise exception using errcode = 'ZC102', message = 'the project has 1000 combinations of queue, type, labels and limits',
-        hint = 'Put what differs from job to job into the payload or the key. Combinations without open jobs are forgotten within an hour.';
+        hint = 'Move what varies between jobs into the payload or the key. Combinations without open jobs are removed within an hour.';
     end if;
   end loop;
   return v_classes;

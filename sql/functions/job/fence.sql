@@ -23,7 +23,7 @@ begin
                   to_char(v_job.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end,
     detail = jsonb_build_object('job', p_job, 'status', v_job.status, 'reason', v_job.reason, 'agent_id', v_job.agent_id, 'worker', v_job.worker,
                                 'fence', v_job.fence)::text,
-    hint = 'Stop the work on it and drop its result: the job is no longer yours.';
+    hint = 'Stop the work on it and discard its result: the job is no longer yours.';
 end
 $$;
 comment on function coordinator.job_stale(bigint, uuid, uuid, bigint) is
@@ -135,7 +135,7 @@ begin
     raise exception using errcode = 'ZC102', message = format('%s fences; at most 10000 are allowed', cardinality(p_fences)),
       hint = 'A worker that has more jobs should be several agents.';
   elsif p_grace is null or p_grace not between interval '0' and interval '1 day' then
-    raise exception using errcode = 'ZC104', message = 'the grace time is out of range', hint = 'Give 0s to 1d; longer than an answer takes to arrive.';
+    raise exception using errcode = 'ZC104', message = 'the grace time is out of range', hint = 'Give 0s to 1d, and more than a response takes to arrive.';
   end if;
   select a.name into v_agent from coordinator.agents a where a.id = p_agent and a.project_id = v_project for key share;
   if not found then

@@ -57,7 +57,7 @@ begin
   if v_last.seq + v_count > 20000 or v_bytes > 4194304 then
     raise exception using errcode = 'ZC102',
       message = format('the output of job %s would have %s chunks and %s bytes as text; at most 20000 and 4194304 are allowed', p_job, v_last.seq + v_count, v_bytes),
-      hint = 'Write larger chunks, or store the output elsewhere and write where it is.';
+      hint = 'Write larger chunks, or store the output elsewhere and write its location.';
   end if;
   insert into coordinator.job_chunks_open (job_id, seq, attempt, chunk, written_at, bytes)
   select p_job, v_last.seq + place - v_skip, v_attempt.attempt, c, v_now, coalesce(v_last.bytes, 0) + sum(octet_length(c::text)) over (order by place)

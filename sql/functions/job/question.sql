@@ -72,8 +72,8 @@ begin
   if p_options is not null then
     perform coordinator.check_list('the options', p_options);
     if cardinality(p_options) not between 1 and 20 then
-      raise exception using errcode = case cardinality(p_options) when 0 then 'ZC101' else 'ZC102' end, message = format('%s options', cardinality(p_options)),
-        hint = 'Give 1 to 20, or none for an answer of any kind.';
+      raise exception using errcode = case cardinality(p_options) when 0 then 'ZC101' else 'ZC102' end, message = format('%s options; 1 to 20 are allowed', cardinality(p_options)),
+        hint = 'Give 1 to 20 options, or none to accept any answer.';
     end if;
   end if;
   if p_ttl is not null then
@@ -82,7 +82,7 @@ begin
   if p_fallback is not null then
     perform coordinator.job_answer_check('the default answer', p_fallback, p_options);
     if p_ttl is null then
-      raise exception using errcode = 'ZC105', message = 'a default answer needs a time after which it is given', hint = 'Give a TTL, or omit the default.';
+      raise exception using errcode = 'ZC105', message = 'a default answer needs a TTL', hint = 'Give a TTL, or omit the default.';
     end if;
   end if;
   return query select * from coordinator.job_wait_over(p_job, p_step, p_ordinal, 'answer');

@@ -60,7 +60,7 @@ begin
   select * into v_last from coordinator.job_steps_open s where s.job_id = p_job order by s.place desc limit 1;
   if p_kind = 'step' and v_last.place >= 1000 then
     raise exception using errcode = 'ZC102', message = format('job %s has 1000 finished steps', p_job),
-      hint = 'Make one step of several, or several jobs of one.';
+      hint = 'Combine steps, or split the job.';
   elsif p_kind = 'step' and coalesce(v_last.bytes, 0) + v_bytes > 4194304 then
     raise exception using errcode = 'ZC102', message = format('the results of the steps of job %s would take %s bytes as text; at most 4194304 are allowed',
                                                               p_job, v_last.bytes + v_bytes),

@@ -45,10 +45,10 @@ declare
   v_job   text;
 begin
   if p_conditions is null or jsonb_typeof(p_conditions) <> 'array' or p_conditions = '[]' then
-    raise exception using errcode = case when p_conditions = '[]' then 'ZC101' else 'ZC103' end, message = 'the conditions are not a list of at least one', hint = v_usage;
+    raise exception using errcode = case when p_conditions = '[]' then 'ZC101' else 'ZC103' end, message = 'the conditions are not a list with at least one item', hint = v_usage;
   elsif jsonb_array_length(p_conditions) > 100 then
     raise exception using errcode = 'ZC102', message = format('%s conditions; at most 100 are allowed', jsonb_array_length(p_conditions)),
-      hint = 'Emit one custom event for several things.';
+      hint = 'Emit one custom event when several things have happened, and wait for that.';
   end if;
   perform coordinator.check_json('the list of conditions', p_conditions);
   for v_item in select c.value, c.place - 1 as place from jsonb_array_elements(p_conditions) with ordinality c (value, place) loop

@@ -68,7 +68,7 @@ begin
     raise exception using errcode = 'ZC102',
       message = case when p_many then format('job %s: ', v_fault.place) else '' end || format('the job would have %s jobs above it; at most 20 are allowed', v_fault.depth),
       detail = jsonb_build_object('parent', v_fault.named, 'job', case when p_many then v_fault.place end)::text,
-      hint = 'Enqueue it as a child of a job that is further up.';
+      hint = 'Enqueue it as a child of a job closer to the root.';
   end loop;
   select c.parent_id, c.jobs into v_fault
   from (select b.parent_id, b.root_id, count(*) as jobs from unnest(v_branches) with ordinality b
@@ -148,7 +148,7 @@ begin
         end if;
         exit when not exists (select from coordinator.jobs_open j where j.id = v_job); -- it has ended
         if v_try = 100 then
-          raise exception using errcode = 'lock_not_available', message = format('job %s changes all the time', v_job), hint = 'Try again.';
+          raise exception using errcode = 'lock_not_available', message = format('other calls keep changing job %s', v_job), hint = 'Try again.';
         end if;
       end loop;
       perform from coordinator.jobs_open j where j.id = v_job for update;

@@ -188,25 +188,25 @@ declare
 begin
   if p_amount is null or p_amount not between 0 and 1000000000000000 then
     raise exception using errcode = 'ZC104', message = format('an amount of %s is out of range', coalesce(p_amount::text, 'null')),
-      hint = 'Give what was spent, a whole number from 0 to 1000000000000000.';
+      hint = 'Give the amount spent, a whole number from 0 to 1000000000000000.';
   end if;
   select l.* into v_limit from coordinator.job_limits l where l.project_id = v_project and l.name = p_budget;
   if not found then
     perform coordinator.limit_missing(p_project, p_budget);
   elsif v_limit.kind <> 'budget' then
     raise exception using errcode = 'ZC105', message = format('limit "%s" is not a budget: its kind is %s', p_budget, v_limit.kind),
-      hint = 'Only budgets are spent. See "coordinator limit list".';
+      hint = 'Only a budget can be spent. See "coordinator limit list".';
   elsif not exists (select from coordinator.job_classes c where c.id = v_attempt.class_id and v_limit.id = any (c.limit_ids))
         and not exists (select from coordinator.jobs_open j where j.id = p_job and coalesce(j.root_id, j.id) = v_limit.tree) then
     raise exception using errcode = 'ZC105', message = format('budget "%s" does not apply to job %s', p_budget, p_job),
-      hint = case when v_limit.tree is null then 'Enqueue such jobs with its name among their limits, or set it for their queue or type.'
-                  else format('It is that of the tree of job %s: enqueue such jobs below that one.', v_limit.tree) end;
+      hint = case when v_limit.tree is null then 'Name it among the limits of such jobs, or set it for their queue or type.'
+                  else format('It applies to the tree of job %s: enqueue such jobs below that job.', v_limit.tree) end;
   end if;
   if v_limit.per_key then
     select j.key, coordinator.limit_hash(v_project, j.key) into v_key, v_hash from coordinator.jobs_open j where j.id = p_job;
     if v_hash is null then
       raise exception using errcode = 'ZC105', message = format('budget "%s" does not apply to job %s, which has no key', p_budget, p_job),
-        hint = 'Each key has a budget of its own: enqueue such jobs with a key.';
+        hint = 'Each key has its own budget: enqueue such jobs with a key.';
     end if;
     insert into coordinator.job_keys (limit_id, hash, key) values (v_limit.id, v_hash, v_key) on conflict on constraint job_keys_pkey do nothing;
     perform from coordinator.job_keys k where k.limit_id = v_limit.id and k.hash = v_hash for no key update;

@@ -52,7 +52,7 @@ begin
     if v_asked.id is null then
       perform coordinator.limit_missing((select p.name from coordinator.projects p where p.id = p_project_id), v_asked.name);
     elsif v_asked.tree is not null then
-      raise exception using errcode = 'ZC105', message = format('limit "%s" applies to a tree of jobs, and cannot be asked for', v_asked.name),
+      raise exception using errcode = 'ZC105', message = format('limit "%s" applies to a tree of jobs, so a job cannot name it', v_asked.name),
         detail = jsonb_build_object('limit', v_asked.name, 'tree', v_asked.tree)::text,
         hint = format('Enqueue the job below job %s, or omit the limit.', v_asked.tree);
     elsif v_asked.cost <> 'null' and (case when jsonb_typeof(v_asked.cost) <> 'number' then true

@@ -15,11 +15,11 @@ begin
   end if;
   if num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget) <> 1 then
     raise exception using errcode = case num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget) when 0 then 'ZC101' else 'ZC105' end,
-      message = format('%s of slots, rate and budget are given', num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget)), hint = 'Give one of them.';
+      message = format('%s of slots, rate and budget are given', num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget)), hint = 'Give exactly one of them.';
   elsif num_nonnulls(p_limit.per, p_limit.burst) > 0 and p_limit.rate is null then
     raise exception using errcode = 'ZC105', message = 'an interval or a burst is given without a rate', hint = 'Give the rate, too.';
   elsif num_nonnulls(p_limit.period, p_limit.reserve, p_limit.on_exhausted) > 0 and p_limit.budget is null then
-    raise exception using errcode = 'ZC105', message = 'a period, a reserve or what to do when it is exhausted is given without a budget',
+    raise exception using errcode = 'ZC105', message = 'a period, a reserve or on_exhausted is given without a budget',
       hint = 'Give the budget, too.';
   elsif p_limit.tree is not null and (p_limit.per_key or num_nonnulls(p_limit.queue, p_limit.type) > 0) then
     raise exception using errcode = 'ZC105', message = 'a tree is given together with a queue, a type or per_key',
@@ -42,7 +42,7 @@ begin
     raise exception using errcode = 'ZC104', message = format('a reserve of %s is out of range', p_limit.reserve),
       hint = 'Give at most the budget; else no job could start.';
   elsif p_limit.on_exhausted not in ('stop', 'cancel') then
-    raise exception using errcode = 'ZC105', message = format('invalid choice "%s" of what to do when it is exhausted', left(p_limit.on_exhausted, 200)),
+    raise exception using errcode = 'ZC105', message = format('invalid on_exhausted "%s"', left(p_limit.on_exhausted, 200)),
       hint = 'Use stop (no job starts) or cancel (running jobs, too).';
   end if;
 end

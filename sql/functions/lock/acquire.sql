@@ -238,7 +238,7 @@ begin
   end if;
   perform coordinator.lock_enter(v_agent.project_id, v_all);
   if v_texts is distinct from coordinator.lock_texts(p_project, p_resources) then
-    raise exception using errcode = 'ZC316', message = format('how project "%s" compares paths was changed a moment ago', p_project),
+    raise exception using errcode = 'ZC316', message = format('the rule for paths of project "%s" was changed a moment ago', p_project),
       hint = 'Try again.';
   end if;
 
@@ -249,7 +249,7 @@ begin
     if found then
       if v_waited <> array(select r.resource from unnest(v_all) r)
          or not exists (select from coordinator.lock_waits w where w.ticket = v_ticket and w.owner = p_owner) then
-        raise exception using errcode = 'ZC305', message = format('the request id %s waits for other resources, or as another owner', p_request_id),
+        raise exception using errcode = 'ZC305', message = format('the request id %s belongs to a request for other resources or of another owner', p_request_id),
           hint = 'Use a new id for each request, and the same id only to repeat it.';
       end if;
       return query select * from coordinator.lock_poll(p_project, v_ticket, p_agent);

@@ -302,7 +302,7 @@ begin
   where x.expires_at > v_now limit 1;
   if not found then
     raise exception using errcode = 'ZC207', message = format('nobody holds "%s" in project "%s"', v_all[1].resource, p_project),
-      hint = 'Then the next to acquire it says how many slots it has.';
+      hint = 'The next call that acquires it sets the number of slots.';
   elsif v_before is null then
     perform coordinator.lock_refuse_slots(v_all[1].resource, null, p_slots);
   end if;

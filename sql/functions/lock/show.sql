@@ -17,7 +17,7 @@ begin
   v_all := array(select coordinator.lock_parse(case when t ~ '^(name|path|glob):' then t else 'path:' || t end)
                  from unnest(coordinator.lock_texts(p_project, p_paths)) with ordinality u (t, n) order by n);
   if (select count(*) from unnest(v_all) r where r.kind = 'glob') > 100 then
-    raise exception using errcode = 'ZC102', message = 'more than 100 globs in one check', hint = 'Check paths, which are taken literally.';
+    raise exception using errcode = 'ZC102', message = 'more than 100 globs in one check', hint = 'Check the paths themselves; they are taken literally.';
   end if;
   return query
     with foremost as materialized (

@@ -90,9 +90,9 @@ begin
   if not found then
     perform coordinator.agent_check(p_agent, p_project);
     if p_ticket > (select case when is_called then last_value else 0 end from coordinator.lock_tickets) or p_ticket < 1 then
-      raise exception using errcode = 'ZC208', message = format('there is no ticket %s', p_ticket), hint = 'Give the ticket of the answer to lock_acquire.';
+      raise exception using errcode = 'ZC208', message = format('there is no ticket %s', p_ticket), hint = 'Give the ticket that lock_acquire returned.';
     end if;
-    raise exception using errcode = 'ZC401', message = format('ticket %s no longer waits, and no lock that it became is left', p_ticket),
+    raise exception using errcode = 'ZC401', message = format('ticket %s no longer waits, and its locks are gone', p_ticket),
       hint = 'It timed out, was cancelled, or its lock was not claimed within 10 seconds. Acquire the locks again.';
   end if;
 end

@@ -95,7 +95,7 @@ begin
           perform coordinator.log_refuse(v_place, 'ZC103', format('the %s is not a text', v_field), 'Give a string, or omit it.');
         end if;
         if strpos(v_text, v_mark) > 0 then
-          perform coordinator.log_refuse(v_place, 'ZC103', format('the %s contains NUL or half of a character', v_field), 'Remove it.');
+          perform coordinator.log_refuse(v_place, 'ZC103', format('the %s contains NUL or half of a surrogate pair', v_field), 'Remove it.');
         end if;
         begin
           perform coordinator.check_name('the ' || v_field, v_text, case v_field when 'uid' then 512 else 200 end);
@@ -175,7 +175,7 @@ begin
   order by d.place limit 1;
   if found then
     raise exception using errcode = 'ZC331',
-      message = format('entry %s: the uid "%s" belongs to another content, in entry %s of the log', v_other.place - 1, v_other.uid, v_other.seq),
+      message = format('entry %s: the uid "%s" belongs to other content, in entry %s of the log', v_other.place - 1, v_other.uid, v_other.seq),
       detail = jsonb_build_object('entry', v_other.place - 1, 'seq', v_other.seq)::text, hint = 'Use a new uid for a new entry.';
   end if;
   return query

@@ -102,7 +102,7 @@ begin
   perform coordinator.check_kind(p_kind);
   perform coordinator.check_key('the key', p_key);
   if p_kind = 'audit' then
-    raise exception using errcode = '42501', message = 'logs of kind "audit" are not for all who may read the project',
+    raise exception using errcode = '42501', message = 'readers of the project may not read logs of kind "audit"',
       hint = 'Managers read them with audit_list, or "coordinator audit list".';
   end if;
   select * into v_log from coordinator.logs l where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
@@ -140,7 +140,7 @@ as $$
 begin
   perform coordinator.check_kind(p_kind);
   if p_kind = 'audit' then
-    raise exception using errcode = '42501', message = 'logs of kind "audit" are written by the product alone', hint = 'Use another kind.';
+    raise exception using errcode = '42501', message = 'only the product may write logs of kind "audit"', hint = 'Use another kind.';
   end if;
 end
 $$;

@@ -43,7 +43,7 @@ begin
   if v_seq < p_log.first_seq - 1 or v_seq > p_log.last_seq or v_seq > 0 and v_epoch is not null and v_epoch <> v_there then
     raise exception using errcode = 'ZC218',
       message = case when v_seq < p_log.first_seq - 1 then format('entries after %s of log "%s" are gone', v_seq, p_log.key)
-                     else format('entry %s is not one of the present log "%s": the database was restored', concat_ws(' of epoch ', v_seq, nullif(p_after[1], '')), p_log.key) end,
+                     else format('entry %s does not belong to the current log "%s": the database was restored', concat_ws(' of epoch ', v_seq, nullif(p_after[1], '')), p_log.key) end,
       detail = jsonb_build_object('reset', true, 'first_seq', p_log.first_seq, 'last_seq', p_log.last_seq, 'epoch', coordinator.epoch_text(p_log.epoch))::text,
       hint = 'Read it from the start, without a position.';
   end if;

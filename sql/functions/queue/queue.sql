@@ -94,7 +94,7 @@ begin
   on conflict (project_id, name) do nothing;
   if found and (select count(*) from coordinator.queues q where q.project_id = p_project_id) > 1000 then
     raise exception using errcode = 'ZC102', message = 'the project would have more than 1000 queues',
-      hint = 'Use fewer queues; a key within a fair queue separates tenants.';
+      hint = 'Use fewer queues; within a fair queue, keys separate tenants.';
   end if;
 end
 $$;
@@ -183,7 +183,7 @@ begin
   where q.project_id = v_project and q.name = p_queue
   returning * into v_after;
   if (select count(*) from jsonb_object_keys(v_after.weights)) > 1000 then
-    raise exception using errcode = 'ZC102', message = 'the queue would have weights of more than 1000 keys',
+    raise exception using errcode = 'ZC102', message = 'the queue would have weights for more than 1000 keys',
       hint = 'Set the weight of other keys to 1.';
   end if;
   v_classes := array(select c.id from coordinator.job_classes c where c.project_id = v_project and c.queue = p_queue);

@@ -93,9 +93,9 @@ begin
       if not v_document.deleted
          and (select min(v.version) from coordinator.document_versions v where v.document_id = v_document.id) > 1 then
         raise exception using errcode = 'ZC335',
-          message = format('document "%s" of kind "%s" no longer keeps its version of that time', v_document.key, v_document.kind),
+          message = format('the version that document "%s" of kind "%s" had then is no longer kept', v_document.key, v_document.kind),
           detail = jsonb_build_object('kind', v_document.kind, 'key', v_document.key)::text,
-          hint = 'Fork the session at a later entry; retention says how many versions are kept.';
+          hint = 'Fork the session at a later entry; "coordinator retention show" lists how many versions are kept.';
       end if;
       continue;
     end if;

@@ -96,7 +96,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using errcode = 'ZC301', message = format('a session, log or document "%s" already exists', p_key),
-    hint = 'Choose another key, or use what exists. What was deleted a short time ago keeps its key until retention takes it.';
+    hint = 'Choose another key, or use the existing one. A recently deleted session, log or document keeps its key until retention removes it.';
 end
 $$;
 comment on function coordinator.session_taken(text) is
@@ -202,7 +202,7 @@ begin
     raise exception using errcode = 'ZC103', message = format('invalid status "%s"', left(p_status, 200)),
       hint = 'Use at most 36 lower-case letters, digits, - and _, starting with a letter, such as active or done.';
   elsif p_status = 'archived' then
-    raise exception using errcode = 'ZC105', message = 'the status "archived" is set by archiving', hint = 'Use "coordinator session archive".';
+    raise exception using errcode = 'ZC105', message = 'the status "archived" cannot be set directly', hint = 'Use "coordinator session archive".';
   end if;
   if p_context is not null then
     perform coordinator.check_json('the context', p_context, true);

@@ -83,7 +83,7 @@ declare
   v_id      bigint;
 begin
   if (select count(*) from coordinator.webhook_deliveries d where d.webhook_id = p_webhook and d.status = 'waiting' and d.test) >= 10 then
-    raise exception using errcode = 'ZC102', message = format('10 tests of webhook %s wait already', p_webhook),
+    raise exception using errcode = 'ZC102', message = format('10 tests of webhook %s already wait', p_webhook),
       hint = 'Wait until they have ended. Only a daemon that leads delivers.';
   end if;
   v_id := coordinator.webhook_queue(p_webhook, left(replace(gen_random_uuid()::text, '-', ''), 16), 'test', p_webhook::text,

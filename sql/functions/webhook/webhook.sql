@@ -132,7 +132,7 @@ begin
   perform coordinator.check_text('the URL', p_url, 2000);
   if p_url !~ '^[!-~]+$' or p_url !~ '^https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?([/?][^#\\]*)?$' then
     raise exception using errcode = 'ZC103', message = format('invalid URL "%s"', left(p_url, 200)),
-      hint = 'Give an address such as https://example.com/hook, in ASCII, without user, password and #. Write other characters as %C3%A9, and other names of hosts as xn--….';
+      hint = 'Give an address such as https://example.com/hook, in ASCII, without user, password and #. Percent-encode other characters, as in %C3%A9, and write international host names in Punycode (xn--…).';
   elsif coalesce(cardinality(p_topics), 0) = 0 then
     raise exception using errcode = 'ZC101', message = 'the webhook has no topics', hint = 'Give topics such as lock.broken or signal.*, or * for all events.';
   elsif cardinality(p_topics) > 20 then
@@ -142,7 +142,7 @@ begin
   perform coordinator.project_hold(v_project);
   if (select count(*) from coordinator.webhooks w where w.project_id = v_project) >= 32 then
     raise exception using errcode = 'ZC102', message = 'the project would have more than 32 webhooks',
-      hint = 'Remove one, or let one receiver distribute what it gets.';
+      hint = 'Delete one, or let one receiver forward events to others.';
   end if;
   select s.type, s.seq, s.data into v_first from coordinator.events_since(coalesce(p_after, 'now'), p_limit => 1) s;
   if p_after is null or p_after = 'now' then
