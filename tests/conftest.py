@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import subprocess
@@ -85,6 +86,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--about", help="of what is tried with every noun, function or limit, try those with this in the name"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect no garbage while there are ever more tests, which all stay: a fifth of this time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

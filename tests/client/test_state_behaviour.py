@@ -1,47 +1,18 @@
-"""Agent state behaves alike on PostgreSQL, through a daemon, and through a sidecar on either; on the server of the suite and on an older one."""
+"""Agent state behaves alike on PostgreSQL, through a daemon, and through a sidecar on either."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from coordinator.embedded import binaries
-from coordinator.embedded.releases import OLDEST_MAJOR, number
 from coordinator.errors import Conflict, InvalidArgument, NotFound
 from coordinator.model.log import NewEntry
 from coordinator.model.operation import JsonText
 from coordinator.operations import knowledge, memories, messages
-from tests.client.conftest import daemon_on
-from tests.conftest import local_server, with_clock, with_schema
-from tests.daemon import Daemon
 from tests.waiting import DEADLINE_S
-
-
-@pytest.fixture(scope="module", params=["server of the suite", "oldest server"])
-def daemon(request: pytest.FixtureRequest) -> Iterator[tuple[Daemon, str]]:
-    """A daemon and its database, on the newest PostgreSQL of this machine or on its oldest one from 15 on (a wheel brings 16)."""
-    with ExitStack() as stack:
-        if request.param == "oldest server":
-            fitting = [folder for folder in binaries.folders() if release_of(folder) >= OLDEST_MAJOR]
-            server = stack.enter_context(local_server(min(fitting, key=release_of)))
-            template = with_clock(server, with_schema(server))
-        else:
-            server, template = request.getfixturevalue("server_url"), request.getfixturevalue("template")
-        yield stack.enter_context(daemon_on(server, template))
-
-
-def release_of(folder: Path) -> int:
-    """Return the major version of the programs in a folder."""
-    said = subprocess.run([folder / "postgres", "--version"], capture_output=True, check=True, text=True).stdout
-    return number(said.split()[2])[0]
-
 
 TEXTS = ['{"b": 1,  "a": 1e16}', r'"\u0000 \ud83d"', "[1.0, -0, 1E400]", '{"a": 1, "a": 2}']
 
