@@ -33,7 +33,7 @@ class Loop(msgspec.Struct, frozen=True):
     """
 
     operation: Operation[Any]
-    every_s: float = 60.0
+    every_s: float = 600.0
     judge: Callable[[Any], LoopRun] = _counted
 
     async def run(self, executor: Runner) -> LoopRun:

@@ -46,37 +46,36 @@ __all__ = ["table"]
 log = structlog.get_logger()
 
 REAPED_SHOWN = 100  # agents that one log line names
-SPARE_S = 600  # between runs of loops for which a heartbeat reports all work
 PAUSE_S = 0.02  # between batches of retention, so that whoever writes gets through
 MISSING_AGAIN_S = 0.71  # a process whose liveness lock is free twice, 0.7 seconds apart, is dead
 
 
 def table(config: Config) -> tuple[Loop, ...]:
-    """List the loops."""
+    """List the loops. The heartbeat reports all work of those without ``every_s``, or it can wait for ten minutes."""
     return (
         Loop(signals.Expire()),
         Loop(directives.Expire()),
         Loop(locks.Expire()),
-        Loop(agents.Reap(), judge=_reaped),
-        Loop(jobs.Promote(), every_s=SPARE_S),
-        Loop(jobs.WakeDue(), every_s=SPARE_S),
-        Loop(queues.Arrange(), every_s=SPARE_S, judge=_placed),
-        Loop(job_trees.Settle(), every_s=SPARE_S),
-        Loop(jobs.Expire(), every_s=SPARE_S),
-        Loop(jobs.Rescue()),
-        Loop(crons.Fire(), every_s=SPARE_S),
-        Loop(job_waits.Match(), every_s=SPARE_S),
-        Loop(audits.Copy(), every_s=SPARE_S, judge=_copied),
-        Loop(limits.Refill(), every_s=SPARE_S),
+        Loop(agents.Reap(), judge=_reaped, every_s=60),
+        Loop(jobs.Promote()),
+        Loop(jobs.WakeDue()),
+        Loop(queues.Arrange(), judge=_placed),
+        Loop(job_trees.Settle()),
+        Loop(jobs.Expire()),
+        Loop(jobs.Rescue(), every_s=60),
+        Loop(crons.Fire()),
+        Loop(job_waits.Match()),
+        Loop(audits.Copy(), judge=_copied),
+        Loop(limits.Refill()),
         Loop(limits.Prune(), every_s=60),
         Loop(limits.PruneKeys(), every_s=3600),
-        Loop(jobs.PruneDedupes(), every_s=600),
+        Loop(jobs.PruneDedupes()),
         Loop(jobs.PruneClasses(), every_s=3600),
-        Loop(events.Extend(), every_s=SPARE_S),
-        Loop(events.Prune(retention=config.event_retention)),
-        Loop(directives.Prune(retention=config.directive_retention)),
-        Loop(job_history.Extend(), every_s=SPARE_S),
-        Loop(job_history.Index(), every_s=600),
+        Loop(events.Extend()),
+        Loop(events.Prune(retention=config.event_retention), every_s=60),
+        Loop(directives.Prune(retention=config.directive_retention), every_s=60),
+        Loop(job_history.Extend()),
+        Loop(job_history.Index()),
         _job_prune(config),
         Loop(retentions.Trim(), judge=_removed),
         Loop(retentions.ExpireDocuments(), judge=_removed),
@@ -86,9 +85,9 @@ def table(config: Config) -> tuple[Loop, ...]:
         *_configure(config),
         Loop(idempotency.Prune()),
         Loop(signals.Prune()),
-        Loop(artifacts.Prune(), every_s=SPARE_S),
+        Loop(artifacts.Prune()),
         *_objects(config),
-        Loop(webhooks.Prune(), every_s=600),
+        Loop(webhooks.Prune()),
         Loop(logs.Prune(), every_s=3600),
         Loop(documents.Prune(), every_s=3600),
         Loop(locks.PruneBreaks(), every_s=3600),
@@ -108,8 +107,8 @@ def table(config: Config) -> tuple[Loop, ...]:
 def _job_prune(config: Config) -> Loop:
     operation = job_history.Prune(completed=config.job_completed_retention, other=config.job_retention)
     if config.job_archive is None:
-        return Loop(operation)
-    return ArchivingPrune(operation=operation, folder=config.job_archive)
+        return Loop(operation, every_s=60)
+    return ArchivingPrune(operation=operation, every_s=60, folder=config.job_archive)
 
 
 def _objects(config: Config) -> list[Loop]:
@@ -117,8 +116,8 @@ def _objects(config: Config) -> list[Loop]:
     if objects.url is None:
         return []
     return [
-        MovingContents(operation=artifacts.Move(store=objects.url), every_s=SPARE_S, objects=objects),
-        DeletingObjects(operation=artifacts.DeleteObjects(store=objects.url), every_s=SPARE_S, objects=objects),
+        MovingContents(operation=artifacts.Move(store=objects.url), objects=objects),
+        DeletingObjects(operation=artifacts.DeleteObjects(store=objects.url), objects=objects),
     ]
 
 
