@@ -9,17 +9,28 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
+
+__all__ = ["main"]
 
 if os.getpid() == 1:
     signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
 
 gc.disable()  # what is imported stays: to look for garbage in it takes 10 ms
-from coordinator.cli.main import main  # noqa: E402 - the imports take most of the time in which it would be lost
 
-gc.freeze()
-gc.enable()
 
-__all__ = ["main"]
+def main() -> None:
+    """Run the program and end the process."""
+    if sys.argv[1:3] == ["hook", "run"]:
+        from coordinator.cli.hook_run import answer  # noqa: PLC0415
+
+        answer(sys.argv[3:])
+    from coordinator.cli.main import main as run  # noqa: PLC0415 - the imports take most of the time in which it would be lost
+
+    gc.freeze()
+    gc.enable()
+    run()
+
 
 if __name__ == "__main__":
     main()

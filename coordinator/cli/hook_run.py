@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from msgspec.structs import replace
 
+from coordinator.cli import hook_options, streams
+from coordinator.cli.given import Given
 from coordinator.cli.located import located
 from coordinator.errors import CoordinatorError
 from coordinator.hooks.decide import HookOptions, decide, hashes, of_tool, unanswered
@@ -37,15 +39,15 @@ from coordinator.model.address import is_gateway, without_password
 from coordinator.model.operation import Operation
 
 if TYPE_CHECKING:
-    from coordinator.cli.invocation import Invocation
     from coordinator.hooks.decide import Unreachable
     from coordinator.hooks.dialects import Dialect
     from coordinator.operations.executor import Runner
 
-__all__ = ["Running"]
+__all__ = ["FLAGS", "Running", "answer"]
 
 R = TypeVar("R")
 
+FLAGS = {"url": "database_url", "project": "project"}  # the settings that options give
 STDIN_S = 10.0  # for the whole payload
 FILES_S = 10.0  # for the files that it names
 ADDRESS = 200  # characters of one in a command line
@@ -53,6 +55,19 @@ APART_S = 0.03  # what the start and the end of a process take beside its own pr
 LEAST = 1 / 3  # of the limit, for a call
 BUSY_MOST = 3.0  # times what is left, where there is more work than processors
 MALFORMED = 1  # not 2, which would refuse what the tool is about to do
+
+
+def answer(arguments: Sequence[str]) -> None:
+    """Answer, and end the process; return only for a command line that ``hook_options`` does not understand."""
+    options = hook_options.read(arguments)
+    if options is None:
+        return
+    streams.prepare()
+    given = Given()
+    for name, setting in FLAGS.items():
+        if (value := options.pop(name)) is not None:
+            given.flags[setting] = (f"--{name}", value)
+    Running(given, **options).finish()
 
 
 class _Stopped(Exception):
@@ -100,15 +115,17 @@ class _Limited:
 
 
 class Running:
-    """One run. ``wait`` … ``unreachable`` are the options of the command."""
+    """One run, with the options of the command."""
 
     def __init__(
         self,
-        call: Invocation,
+        call: Given,
+        *,
         dialect: str | None,
         limit: timedelta,
         unreachable: Unreachable,
         worktrees: str | None,
+        hold: str,
         **options: Any,
     ) -> None:
         self._call = call
@@ -116,7 +133,13 @@ class Running:
         self._unreachable = unreachable
         self._worktrees = worktrees
         self._clock = _Clock(limit.total_seconds())
-        self._options = HookOptions(pause=self._pause, hashes=self._hashes, unreachable=unreachable, **options)
+        self._options = HookOptions(
+            pause=self._pause,
+            hashes=self._hashes,
+            unreachable=unreachable,
+            until_commit=hold == "until-commit",
+            **options,
+        )
         self._url = ""
         self._known: tuple[Dialect, HookEvent] | None = None
         self._reply: HookReply | None = None

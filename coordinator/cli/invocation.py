@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
@@ -14,7 +12,8 @@ import msgspec
 from click.exceptions import Exit
 
 from coordinator import config as settings
-from coordinator.cli.output import Output, plain
+from coordinator.cli.given import Given
+from coordinator.cli.output import Output
 from coordinator.errors import ConfigurationError
 from coordinator.model.address import is_gateway, without_password
 from coordinator.model.lag import tolerating
@@ -38,25 +37,8 @@ Ts = TypeVarTuple("Ts")
 _WHERE = {"data_dir": "--data-dir", "database_url": "--url", "project": "--project"}
 
 
-class Invocation:
-    """The object that every verb gets. ``flags`` maps a setting to the flag as written and its value."""
-
-    def __init__(self) -> None:
-        self.flags: dict[str, tuple[str, str]] = {}
-        self.profile: str | None = None
-        self.file: str | None = None
-        self.wide = False
-        self.at_least: str | None = None
-        self.max_lag: timedelta | None = None
-        self.position = False
-
-    @cached_property
-    def config(self) -> settings.Config:
-        """The settings.
-
-        Raises: ``ConfigurationError``.
-        """
-        return settings.load(profile=self.profile, file=self.file, flags=self.flags, note=_note)
+class Invocation(Given):
+    """The object that every verb gets."""
 
     def origins(self) -> list[settings.Origin]:
         """Return every setting with its value and where that came from.
@@ -91,17 +73,6 @@ class Invocation:
         for name in {"project", "actor"} & {*kind.__struct_fields__} - fields.keys():
             fields[name] = getattr(self.config, name)
         return kind(**{name: [*value] if isinstance(value, tuple) else value for name, value in fields.items()})
-
-    def dsn(self, *, direct: bool = False) -> str:
-        """Return the address of the database or daemon; with ``direct``, the one past any pooler.
-
-        Raises: ``DatabaseUnavailable`` if none is configured and no embedded server runs.
-        """
-        if self.config.database_url is not None:
-            return (self.config.direct_url if direct else None) or self.config.database_url
-        from coordinator import embedded  # noqa: PLC0415
-
-        return embedded.address(self.config.data_dir)
 
     @asynccontextmanager
     async def _brief(self) -> AsyncIterator[AtLeastRunner]:
@@ -287,10 +258,6 @@ class Invocation:
                 return await function(connection)
 
         return _finish(once())
-
-
-def _note(text: str) -> None:
-    sys.stderr.write(f"{plain(text)}\n")
 
 
 def _finish(work: Coroutine[None, None, R]) -> R:

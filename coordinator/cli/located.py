@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from coordinator.cli.invocation import Invocation
 from coordinator.hooks.place import Place, locate
+
+if TYPE_CHECKING:
+    from coordinator.cli.given import Given
 
 __all__ = ["located"]
 
 
-def located(call: Invocation, folder: str | Path, worktrees: str | None = None) -> Place:
+def located(call: Given, folder: str | Path, worktrees: str | None = None) -> Place:
     """Return the place of a directory; ``--project``, ``worktrees`` and settings come before what the repository says.
 
     Raises: ``ConfigurationError``.

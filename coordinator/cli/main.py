@@ -10,6 +10,7 @@ from itertools import pairwise
 import click
 
 from coordinator import config
+from coordinator.cli import streams
 from coordinator.cli.command import Program
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import NobodyReadsError
@@ -65,12 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    if sys.stdout is None or sys.stderr is None:  # closed by the caller
-        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
-        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
-    for stream in (sys.stdout, sys.stderr):
-        # JSON is UTF-8 in every locale. What cannot be encoded is escaped.
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    streams.prepare()
     invocation = Invocation()
     try:
         answer = program.main(arguments, "coordinator", standalone_mode=False, obj=invocation)

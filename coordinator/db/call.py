@@ -70,7 +70,7 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False, s
     if operation.procedure:
         return f"call coordinator.{operation.function}(null, {arguments})"
     shape, result = operation.answer()
-    columns = "" if shape is Shape.SCALAR else ", ".join(f'"{field.encode_name}"' for field in _fields(result))
+    columns = "" if shape is Shape.SCALAR else ", ".join(f'"{name}"' for name in result.__struct_encode_fields__)
     source = f"coordinator.{operation.function}({arguments})"
     if _writes(operation):  # evaluated once, after the call, which then has its transaction id
         columns, source = (f"{columns}, (select {_POSITION})", source) if columns else ("", f"{source}, {_POSITION}")

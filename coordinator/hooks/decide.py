@@ -23,7 +23,6 @@ import msgspec
 
 from coordinator.errors import Conflict, CoordinatorError, NotFound
 from coordinator.hooks.content import UNKNOWN, fingerprint
-from coordinator.hooks.context import greet, news
 from coordinator.hooks.event import Action, Decision, File, HookEvent, Kind, Verdict
 from coordinator.hooks.place import Place
 from coordinator.hooks.quote import quoted, shortened
@@ -31,7 +30,7 @@ from coordinator.hooks.shell import DEFAULTS, ShellRule, locks_of
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.file import FileGrant, FileState, FileStep
 from coordinator.model.operation import Json
-from coordinator.operations import agents, files, locks, projects
+from coordinator.operations import agents, files
 from coordinator.operations.executor import Runner
 
 __all__ = ["HookOptions", "Unreachable", "agent_of", "decide", "hashes", "of_tool", "owner_of", "unanswered"]
@@ -129,6 +128,8 @@ async def decide(event: HookEvent, place: Place, executor: Runner, options: Hook
     except NotFound as error:
         if error.code != "ZC201":
             raise
+    from coordinator.operations import projects  # noqa: PLC0415 - as all below, not needed by most calls
+
     with suppress(Conflict):  # another session did
         await executor.run(projects.Create(project=place.project))
     return await hook.verdict()
@@ -187,25 +188,23 @@ class _Hook:
                 await self._record(FileStep.WRITTEN)
                 if needed := self._rules():
                     await self._leave(self._owner, needed)
-            case Kind.SESSION_START:
-                return Verdict(context=await self._told(greet))
-            case Kind.PROMPT:
-                return Verdict(context=await self._told(news))
+            case Kind.SESSION_START | Kind.PROMPT:
+                await self._join()
+                return Verdict(context=await self._told())
             case _:
                 await self._join()
         if options.news_later and event.kind in (Kind.AFTER_EDIT, Kind.AFTER_SHELL):
-            return Verdict(
-                context=await news(event, self._place, self._executor, self._agent, options.command()) or None
-            )
+            return Verdict(context=await self._told())
         return Verdict()
 
-    async def _told(self, text: Callable[[HookEvent, Place, Runner, str, str], Awaitable[str]]) -> str | None:
-        await self._join()
-        return (
-            (await text(self._event, self._place, self._executor, self._agent, self._options.command()) or None)
-            if self._event.hears
-            else None
-        )
+    async def _told(self) -> str | None:
+        """Return what the session should know when it begins, and later what is new."""
+        if not self._event.hears:
+            return None
+        from coordinator.hooks.context import greet, news  # noqa: PLC0415
+
+        tell = greet if self._event.kind is Kind.SESSION_START else news
+        return await tell(self._event, self._place, self._executor, self._agent, self._options.command()) or None
 
     async def _join(self) -> None:
         process = self._options.process or ""
@@ -350,6 +349,8 @@ class _Hook:
 
     async def _withdraw(self, waiting: FileGrant) -> None:
         """Leave the queue: whoever waited is interrupted, has failed, or waits no longer."""
+        from coordinator.operations import locks  # noqa: PLC0415
+
         assert waiting.ticket is not None  # noqa: S101 - the caller has looked
         with suppress(CoordinatorError):  # its time passes
             await self._executor.run(

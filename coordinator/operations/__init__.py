@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -20,6 +18,9 @@ def every() -> tuple[type[Operation[Any]], ...]:
 
 
 def _found() -> Iterator[type[Operation[Any]]]:
+    import importlib  # noqa: PLC0415 - a short program that knows its operations need not find them
+    import pkgutil  # noqa: PLC0415
+
     for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
         for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, type) and issubclass(value, Operation) and value.__module__ == module.name:

@@ -6,25 +6,25 @@ import os
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode
 
 import click
 
 from coordinator.cli.command import noun
+from coordinator.cli.hook_options import CHOICES, DURATIONS
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.tool_settings import TOOLS, apply, daemon, located, notes, place, program, quoted, scopes, states
 from coordinator.cli.values import DURATION
 
 if TYPE_CHECKING:
-    from coordinator.hooks.decide import Unreachable
     from coordinator.hooks.dialects.entries import SettingsScope, Setup
 
 command = noun("Hooks: lock the files that coding agents edit.")
 
 _worktrees = click.option(
     "--worktrees",
-    type=click.Choice(["separate", "shared"]),
+    type=click.Choice(CHOICES["worktrees"][0]),
     help="Whether linked work trees of a repository are scopes of their own.  [default: as the repository says, else separate]",
 )
 MARGIN = timedelta(seconds=30)  # a tool ends a hook that takes longer than its wait by this
@@ -42,29 +42,29 @@ QUERY = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "workt
 @click.option(
     "--wait",
     type=DURATION,
-    default="30s",
+    default=DURATIONS["wait"],
     show_default=True,
     help="Wait this long for a file that somebody else holds.",
 )
 @click.option(
     "--ttl",
     type=DURATION,
-    default="10m",
+    default=DURATIONS["ttl"],
     show_default=True,
     help="Keep a session and its leases for this long after its last call.",
 )
 @click.option(
     "--hold",
-    type=click.Choice(["turn", "until-commit"]),
-    default="turn",
+    type=click.Choice(CHOICES["hold"][0]),
+    default=CHOICES["hold"][1],
     show_default=True,
     help="Release leases at the end of a turn, or once their files are committed.",
 )
 @click.option("--shared-reads", is_flag=True, help="Lease files for reading, shared with others that read.")
 @click.option(
     "--unreachable",
-    type=click.Choice(["ask", "allow", "deny"]),
-    default="ask",
+    type=click.Choice(CHOICES["unreachable"][0]),
+    default=CHOICES["unreachable"][1],
     show_default=True,
     help="Answer if the coordinator cannot be reached.",
 )
@@ -72,41 +72,19 @@ QUERY = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "workt
 @click.option(
     "--limit",
     type=DURATION,
-    default="300ms",
+    default=DURATIONS["limit"],
     show_default=True,
     help="Answer by the policy if the coordinator has not answered this long after the start of the program.",
 )
 @click.pass_obj
-def run(
-    call: Invocation,
-    *,
-    dialect: str | None,
-    wait: timedelta,
-    ttl: timedelta,
-    hold: str,
-    shared_reads: bool,
-    unreachable: Unreachable,
-    worktrees: str | None,
-    limit: timedelta,
-) -> int:
+def run(call: Invocation, /, **options: Any) -> NoReturn:
     """Answer a hook of a coding agent.
 
     The tool writes its event as JSON to standard input, and reads the decision from standard output and the exit code.
     """
     from coordinator.cli.hook_run import Running  # noqa: PLC0415
 
-    running = Running(
-        call,
-        dialect,
-        limit,
-        unreachable,
-        worktrees,
-        wait=wait,
-        ttl=ttl,
-        until_commit=hold == "until-commit",
-        shared_reads=shared_reads,
-    )
-    return running.finish()
+    Running(call, **options).finish()
 
 
 def _setup(tool: str, scope: SettingsScope, root: Path, options: tuple[str, ...], url: str | None) -> Setup:

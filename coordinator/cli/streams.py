@@ -1,0 +1,18 @@
+"""The standard streams of the program."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["prepare"]
+
+
+def prepare() -> None:
+    """Let output be UTF-8, and go nowhere if its stream was closed by the caller."""
+    if sys.stdout is None or sys.stderr is None:
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # JSON is UTF-8 in every locale. What cannot be encoded is escaped.
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
