@@ -4938,7 +4938,7 @@ create function coordinator.log_append(p_project text, p_kind text, p_key text, 
   returns SETOF coordinator.log_receipt
   volatile security definer;
 
--- Return the number of a position. ZC218: entries that followed it are gone, or its number may have been given again after a restore. Internal.
+-- Return the number of a position. ZC218: entries that followed it are gone, or its number may have been given again after a restore. ZC710: this standby has not replayed it. Internal.
 create function coordinator.log_check_position(p_log coordinator.logs, p_after text[])
   returns bigint
   stable;
@@ -5033,7 +5033,7 @@ create function coordinator.log_prune()
   returns integer
   volatile security definer;
 
--- Read entries of a log in the order of their numbers. p_before: only lower numbers; p_last: start with the last of these entries, unless p_after says where to start; p_at: only entries appended up to that instant (entries popped since are missing). p_after: array[epoch, seq] of the last row read. ZC216: there is no such log. ZC218: entries after the position, or from the instant, are gone; read from the start.
+-- Read entries of a log in the order of their numbers. p_before: only lower numbers; p_last: start with the last of these entries, unless p_after says where to start; p_at: only entries appended up to that instant (entries popped since are missing). p_after: array[epoch, seq] of the last row read. ZC216: there is no such log. ZC218: entries after the position, or from the instant, are gone; read from the start. ZC710: this standby has not replayed the position.
 create function coordinator.log_read(p_project text, p_kind text, p_key text, p_before bigint default null, p_last integer default null, p_at timestamp with time zone default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.log_entry
   stable security definer;

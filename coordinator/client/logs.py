@@ -99,7 +99,7 @@ class Logs:
         Where entries that were not read are gone, because they were trimmed or cleared or the database was restored, it yields a ``LogReset`` and
         begins with what is there. It waits for a log that does not exist.
 
-        Raises: ``DatabaseUnavailable``: follow again from the last entry.
+        Raises: ``DatabaseUnavailable``: follow again from the last entry. It is ``ServerBehind`` if the server has not got as far, and nothing is lost.
         """
         seq, epoch = number_of(after)
         place = None if seq is None else [epoch or "", str(seq)]

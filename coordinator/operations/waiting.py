@@ -6,16 +6,18 @@ The position in the log is read before the first answer, so no event after it is
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
 from msgspec.structs import replace
 
-from coordinator.errors import CoordinatorError, WaitTimedOut
+from coordinator.errors import Conflict, CoordinatorError, NotFound, WaitTimedOut
 from coordinator.model.operation import Operation
 from coordinator.model.page import after_last
 from coordinator.operations.executor import Runner, Wake
 from coordinator.operations.log_reader import LogReader
+from coordinator.operations.positions import Included
 
 __all__ = ["followed", "until_answered"]
 
@@ -29,8 +31,17 @@ async def until_answered(runner: Runner, operation: Operation[R], wake: Wake, ti
 
     Raises: what the operation raises; ``WaitTimedOut``.
     """
+    return await _until_answered(runner, operation, wake, timeout_s, _reader(operation))
+
+
+def _reader(operation: Operation[R]) -> LogReader:
     about = operation.about()
-    reader = LogReader("now", project=about if isinstance(about, str) else None, topics=operation.woken_by)
+    return LogReader("now", project=about if isinstance(about, str) else None, topics=operation.woken_by)
+
+
+async def _until_answered(
+    runner: Runner, operation: Operation[R], wake: Wake, timeout_s: float | None, reader: LogReader
+) -> R:
     await reader.read(runner)
     with anyio.move_on_after(timeout_s):
         while True:
@@ -53,9 +64,18 @@ async def until_answered(runner: Runner, operation: Operation[R], wake: Wake, ti
 async def followed(runner: Runner, operation: Operation[list[R]], wake: Wake) -> AsyncGenerator[list[R], None]:
     """Yield the rows of a list with ``woken_by`` that are there, and then those that come, without an end.
 
-    Raises: what the operation raises.
+    Raises: what the operation raises; ``ServerBehind`` in its place if the server has not got as far as the events that were read before.
     """
+    known: str | None = None  # how far the server of the last rows had got
     while True:
-        rows = await until_answered(runner, operation, wake, None)
+        reader = _reader(operation)
+        try:
+            rows = await _until_answered(runner, operation, wake, None, reader)
+        except NotFound:
+            if known is not None:
+                with suppress(Conflict):  # of a lost history: what is gone is gone
+                    await runner.run(Included(position=known))
+            raise
+        known = reader.after
         yield rows
         operation = replace(operation, after=after_last(operation, rows))

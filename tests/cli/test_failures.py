@@ -26,7 +26,7 @@ from tests.waiting import DEADLINE_S
         (["signal", "list", "--out", "json"], "Did you mean --output?"),
         (["hook", "install", "codex", "--force"], "Did you mean --yes?"),
         (["signal", "list", "--quiet"], 'See "coordinator signal list --help".'),  # nothing is similar but hyphens
-        (["signal", "get", "k", "--key"], 'See "coordinator signal get --help".'),  # it is no option
+        (["signal", "get", "k", "--key"], 'See "coordinator signal get --help".'),  # an argument is not an option
         (["signal", "set", "k", "-5"], 'Put "--" before a value that begins with "-".'),
         (["signal", "get"], "Usage: coordinator signal get [OPTIONS] KEY"),
         (["rule", "delete"], "Usage: coordinator rule delete [OPTIONS] WHEN_SET"),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import asyncpg
+import httpx
 import pytest
+from msgspec.structs import replace
 
 from coordinator import embedded
 from coordinator.config import Config
@@ -16,18 +20,26 @@ from coordinator.db import schema
 from coordinator.db.call import call
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
-from coordinator.errors import Conflict, ServerBehind
+from coordinator.errors import Conflict, NotFound, ServerBehind
 from coordinator.model.event import RESET, epoch_order
-from coordinator.operations import events, signals
+from coordinator.model.operation import JsonText, Operation
+from coordinator.operations import events, logs, signals
 from coordinator.operations.positions import Included
+from coordinator.operations.waiting import followed
 from tests.api.sse import emit, stream
+from tests.api.test_mcp import connected
 from tests.daemon import Daemon, opened
 from tests.db.test_several_hosts import joined
 from tests.faults.forks import SETTINGS, numbered, standby
 from tests.faults.proxy import Proxy
 from tests.http_client import http_client
+from tests.sidecar.conftest import sidecar
 from tests.waiting import DEADLINE_S, until, until_true
 
+R = TypeVar("R")
+
+APPEND = logs.Append(project="default", kind="note", key="k", entries=JsonText(b'[{"data": 1}]'))
+READ = logs.Read(project="default", kind="note", key="k")
 SET = signals.Set(project="default", key="k", value=1)
 WRITE = "select coordinator.position_now() from coordinator.signal_set('default', 'k', '1')"
 
@@ -41,6 +53,13 @@ async def servers(folder: Path) -> AsyncIterator[tuple[embedded.Server, str]]:
             await numbered(connection, "shared")
         async with standby(server, folder / "new") as url:
             yield server, url
+
+
+async def refused_as_behind(asking: Awaitable[object]) -> None:
+    with pytest.raises(ServerBehind, match="has not reached") as refused:
+        await asking
+    assert (refused.value.code, refused.value.http_status) == ("ZC710", 503)
+    assert "try again" in (refused.value.hint or "")
 
 
 async def replayed(primary: asyncpg.Connection, replica: asyncpg.Connection) -> None:
@@ -57,15 +76,20 @@ async def configure(connection: asyncpg.Connection, name: str, value: str) -> No
 async def test_a_server_that_is_behind_resets_nobody(tmp_path: Path) -> None:
     async with servers(tmp_path) as (server, url), opened(server.dsn) as old, opened(url) as new:
         # A standby has not replayed what its primary says.
+        await call(old, APPEND)
+        await replayed(old, new)
         await new.execute("select pg_wal_replay_pause()")
         await until_true(new, "select pg_get_wal_replay_pause_state() = 'paused'")
+        entry = await call(old, APPEND)
         await numbered(old, "not replayed yet")
         cursor = await call(old, events.Head())
-        with pytest.raises(ServerBehind, match="has not reached"):
-            await call(new, events.Since(after=cursor))
+        of_log = replace(READ, after=[entry.epoch, str(entry.last_seq)])
+        since = events.Since(after=cursor)
+        for beyond in (call(new, since), call(new, of_log)):
+            await refused_as_behind(beyond)
         await new.execute("select pg_wal_replay_resume()")
         await replayed(old, new)
-        assert await call(new, events.Since(after=cursor)) == []
+        assert (await call(new, since), await call(new, of_log)) == ([], [])
 
         # A commit that waits for a standby is visible there first.
         before = cursor
@@ -96,16 +120,14 @@ async def test_a_server_that_is_behind_resets_nobody(tmp_path: Path) -> None:
             position = await new.fetchval(WRITE)
         cursor = await call(new, events.Head())
         assert epoch_order(cursor.partition(".")[0]) > epoch_order(before.partition(".")[0]) > 0
-        for behind in (
+        refused: tuple[Operation[Any], ...] = (
             events.Since(after=cursor),
             Included(position=cursor),
             Included(position=position),
             Included(position=position, in_log=False),
-        ):
-            with pytest.raises(ServerBehind) as refused:
-                await call(old, behind)
-            assert (refused.value.code, refused.value.http_status) == ("ZC710", 503)
-            assert "try again" in (refused.value.hint or "")
+        )
+        for behind in refused:
+            await refused_as_behind(call(old, behind))
         assert await call(old, events.Since(after=before, limit=1)), "what it shares, it gives"
         # What it writes is of an earlier epoch than the present one, and lost with it.
         async with old.transaction():
@@ -115,7 +137,51 @@ async def test_a_server_that_is_behind_resets_nobody(tmp_path: Path) -> None:
             with pytest.raises(Conflict, match="may be lost"):
                 await call(new, Included(position=position))
 
-        await check_passed_over(server.dsn, url, before, cursor)
+        async with check_log_followed(old, new, of_log):
+            await check_passed_over(server.dsn, url, before, cursor)
+
+
+@asynccontextmanager
+async def check_log_followed(old: asyncpg.Connection, new: asyncpg.Connection, read: logs.Read) -> AsyncIterator[None]:
+    """Check that who follows a log loses nothing at a server that is behind, and is reset where, after the context, this history is lost."""
+    server = Moving(new)
+    follower = followed(server, read, Asleep())
+    await call(new, APPEND)
+    assert [one.seq for one in await anext(follower)] == [3]
+    server.connection = old
+    with pytest.raises(ServerBehind):
+        await anext(follower)
+    expected = await call(new, APPEND)
+    with pytest.raises(Conflict) as conflict:
+        await call(old, replace(APPEND, expect=expected.last_seq, epoch=expected.epoch))
+    assert "another server has succeeded" in (conflict.value.hint or "")
+    server.connection = new
+    follower = followed(server, read, Asleep())
+    await anext(follower)
+    yield
+    server.connection = old
+    with pytest.raises(NotFound, match="does not belong to the current log"):
+        await anext(follower)
+
+
+class Moving:
+    """What runs operations, on one server and then on another."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+
+    async def run(self, operation: Operation[R]) -> R:
+        return await call(self.connection, operation)
+
+
+class Asleep:
+    """A wake that nobody rings."""
+
+    topics: frozenset[str] = frozenset()
+
+    async def wait(self, timeout_s: float) -> bool:
+        await asyncio.sleep(timeout_s)
+        return False
 
 
 async def check_passed_over(old: str, new: str, before: str, cursor: str) -> None:
@@ -158,7 +224,11 @@ async def test_a_daemon_that_meets_the_old_primary_again_writes_nothing_there_an
     ):
         with Daemon(proxy.url, http_heartbeat_s=1.0) as daemon:
             await daemon.ready()
-            async with http_client(daemon.url) as http, stream(http, topic="custom.*") as frames:
+            async with (
+                http_client(daemon.url) as http,
+                stream(http, topic="custom.*") as frames,
+                beside_it(daemon) as beside,
+            ):
                 await frames.until("ready")
                 await emit(http, "default", "before")
                 assert [frame.data["key"] for frame in await frames.events(1)] == ["before"]
@@ -183,11 +253,37 @@ async def test_a_daemon_that_meets_the_old_primary_again_writes_nothing_there_an
 
                 await daemon.logged("server.behind")
                 await until(unready, "the daemon does not use it")
-                answer = await http.post("/v1/events/emit", json={"type": "custom.x", "key": "lost"})
-                assert answer.status_code == 503
+                await check_told(daemon, beside)
                 assert await old.fetchval(state) == untouched
                 await proxy.refuse()
                 await proxy.accept(url)
                 await until(daemon.is_ready, "the daemon uses the successor again")
                 await emit(http, "default", "last")
                 assert [frame.data["key"] for frame in await frames.events(1)] == ["last"]
+
+
+@asynccontextmanager
+async def beside_it(daemon: Daemon) -> AsyncIterator[str]:
+    """The address of a sidecar that reaches the database through a daemon."""
+    with sidecar(daemon.url, "--agent", "beside") as process:
+        yield (await process.started()).url
+
+
+async def check_told(daemon: Daemon, beside: str) -> None:
+    """Check that the daemon, a sidecar and a tool over MCP say that the server is behind, and that nothing is lost."""
+    async with connected(f"{daemon.url}/mcp") as client:
+
+        async def told_over(http: httpx.AsyncClient) -> bool:
+            answer = await http.post("/v1/signals/set", json={"key": "lost", "value": 1})
+            assert answer.status_code == 503, answer.text
+            return bool(answer.json()["code"] == "ZC710") and "retry-after" in answer.headers
+
+        async def told_by_tool() -> bool:
+            result = await client.call_tool("signal_set", {"key": "lost", "value": 1})
+            assert result.is_error
+            return "another one has succeeded it" in str(result.content)
+
+        for url in (daemon.url, beside):
+            async with http_client(url) as http:
+                await until(partial(told_over, http), f"{url} says that the server is behind")
+        await until(told_by_tool, "the tool says that the server is behind")

@@ -121,7 +121,8 @@ begin
               when p_expect <> p_present.version then format('is at version %s, not %s', p_present.version, p_expect)
               else format('is at version %s of epoch %s, not of epoch %s', p_present.version, v_epoch, p_epoch) end,
     detail = jsonb_build_object('version', p_present.version, 'epoch', v_epoch)::text,
-    hint = case when p_expect = p_present.version then 'The database continued from an earlier state. Read the document and decide again.'
+    hint = case when p_expect >= p_present.version
+                then 'The database continued from an earlier state, or another server has succeeded this one. Read the document at the present primary and decide again.'
                 else 'Read it and decide again; expect 0 for a document that must not exist.' end;
 end
 $$;

@@ -40,10 +40,15 @@ begin
     select e.epoch into v_there from coordinator.entries e where e.log_id = p_log.id and e.seq >= v_seq order by e.seq limit 1;
     v_there := coalesce(v_there, p_log.epoch);
   end if;
+  if v_seq > p_log.last_seq and pg_is_in_recovery() then
+    perform coordinator.refuse_behind(concat_ws('.', nullif(p_after[1], ''), v_seq)); -- not replayed yet: the present primary decides
+  end if;
   if v_seq < p_log.first_seq - 1 or v_seq > p_log.last_seq or v_seq > 0 and v_epoch is not null and v_epoch <> v_there then
     raise exception using errcode = 'ZC218',
       message = case when v_seq < p_log.first_seq - 1 then format('entries after %s of log "%s" are gone', v_seq, p_log.key)
-                     else format('entry %s does not belong to the current log "%s": the database was restored', concat_ws(' of epoch ', v_seq, nullif(p_after[1], '')), p_log.key) end,
+                     -- Stamps have no order: whether their epoch is lost or later, a cursor of an event tells.
+                     else format('entry %s does not belong to the current log "%s": the database was restored, or another server has succeeded this one',
+                                 concat_ws(' of epoch ', v_seq, nullif(p_after[1], '')), p_log.key) end,
       detail = jsonb_build_object('reset', true, 'first_seq', p_log.first_seq, 'last_seq', p_log.last_seq, 'epoch', coordinator.epoch_text(p_log.epoch))::text,
       hint = 'Read it from the start, without a position.';
   end if;
@@ -51,7 +56,7 @@ begin
 end
 $$;
 comment on function coordinator.log_check_position(coordinator.logs, text[]) is
-  'Return the number of a position. ZC218: entries that followed it are gone, or its number may have been given again after a restore. Internal.';
+  'Return the number of a position. ZC218: entries that followed it are gone, or its number may have been given again after a restore. ZC710: this standby has not replayed it. Internal.';
 
 create or replace function coordinator.log_read(
   p_project text, p_kind text, p_key text, p_before bigint default null, p_last integer default null, p_at timestamptz default null,
@@ -99,7 +104,7 @@ begin
 end
 $$;
 comment on function coordinator.log_read(text, text, text, bigint, integer, timestamptz, text[], integer) is
-  'Read entries of a log in the order of their numbers. p_before: only lower numbers; p_last: start with the last of these entries, unless p_after says where to start; p_at: only entries appended up to that instant (entries popped since are missing). p_after: array[epoch, seq] of the last row read. ZC216: there is no such log. ZC218: entries after the position, or from the instant, are gone; read from the start.';
+  'Read entries of a log in the order of their numbers. p_before: only lower numbers; p_last: start with the last of these entries, unless p_after says where to start; p_at: only entries appended up to that instant (entries popped since are missing). p_after: array[epoch, seq] of the last row read. ZC216: there is no such log. ZC218: entries after the position, or from the instant, are gone; read from the start. ZC710: this standby has not replayed the position.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_logs', 'log_sample', 'gauge', '{project,kind}', '', 'Logs; kinds beyond the 50 with the most entries are combined as "other".'),
