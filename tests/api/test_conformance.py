@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,8 +59,13 @@ async def test_the_server_does_what_its_description_says(own: Daemon, tmp_path: 
     for described in description["paths"].values():
         del described["parameters"]
     (tmp_path / "openapi.json").write_bytes(msgspec.json.encode(description))
+    # For each request, it would look through the environment for a proxy and in the home folder for a password.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "NO_PROXY": "127.0.0.1", "NETRC": os.devnull}
     output, worked = tmp_path / "output", 0
-    with output.open("w") as out, subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out) as run:
+    with (
+        output.open("w") as out,
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out) as run,
+    ):
 
         async def further() -> bool:
             """However much there is to try: it has ended, or had a processor since the last look."""
