@@ -1646,7 +1646,7 @@ create view coordinator.job_limits_live (
   kind          text, -- slots (jobs that run at once), rate (tokens per interval) or budget (an amount).
   queue         text, -- Queue to which it applies; null: all queues.
   type          text, -- Job type to which it applies; null: all types. With neither queue nor type, it applies to jobs that name it.
-  per_key       boolean, -- True: each key has a limit of its own, and jobs without a key have none.
+  per_key       boolean, -- True: each key has its own limit, and jobs without a key have none.
   tree          uuid, -- Root of the job tree to which it applies; null: no tree.
   slots         integer, -- Maximum number of jobs that run at once.
   rate          double precision, -- Tokens per interval.
@@ -1654,7 +1654,7 @@ create view coordinator.job_limits_live (
   burst         integer, -- Maximum number of tokens that accumulate.
   budget        bigint, -- Maximum amount per period.
   period        text, -- hour, day (both in UTC) or ever.
-  reserve       bigint, -- Amount that a claim reserves for a job without a cost of its own.
+  reserve       bigint, -- Amount that a claim reserves for a job that states no cost.
   on_exhausted  text, -- What happens to running jobs when the budget is exhausted: nothing (stop: no job starts) or cancel.
   used          bigint, -- Slots in use, or the amount reserved and spent in this period; null for a rate.
   free          bigint, -- Slots, tokens or amount available now; null: each key has its own.
@@ -2253,7 +2253,7 @@ create function coordinator.artifact_expect(p_artifact text, p_expect text, p_sh
   returns void
   immutable;
 
--- Delete artifacts of no session that were stored long enough ago, unless they are kept; returns a row for each of up to p_limit that it has looked at. Repeat until there is none.
+-- Delete artifacts outside of sessions that have reached their maximum age, unless they are kept. Return a row for each artifact that was checked, at most p_limit. Repeat until there is none.
 create function coordinator.artifact_expire(p_limit integer default 100)
   returns SETOF coordinator.retention_result
   volatile security definer;
@@ -3018,7 +3018,7 @@ create function coordinator.document_enter(p_project_id bigint, p_parts jsonb)
   returns void
   volatile;
 
--- Delete documents whose TTL has passed, and remove those that were deleted long enough ago; returns a row for each of up to p_limit. Repeat until there is none.
+-- Delete documents whose TTL has passed, and remove documents whose retention after deletion has passed. Return a row for each, at most p_limit. Repeat until there is none.
 create function coordinator.document_expire(p_limit integer default 1000)
   returns SETOF coordinator.retention_result
   volatile security definer;
@@ -4198,27 +4198,27 @@ create function coordinator.leader_renew(p_process integer, p_ttl interval defau
   returns table (leads boolean, term bigint, due text[], epoch text)
   volatile security definer;
 
--- Apply a new limit to the classes of its jobs, or to its tree, and to those that run. No event. Internal.
+-- Apply a new limit to the classes of its jobs or to its tree, and to running jobs. No event. Internal.
 create function coordinator.limit_bind(p_limit coordinator.job_limits)
   returns void
   volatile;
 
--- Return what a claim may still reserve of a budget whose row in job_budgets the caller has; it may be negative. No event. Internal.
+-- Return how much a claim may still reserve of a budget; it may be negative. The caller has locked its row in job_budgets. No event. Internal.
 create function coordinator.limit_budget_left(p_limit coordinator.job_limits, p_now timestamp with time zone)
   returns bigint
   volatile;
 
--- Reserve what jobs that are being claimed cost of those of the limits that are budgets, whose rows in job_budgets the caller has. No event. Internal.
+-- Reserve the costs of jobs that are being claimed in those of the limits that are budgets. The caller has locked their rows in job_budgets. No event. Internal.
 create function coordinator.limit_charge(p_ids uuid[], p_limits bigint[], p_now timestamp with time zone)
   returns void
   volatile;
 
--- Add up what is reserved or spent of a budget in a period, and what of it is spent; settled: from how many settled rows. Internal.
+-- Add up the charges of a budget in a period. used: reserved or spent; spent: the part that is spent; settled: the number of settled rows. Internal.
 create function coordinator.limit_charged(p_limit bigint, p_period_at timestamp with time zone, OUT used bigint, OUT spent bigint, OUT settled bigint)
   returns record
   stable;
 
--- Add up what is reserved or spent of the budget of a key in a period, and what of it is spent; settled: from how many settled rows. Internal.
+-- Add up the charges of the budget of a key in a period. used: reserved or spent; spent: the part that is spent; settled: the number of settled rows. Internal.
 create function coordinator.limit_charged_key(p_limit bigint, p_period_at timestamp with time zone, p_hash bigint, OUT used bigint, OUT spent bigint, OUT settled bigint)
   returns record
   stable;
@@ -4228,27 +4228,27 @@ create function coordinator.limit_check(p_limit coordinator.job_limits)
   returns void
   immutable;
 
--- Reject what a job asks of limits: malformed (ZC103), too many (ZC102), unknown (ZC211), of a tree (ZC105), or a cost that the whole limit could not pay (ZC104). Internal.
+-- Reject the limits of a job if they are malformed (ZC103), too many (ZC102), unknown (ZC211) or of a tree (ZC105), or if a cost exceeds the whole limit (ZC104). Internal.
 create function coordinator.limit_check_costs(p_project_id bigint, p_limits jsonb)
   returns void
   stable;
 
--- Reject a tree that cannot get a limit: the job is not a root (ZC105), is unknown (ZC209), its tree has ended (ZC323) or has a limit of the kind (ZC325). Internal.
+-- Reject a tree that cannot get a limit: the job is unknown (ZC209) or not a root (ZC105), or its tree has ended (ZC323) or already has a limit of this kind (ZC325). Internal.
 create function coordinator.limit_check_tree(p_project text, p_limit coordinator.job_limits)
   returns void
   stable;
 
--- Return the key of the advisory lock under which classes of a project are made. Internal.
+-- Return the key of the advisory lock under which classes of a project are created. Internal.
 create function coordinator.limit_class_key(p_project_id bigint)
   returns bigint
   immutable;
 
--- Return what a job with these costs takes of a limit: of a rate that was lowered since its enqueue, at most the burst; those of a tree cost all of its jobs the same. Internal.
+-- Return what a job with these costs takes from a limit. If a rate was lowered after the job was enqueued, that is at most the burst. A limit of a tree costs each of its jobs the same. Internal.
 create function coordinator.limit_cost(p_limit coordinator.job_limits, p_costs jsonb)
   returns bigint
   immutable;
 
--- Write the limits of a job as an object of names and costs; the cost is null where the job does not say it. Internal.
+-- Convert the limits of a job into an object of names and costs; a cost that the job does not state is null. Internal.
 create function coordinator.limit_costs(p_limits jsonb)
   returns jsonb
   immutable;
@@ -4263,42 +4263,42 @@ create function coordinator.limit_drop(p_limit coordinator.job_limits, p_by text
   returns void
   volatile;
 
--- Return up to p_limit limits that claims or jobs of a tree lacked and of which there is some again. Internal.
+-- Return up to p_limit limits that claims or jobs of a tree lacked and that have room again. Internal.
 create function coordinator.limit_due(p_now timestamp with time zone, p_limit integer)
   returns bigint[]
   stable;
 
--- Keep claims from using limits of a project, and classes from being made, to the end of the transaction; with p_per_key, enqueues as well. Internal.
+-- Block claims that use limits of a project, and the creation of classes, until the end of the transaction; with p_per_key, also enqueues. Internal.
 create function coordinator.limit_enter(p_project_id bigint, p_per_key boolean)
   returns void
   volatile;
 
--- Lock the rates and budgets of jobs of these types, in the order of their numbers, to the end of the transaction: claims that need one of them take turns. Internal.
+-- Lock the rates and budgets of jobs of these types, in the order of their ids, until the end of the transaction: claims that need the same one take turns. Internal.
 create function coordinator.limit_enter_gauges(p_project_id bigint, p_types text[])
   returns void
   volatile;
 
--- Insert the rows of keys that get their first lane in a class, and keep them to the end of the transaction. No event. Internal.
+-- Insert the rows of keys that get their first lane in a class, and lock them until the end of the transaction. No event. Internal.
 create function coordinator.limit_enter_keys(p_classes bigint[], p_hashes bigint[])
   returns void
   volatile;
 
--- Return whether what was spent has reached a budget, whose row in job_budgets the caller has, or that of a key, whose row in job_keys it has. If so, announce it once in the period and, if the budget says so, ask the workers of the jobs that it was charged for to stop. Internal.
+-- Return whether spending has reached a budget, or that of a key. The caller has locked its row in job_budgets or job_keys. If so, emit the event once per period and, with on_exhausted cancel, ask the workers of the charged jobs to stop. Internal.
 create function coordinator.limit_exhaust(p_limit coordinator.job_limits, p_by text, p_now timestamp with time zone, p_hash bigint default null)
   returns boolean
   volatile;
 
--- Return how many of these jobs, the first ones, fit into the rooms of rates and budgets with all that they cost; which limits the next one is too much for, and what it costs of each. Internal.
+-- Return how many of these jobs, from the first on, fit into what is left of rates and budgets (p_rooms). short: the limits that the next job exceeds; need: its cost in each. Internal.
 create function coordinator.limit_fit(p_ids uuid[], p_limits bigint[], p_rooms bigint[], OUT jobs integer, OUT short bigint[], OUT need bigint[])
   returns record
   stable;
 
--- Give back one slot of each of these limits, which may be named several times, and wake whoever lacked it. Internal.
+-- Return one slot of each of these limits, which may occur several times, and wake whoever lacked it. Internal.
 create function coordinator.limit_give_back(p_limits bigint[], p_by text, p_now timestamp with time zone)
   returns void
   volatile;
 
--- Return the hash of a project and a key; null: no key, and no limit. Internal.
+-- Return the hash of a project and a key; null without a key, which means without a limit. Internal.
 create function coordinator.limit_hash(p_project_id bigint, p_key text)
   returns bigint
   immutable;
@@ -4323,22 +4323,22 @@ create function coordinator.limit_key_fits(p_class bigint, p_lanes bigint[], p_h
   returns record
   stable;
 
--- Return what jobs of a key can take now of a rate or budget per key; it may be negative. Internal.
+-- Return how much jobs of a key can take now from a rate or budget per key; it may be negative. Internal.
 create function coordinator.limit_key_room(p_limit coordinator.job_limits, p_hash bigint, p_now timestamp with time zone)
   returns bigint
   stable;
 
--- Record that a claim lacked a limit, of which there will be some at p_due_at; null: when a permit is returned or, with p_class, when a lane of that class is in the line again. No event. Internal.
+-- Record that a claim lacked a limit. Some of it will be available at p_due_at; null: when a permit is returned or, with p_class, when a lane of that class is in the line again. No event. Internal.
 create function coordinator.limit_lack(p_limit_id bigint, p_due_at timestamp with time zone, p_class bigint default null)
   returns void
   volatile;
 
--- Record that a claim, which has locked these rates and budgets, found a job that needs more of them than is left: workers are woken when there is more. Internal.
+-- Record that a claim, which has locked these rates and budgets, found a job that needs more of them than is left. Workers are woken when enough is available. Internal.
 create function coordinator.limit_lack_gauges(p_limits bigint[], p_need bigint[], p_now timestamp with time zone)
   returns void
   volatile;
 
--- Give back the slots of attempts that end with this outcome, and settle what they cost of budgets. Internal.
+-- Return the slots of attempts that end with this outcome, and settle what they cost in budgets. Internal.
 create function coordinator.limit_leave(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamp with time zone)
   returns void
   volatile;
@@ -4353,7 +4353,7 @@ create function coordinator.limit_list(p_project text, p_after text[] default nu
   returns SETOF coordinator.job_limits_live
   stable security definer;
 
--- Lock rates and budgets in the order of their numbers, to the end of the transaction, and return which; without p_wait, only those that no other transaction has. Internal.
+-- Lock rates and budgets in the order of their ids, until the end of the transaction, and return the locked ones. Without p_wait, skip those that another transaction has locked. Internal.
 create function coordinator.limit_lock_gauges(p_limits bigint[], p_wait boolean)
   returns bigint[]
   volatile;
@@ -4363,27 +4363,27 @@ create function coordinator.limit_missing(p_project text, p_name text)
   returns void
   stable;
 
--- Return the names of the limits that a job asks for, sorted. Internal.
+-- Return the names of the limits that a job names, sorted. Internal.
 create function coordinator.limit_names(p_limits jsonb)
   returns text[]
   immutable;
 
--- Return the start of the period of a budget in which an instant lies: -infinity for ever. Internal.
+-- Return the start of the period of a budget that contains an instant; -infinity for the period ever. Internal.
 create function coordinator.limit_period(p_period text, p_at timestamp with time zone)
   returns timestamp with time zone
   immutable;
 
--- Return the end of the period of a budget in which an instant lies; null for ever. Internal.
+-- Return the end of the period of a budget that contains an instant; null for the period ever. Internal.
 create function coordinator.limit_period_end(p_period text, p_at timestamp with time zone)
   returns timestamp with time zone
   immutable;
 
--- Take up to p_limit jobs of classes with the same limits, or of one fair class, out of jobs_ready as far as their limits allow, and return their ids. Internal.
+-- Take up to p_limit jobs out of jobs_ready, as their limits allow, and return their ids. The classes have the same limits, or there is one fair class. Internal.
 create function coordinator.limit_pick(p_classes bigint[], p_limit integer, p_floors jsonb, p_now timestamp with time zone, p_picked uuid[])
   returns uuid[]
   volatile;
 
--- Return what a job asks of limits with the costs that it does not say: the reserve of a budget, else 1. Internal.
+-- Fill in the costs that a job does not state: the reserve of a budget, otherwise 1. Internal.
 create function coordinator.limit_priced(p_project_id bigint, p_limits jsonb)
   returns jsonb
   stable;
@@ -4393,17 +4393,17 @@ create function coordinator.limit_prune(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Delete up to p_limit rows of keys that have no jobs to be claimed and whose buckets are full, and as many of what keys spent in old periods; returns how many. Repeat until 0. No event.
+-- Delete up to p_limit rows of keys without jobs to claim and with full buckets, and up to p_limit charges of keys in old periods. Return how many rows were deleted. Repeat until 0. No event.
 create function coordinator.limit_prune_keys(p_limit integer default 10000)
   returns integer
   volatile security definer;
 
--- Let the classes of a project know their limits, and return those whose limits changed. No event. Internal.
+-- Store in the classes of a project which limits they have, and return the classes whose limits changed. No event. Internal.
 create function coordinator.limit_rebind(p_project_id bigint)
   returns bigint[]
   volatile;
 
--- Wake workers that lacked a limit of which there is some again, and jobs that wait for the limit of their tree: for up to p_limit limits; returns for how many limits and jobs. Repeat until 0.
+-- Wake workers that lacked a limit that has room again, and jobs that wait for the limit of their tree, for up to p_limit limits. Return the number of these limits and jobs. Repeat until 0.
 create function coordinator.limit_refill(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -4413,32 +4413,32 @@ create function coordinator.limit_release(p_project text, p_name text, p_actor t
   returns SETOF coordinator.job_limits_live
   volatile security definer;
 
--- Give a limit that has p_surplus permits too many p_more slots, or fewer. Free permits are retired at once; the surplus is what is left to retire. No event. Internal.
+-- Add p_more slots to a limit, or remove some if it is negative. p_surplus: permits that are still to be retired. Free permits are retired at once; the rest becomes the surplus. No event. Internal.
 create function coordinator.limit_resize(p_limit_id bigint, p_surplus integer, p_more integer)
   returns void
   volatile;
 
--- Retire free permits of a limit that was lowered; return whether none is left to retire. Claims do so in turns. No event. Internal.
+-- Retire free permits of a lowered limit; return whether none is left to retire. Claims take turns. No event. Internal.
 create function coordinator.limit_retire(p_limit_id bigint)
   returns boolean
   volatile;
 
--- Give back the slots of jobs that limit_pick returned and that do not start now, and what it reserved for them. Internal.
+-- Undo limit_pick for jobs that do not start now: return their slots and what it reserved for them. Internal.
 create function coordinator.limit_return(p_ids uuid[], p_by text, p_now timestamp with time zone)
   returns void
   volatile;
 
--- Give back what limit_take_trees took for jobs that do not start now. Internal.
+-- Return what limit_take_trees took for jobs that do not start now. Internal.
 create function coordinator.limit_return_trees(p_slots jsonb, p_ids uuid[], p_by text, p_now timestamp with time zone)
   returns void
   volatile;
 
--- Return what jobs can take now of a rate or budget that the caller has locked (limit_enter_gauges). Internal.
+-- Return how much jobs can take now from a rate or budget that the caller has locked (limit_enter_gauges). Internal.
 create function coordinator.limit_room(p_limit coordinator.job_limits, p_now timestamp with time zone)
   returns bigint
   volatile;
 
--- Lock the keys of lanes, and return how many of p_counts jobs each may start besides p_picked, which this claim has picked already, and how many more. busy: the places of lanes that must stay in the line, because another transaction starts jobs of the key or ends them. Internal.
+-- Lock the keys of lanes. counts: how many of p_counts jobs each lane may start besides p_picked, which this claim has already picked; rooms: how many more. busy: the places of lanes that must stay in the line, because another transaction is starting or ending jobs of the key. Internal.
 create function coordinator.limit_rooms(p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_picked uuid[], p_now timestamp with time zone, OUT counts integer[], OUT rooms integer[], OUT busy integer[])
   returns record
   volatile;
@@ -4453,7 +4453,7 @@ create function coordinator.limit_set(p_project text, p_name text, p_slots integ
   returns SETOF coordinator.job_limits_live
   volatile security definer;
 
--- Replace what ending attempts reserved of budgets by what they cost: what they reported or, if nothing, what they reserved; if they died, the greater of both; if they were put off or released, only what they reported. Wakes workers, and jobs of trees, that lacked what this frees. Internal.
+-- Replace what ending attempts reserved of budgets by their actual cost. This is what they reported, or what they reserved if they reported nothing. If they died, it is the greater of both; otherwise, for instance if they were snoozed or released, only what they reported. Wake workers and jobs of trees that lacked what this frees. Internal.
 create function coordinator.limit_settle(p_ids uuid[], p_outcome text, p_by text, p_now timestamp with time zone)
   returns void
   volatile;
@@ -4463,27 +4463,27 @@ create function coordinator.limit_show(p_project text, p_name text)
   returns SETOF coordinator.job_limits_live
   stable security definer;
 
--- Return, by class, the limits of which its jobs take slots, as texts of arrays; null: there are none. Internal.
+-- Return, by class, the limits whose slots its jobs take, as texts of arrays; null: none. Internal.
 create function coordinator.limit_slots(p_classes bigint[])
   returns jsonb
   stable;
 
--- Take of rates and budgets, which the caller has locked, what jobs cost that are being claimed. No event. Internal.
+-- Take the costs of jobs that are being claimed from rates and budgets that the caller has locked. No event. Internal.
 create function coordinator.limit_take(p_ids uuid[], p_limits bigint[], p_now timestamp with time zone)
   returns void
   volatile;
 
--- Take of rates and budgets per key, whose rows in job_keys the caller has, what jobs cost that are being claimed; return those that fit, and put the others back. p_full: lanes that left the line, which come back when their keys can pay. Internal.
+-- Take the costs of jobs that are being claimed from rates and budgets per key. The caller has locked their rows in job_keys. Return the jobs that fit, and put the others back. p_full: lanes that left the line; they return when their keys can pay. Internal.
 create function coordinator.limit_take_keys(p_class bigint, p_ids uuid[], p_full bigint[], p_now timestamp with time zone)
   returns uuid[]
   volatile;
 
--- Take tokens out of a bucket that limit_tokens locked. p_need: what the next job needs, at least; workers are woken when it is there. No event. Internal.
+-- Take tokens out of a bucket that limit_tokens has locked. p_need: the minimum that the next job needs; workers are woken when it is available. No event. Internal.
 create function coordinator.limit_take_tokens(p_limit coordinator.job_limits, p_tokens bigint, p_need bigint)
   returns void
   volatile;
 
--- Take what jobs that a claim took out of jobs_ready need of the limits of their trees. picked: the jobs that can start, also those of other trees; slots: by job that took some, the limit whose permit it has (null: none); waiting: up to p_waiting jobs that got none, and wait from now on; rest: jobs beyond that, and of trees that others have. p_wait: wait for rates and budgets that other claims have; a claim may do so once. Internal.
+-- Take what jobs need of the limits of their trees, after a claim took them out of jobs_ready. picked: the jobs that can start, including those without such limits; slots: for each job that took something, the limit whose permit it has (null: none); waiting: up to p_waiting jobs that got nothing and wait from now on; rest: further such jobs, and jobs of trees that other claims have locked. p_wait: wait for rates and budgets that other claims have locked; a claim may do so once. Internal.
 create function coordinator.limit_take_trees(p_project_id bigint, p_ids uuid[], p_waiting integer, p_wait boolean, p_worker text, p_now timestamp with time zone, OUT picked uuid[], OUT slots jsonb, OUT waiting uuid[], OUT rest uuid[])
   returns record
   volatile;
@@ -4493,7 +4493,7 @@ create function coordinator.limit_tokens(p_limit coordinator.job_limits)
   returns bigint
   volatile;
 
--- Return how many jobs of a tree its limit lets start now, at most 1,000. Internal.
+-- Return how many jobs of a tree its limit allows to start now, at most 1,000. Internal.
 create function coordinator.limit_tree_free(p_limit coordinator.job_limits, p_now timestamp with time zone)
   returns bigint
   stable;
@@ -4503,22 +4503,22 @@ create function coordinator.limit_tree_jobs(p_limit coordinator.job_limits, p_ro
   returns bigint
   immutable;
 
--- Bring back into the line the lanes of keys that were full before attempts ended, each of which had a slot of one of these limits and keys. No event. Internal.
+-- Return lanes to the line if their keys were full before attempts ended. Each attempt had a slot of one of these limits and keys. No event. Internal.
 create function coordinator.limit_unpark(p_limits bigint[], p_hashes bigint[])
   returns void
   volatile;
 
--- Bring back into the line all lanes of a limit whose size has changed. No event. Internal.
+-- Return all lanes of a limit whose size has changed to the line. No event. Internal.
 create function coordinator.limit_unpark_all(p_limit_id bigint)
   returns void
   volatile;
 
--- Bring back into the line lanes whose keys can pay for the next job again, of up to 1000 keys of each limit; returns of how many keys. No event. Internal.
+-- Return lanes to the line whose keys can pay for the next job again, for up to 1,000 keys of each limit. Return the number of keys. No event. Internal.
 create function coordinator.limit_unpark_due(p_limits bigint[], p_now timestamp with time zone)
   returns integer
   volatile;
 
--- Bring back into the line the lanes of keys. No event. Internal.
+-- Return the lanes of keys to the line. No event. Internal.
 create function coordinator.limit_unpark_lanes(p_limits bigint[], p_hashes bigint[])
   returns void
   volatile;
@@ -4528,17 +4528,17 @@ create function coordinator.limit_wake(p_limits bigint[], p_by text, p_now times
   returns void
   volatile;
 
--- Wake workers for keys that can pay for the next job, and that no claim has visited since; returns for how many keys. Internal.
+-- Wake workers for keys that can pay for the next job and that no claim has visited since. Return the number of keys. Internal.
 create function coordinator.limit_wake_keys(p_limits bigint[], p_now timestamp with time zone)
   returns integer
   volatile;
 
--- Wake jobs of a project that wait for the rate of their tree and for which there are tokens: a claim need not wait for the loop. Internal.
+-- Wake jobs of a project that wait for the rate of their tree and can now get tokens, so that a claim need not wait for the loop. Internal.
 create function coordinator.limit_wake_rates(p_project_id bigint, p_now timestamp with time zone)
   returns void
   volatile;
 
--- Wake jobs that wait for the limits of their trees, which have room again: of each class as many as p_counts says; null: as can start now. Returns how many were woken. Internal.
+-- Wake jobs that wait for the limits of their trees: of each class, as many as p_counts says; null: as many as can start now. Return how many were woken. Internal.
 create function coordinator.limit_wake_trees(p_limits bigint[], p_counts bigint[], p_by text, p_now timestamp with time zone)
   returns integer
   volatile;
@@ -4553,7 +4553,7 @@ create function coordinator.lock_acquire(p_project text, p_resources text[], p_a
   returns SETOF coordinator.lock_grant
   volatile security definer;
 
--- Do what lock_acquire does, for any resources and whatever is in the way. Internal.
+-- Do what lock_acquire does, for any resources, free or not. Internal.
 create function coordinator.lock_acquire_any(p_project text, p_resources text[], p_agent uuid, p_shared boolean, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid, p_owner text, p_within text[])
   returns SETOF coordinator.lock_grant
   volatile;
@@ -4563,7 +4563,7 @@ create function coordinator.lock_below(p_project_id bigint, p_r coordinator.lock
   returns SETOF coordinator.locks
   stable;
 
--- Return what keeps an owner from a resource: locks of others that are not free yet, and tickets before p_ticket (null: all), of those the ones that wait for no other listed ticket of the same resource. Internal.
+-- Return what keeps an owner from a resource: locks of others that are not free yet, and tickets before p_ticket (null: all tickets) that wait for no other listed ticket of the same resource. Internal.
 create function coordinator.lock_blockers(p_project_id bigint, p_agent uuid, p_owner text, p_ticket bigint, p_resource coordinator.lock_resource, p_mode text, p_slots integer)
   returns table (resource text, agent_id uuid, agent_name text, owner text, mode text, fencing_token bigint, expires_at timestamp with time zone, ticket bigint)
   stable;
@@ -4618,17 +4618,17 @@ create function coordinator.lock_elsewhere(p_project_id bigint, p_resource text,
   returns text
   stable;
 
--- End locks without their holder, and return the resources that are free now. Others stay for their delay or an open guarded transaction, or because p_delete is false; lock_expire hands them on. p_wait: wait for others that change one of them. Internal.
+-- End locks without a release by their holder, and return the resources that are free now. Other locks stay because of their delay, an open guarded transaction, or p_delete false; lock_expire hands them on. p_wait: wait for transactions that are changing one of them. Internal.
 create function coordinator.lock_end(p_project text, p_locks coordinator.locks[], p_actor text, p_now timestamp with time zone, p_delete boolean, p_wait boolean)
   returns coordinator.lock_resource[]
   volatile;
 
--- Release what an agent holds, or one of its owners with those below it, or of that only p_resources, and remove the tickets; returns how many locks. The caller has deleted the agent, or keeps it. Internal.
+-- Release what an agent holds, or what one of its owners and the owners below it hold; with p_resources, only these. Remove their tickets. Return the number of locks. The caller has deleted the agent, or has locked its row. Internal.
 create function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text, p_owner text default '', p_resources text[] default null)
   returns integer
   volatile;
 
--- Take a ticket and serve it at once if nothing is in its way; else it waits, or ZC310 (no wait), ZC313 (deadlock) or ZC315 (too many). Under the keys of the resources. Internal.
+-- Take a ticket and serve it at once if nothing blocks it; otherwise it waits, or the call fails: ZC310 (no wait), ZC313 (deadlock) or ZC315 (too many tickets). Under the keys of the resources. Internal.
 create function coordinator.lock_enqueue(p_project_id bigint, p_project text, p_agent uuid, p_agent_name text, p_owner text, p_resources coordinator.lock_resource[], p_mode text, p_slots integer, p_ttl interval, p_wait interval, p_delay interval, p_request_id uuid, p_within text[])
   returns bigint
   volatile;
@@ -4653,7 +4653,7 @@ create function coordinator.lock_enter_try(p_project_id bigint, p_resources coor
   returns boolean
   volatile;
 
--- Delete up to p_limit expired locks, those of attempts of jobs that have ended, and the expired tickets, and serve waiters; returns how many. Repeat until 0. A lock is free at its expiry even without this.
+-- Delete up to p_limit expired locks, locks of ended job attempts, and expired tickets, and serve waiters. Return how many were deleted. Repeat until 0. A lock is free at its expiry even without this call.
 create function coordinator.lock_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -4673,7 +4673,7 @@ create function coordinator.lock_foremost(p_project_id bigint, p_all coordinator
   returns table (place bigint, mine boolean, lock coordinator.locks)
   stable;
 
--- Hand freed resources on if anyone waits: the last step of release and break, under the keys of the resources. Internal.
+-- Hand freed resources to waiters, if there are any: the last step of release and break, under the keys of the resources. Internal.
 create function coordinator.lock_freed(p_project_id bigint, p_project text, p_resources coordinator.lock_resource[])
   returns void
   volatile;
@@ -4688,7 +4688,7 @@ create function coordinator.lock_hand_off(p_project_id bigint, p_project text, p
   returns void
   volatile;
 
--- Describe, for an error, who keeps an owner from resources. Internal.
+-- Describe for an error who keeps an owner from resources. Internal.
 create function coordinator.lock_in_the_way(p_project_id bigint, p_agent uuid, p_owner text, p_ticket bigint, p_resources coordinator.lock_resource[], p_mode text, p_slots integer, OUT message text, OUT detail text, OUT hint text)
   returns record
   stable;
@@ -4703,7 +4703,7 @@ create function coordinator.lock_job(p_owner text)
   returns uuid
   immutable;
 
--- Keep the row of a lock until the end of the transaction, so that whatever ends the lock finds who waits for it; false: another transaction is ending it. null, a ticket, is not kept. Internal.
+-- Lock the row of a lock until the end of the transaction, so that whoever ends the lock finds its waiters. False: another transaction is ending it. A null token stands for a ticket, which has no row to lock. Internal.
 create function coordinator.lock_keep(p_project_id bigint, p_resource text, p_token bigint)
   returns boolean
   volatile;
@@ -4748,7 +4748,7 @@ create function coordinator.lock_next_ticket(p_project_id bigint, p_r coordinato
   returns bigint
   stable;
 
--- Return locks of attempts that have ended, and which others were changing then. Internal.
+-- Return locks of ended attempts that other transactions were changing when the attempts ended. Internal.
 create function coordinator.lock_orphans(p_limit integer)
   returns SETOF coordinator.locks
   stable;
@@ -4793,7 +4793,7 @@ create function coordinator.lock_queue_key(p_project_id bigint)
   returns bigint
   immutable;
 
--- Do what lock_queue_enter does, but wait for one second at most; false: another transaction still has the queue. Internal.
+-- Do what lock_queue_enter does, but wait for at most one second; false: another transaction still holds the queue lock. Internal.
 create function coordinator.lock_queue_try(p_project_id bigint)
   returns boolean
   volatile;
@@ -4818,7 +4818,7 @@ create function coordinator.lock_read(p_project text, p_resource text)
   returns coordinator.lock_resource
   stable;
 
--- Raise ZC310 with the owner that is in the way. Internal.
+-- Raise ZC310, and name the owner in the way. Internal.
 create function coordinator.lock_refuse(p_project_id bigint, p_agent uuid, p_owner text, p_ticket bigint, p_resources coordinator.lock_resource[], p_mode text, p_slots integer)
   returns void
   stable;
@@ -4893,12 +4893,12 @@ create function coordinator.lock_texts(p_project text, p_texts text[])
   returns text[]
   stable;
 
--- Return what a ticket waits for, or the locks that it became; granted is false until they are claimed. Internal.
+-- Return what a ticket waits for, or the locks that it turned into; granted is false until they are claimed. Internal.
 create function coordinator.lock_ticket(p_project_id bigint, p_ticket bigint, p_agent uuid)
   returns SETOF coordinator.lock_grant
   stable;
 
--- Remove tickets from the queue and serve the tickets that they held up. Under the queue lock. Internal.
+-- Remove tickets from the queue and serve the tickets that they blocked. Under the queue lock. Internal.
 create function coordinator.lock_ticket_drop(p_project_id bigint, p_project text, p_tickets bigint[])
   returns void
   volatile;
@@ -4908,7 +4908,7 @@ create function coordinator.lock_ticket_extend(p_project_id bigint, p_agent uuid
   returns void
   volatile;
 
--- Turn a ticket into locks if nothing is in its way; p_claimed: its waiter makes this call. Under the queue lock. Internal.
+-- Turn a ticket into locks if nothing blocks it; p_claimed: its waiter makes this call. Under the queue lock. Internal.
 create function coordinator.lock_ticket_grant(p_project_id bigint, p_project text, p_ticket bigint, p_claimed boolean)
   returns boolean
   volatile;
@@ -4918,7 +4918,7 @@ create function coordinator.lock_tokens_for(p_resources text[], p_tokens bigint[
   returns record
   immutable;
 
--- Acquire resources until their holder ends (p_until is only shown), all or none, without waiting for anybody: tokens by resource. Else blocker says what is in the way of the one that is wanted, which the caller keeps until its transaction ends, and due_at when to try again at the latest; busy: others are changing what it takes. free: those that nothing is in the way of. Internal.
+-- Acquire resources until their holder ends (p_until is only shown), all or none, without waiting. Return the tokens by resource. Otherwise, wanted is a resource that is not free, and blocker the resource that blocks it, whose row stays locked until the transaction ends. due_at: when to try again at the latest; busy: others are changing what it takes; free: the resources that nothing blocks. Internal.
 create function coordinator.lock_try(p_project_id bigint, p_project text, p_texts text[], p_agent uuid, p_agent_name text, p_owner text, p_until timestamp with time zone, OUT tokens jsonb, OUT busy boolean, OUT wanted text, OUT blocker text, OUT due_at timestamp with time zone, OUT free text[])
   returns record
   volatile;
@@ -4938,7 +4938,7 @@ create function coordinator.log_append(p_project text, p_kind text, p_key text, 
   returns SETOF coordinator.log_receipt
   volatile security definer;
 
--- Return the number of a position. ZC218: entries that followed it are gone, or its number may have been given again after a restore. ZC710: this standby has not replayed it. Internal.
+-- Return the number of a position. ZC218: entries after it are gone, or its number may have been reused after a restore. ZC710: this standby has not replayed it. Internal.
 create function coordinator.log_check_position(p_log coordinator.logs, p_after text[])
   returns bigint
   stable;
@@ -4953,7 +4953,7 @@ create function coordinator.log_clear(p_project text, p_kind text, p_key text, p
   returns bigint
   volatile security definer;
 
--- Raise that the last number of a log is not the one expected; p_last_seq is null if there is no such log. Internal.
+-- Raise ZC301: the last number of a log is not the expected one; p_last_seq is null if there is no such log. Internal.
 create function coordinator.log_conflict(p_kind text, p_key text, p_expect bigint, p_epoch text, p_last_seq bigint, p_present integer)
   returns void
   immutable;
@@ -4963,12 +4963,12 @@ create function coordinator.log_delete(p_project text, p_kind text, p_key text, 
   returns bigint
   volatile security definer;
 
--- Read the entries of an append, and check them. An error names the entry by its place from 0, and has it as entry in its detail. Internal.
+-- Read and check the entries of an append. An error names the entry by its position from 0, which is also entry in its detail. Internal.
 create function coordinator.log_drafts(p_kind text, p_entries json)
   returns coordinator.log_draft[]
   volatile;
 
--- Delete the entries of a log that is held, of those that are kept and what they need only with p_kept, and return how many; with p_deleted hide its header, which keeps the last number until retention deletes it. No event. Internal.
+-- Delete the entries of a log whose header is locked, and return how many. Kept entries, and the entries that they need, are only deleted with p_kept. p_deleted: hide the header, which keeps the last number until retention deletes it. No event. Internal.
 create function coordinator.log_empty(p_log coordinator.logs, p_kept boolean, p_deleted boolean, p_now timestamp with time zone)
   returns bigint
   volatile;
@@ -5008,7 +5008,7 @@ create function coordinator.log_list(p_project text, p_kind text default null, p
   returns SETOF coordinator.logs_live
   stable security definer;
 
--- Raise ZC216 for a log that does not exist, with the one that was probably meant. Internal.
+-- Raise ZC216 for a log that does not exist, and suggest a similar one. Internal.
 create function coordinator.log_missing(p_project text, p_kind text, p_key text)
   returns void
   stable;
@@ -5018,7 +5018,7 @@ create function coordinator.log_needed(p_log_id bigint)
   returns int8multirange
   stable;
 
--- Read the entries of an append that have nothing but data; null if any has more, or needs a closer look: then log_drafts reads them. Internal.
+-- Read the entries of an append if they have only data; null if one has more or needs a closer look: then log_drafts reads them. Internal.
 create function coordinator.log_plain_drafts(p_kind text, p_entries json)
   returns coordinator.log_draft[]
   immutable;
@@ -5038,12 +5038,12 @@ create function coordinator.log_read(p_project text, p_kind text, p_key text, p_
   returns SETOF coordinator.log_entry
   stable security definer;
 
--- Raise that an entry of a batch, by its place from 0, is refused. Internal.
+-- Raise an error about an entry of a batch, by its position from 0. Internal.
 create function coordinator.log_refuse(p_place integer, p_code text, p_message text, p_hint text)
   returns void
   immutable;
 
--- Return which entries of an append are in the log already, by their uid. ZC331: one of them has another content. Internal.
+-- Return which entries of an append are already in the log, by their uid. ZC331: one of them has other content. Internal.
 create function coordinator.log_repeated(p_log_id bigint, p_drafts coordinator.log_draft[])
   returns table (place bigint, seq bigint, epoch integer)
   stable;
@@ -5063,7 +5063,7 @@ create function coordinator.log_show(p_project text, p_kind text, p_key text)
   returns SETOF coordinator.logs_live
   stable security definer;
 
--- Delete at most p_limit entries of logs that are due, and headers of logs that were deleted as long ago as the policy of documents says; returns a row for each log that it has looked at. Repeat until there is none. No event.
+-- Delete at most p_limit entries of logs that are due, and headers of deleted logs after the time that the policy of documents says. Return a row for each log that was checked. Repeat until there is none. No event.
 create function coordinator.log_trim(p_limit integer default 1000)
   returns SETOF coordinator.retention_result
   volatile security definer;
@@ -5491,7 +5491,7 @@ create function coordinator.retention_count(p_project_id bigint, p_subject text,
   returns bigint
   stable;
 
--- Return the policies that apply to all projects until somebody sets others. Internal.
+-- Return the default policies for all projects. Internal.
 create function coordinator.retention_defaults()
   returns table (subject text, kind text, max_age interval, max_count bigint)
   immutable;
@@ -5531,7 +5531,7 @@ create function coordinator.retention_show(p_project text, p_after text[] defaul
   returns SETOF coordinator.retention_policy
   stable security definer;
 
--- Bring a change of retention to up to p_limit logs, documents, sessions or artifacts that it concerns; returns how many it has looked at. Repeat until 0. No event.
+-- Apply a change of retention to up to p_limit logs, documents, sessions or artifacts that it concerns. Return how many were checked. Repeat until 0. No event.
 create function coordinator.retention_sweep(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -5706,7 +5706,7 @@ create function coordinator.session_check(p_title text, p_mission text, p_status
   returns void
   immutable;
 
--- Refuse (ZC332) an archived session, and note once a minute that it is used. For an append or put, in a statement after the one that locked its header. No event. Internal.
+-- Reject (ZC332) an archived session, and record once a minute that it is used. An append or put calls this in a statement after the one that locked its header. No event. Internal.
 create function coordinator.session_continue(p_session_id bigint, p_now timestamp with time zone)
   returns void
   volatile;
@@ -5721,12 +5721,12 @@ create function coordinator.session_delete(p_project text, p_session text, p_act
   returns boolean
   volatile security definer;
 
--- Return the number of the session with this key, created if there is none; nobody archives or deletes it before the transaction ends. For a function that makes a log or document of a session, before it inserts the header. ZC332: the session is archived. Internal.
+-- Return the number of the session with this key, and create it if there is none. Nobody can archive or delete it before the transaction ends. A function that creates a log or document of a session calls this before it inserts the header. ZC332: the session is archived. Internal.
 create function coordinator.session_enter(p_project_id bigint, p_key text, p_now timestamp with time zone, p_actor text default null)
   returns bigint
   volatile;
 
--- Delete a session that was idle for long enough, with its contents, or a part of them, unless it contains something that is kept; returns a row for each session that it has looked at. Repeat until there is none.
+-- Delete a session that has been idle for its maximum age, with its contents or a part of them, unless it contains something that is kept. Return a row for each session that was checked. Repeat until there is none.
 create function coordinator.session_expire(p_limit integer default 100)
   returns SETOF coordinator.retention_result
   volatile security definer;
@@ -5746,7 +5746,7 @@ create function coordinator.session_hold(p_session_id bigint)
   returns void
   volatile;
 
--- Return whether a session contains something that is kept: then retention leaves all of it. Internal.
+-- Return whether a session contains something that is kept: then retention removes none of it. Internal.
 create function coordinator.session_kept(p_session_id bigint)
   returns boolean
   stable;
@@ -6021,7 +6021,7 @@ create function coordinator.webhook_body(p_type text, p_at timestamp with time z
   returns text
   stable;
 
--- Claim webhooks that have something to deliver, for p_lease, and return it, in order: while fewer than p_limit slots are taken, of a project at most 16, of those whose last attempt was slow or failed at most p_slow, and 8 of a project. A delivery takes a slot for each 128 KiB, at most 8. p_holder: who claims, with all that it has claimed and not yet finished in p_held; another claim of it was lost with an answer, and ends. No event.
+-- Claim webhooks that have something to deliver for p_lease, and return their deliveries in order. The claimed deliveries take at most p_limit slots, and 16 per project. Webhooks whose last attempt was slow or failed take at most p_slow of these, and 8 per project. A delivery takes a slot for each 128 KiB, at most 8. p_holder: who claims; p_held: its claims that are not finished. Other claims of p_holder were lost with a response, and end. No event.
 create function coordinator.webhook_claim(p_limit integer default 64, p_slow integer default 32, p_lease interval default '00:01:00', p_holder uuid default null, p_held bigint[] default '{}')
   returns SETOF coordinator.webhook_work
   volatile security definer;
@@ -6036,22 +6036,22 @@ create function coordinator.webhook_delivery(p_project text, p_delivery bigint)
   returns SETOF coordinator.webhook_deliveries_live
   stable security definer;
 
--- Draw a secret of 256 bits, from the server's strong source of random numbers. Internal.
+-- Generate a secret of 256 bits from the server's cryptographically strong random source. Internal.
 create function coordinator.webhook_draw()
   returns text
   volatile;
 
--- Compare up to p_limit chunks of the log with the topics of webhooks, and insert what has to be delivered; returns how much it did, or null if there are no webhooks. Repeat until 0. No event.
+-- Compare up to p_limit chunks of the log with the topics of webhooks, and insert deliveries. Return how much was done, or null if there are no webhooks. Repeat until 0. No event.
 create function coordinator.webhook_fill(p_limit integer default 20)
   returns integer
   volatile security definer;
 
--- Store how attempts ended, and end their claims. p_claims: an array of {webhook, claim, attempts}, whose attempts are, in their order, {delivery, seconds, response, error, retry_s}; no error: it was delivered; response: the HTTP status; retry_s: what the receiver asks for. What another daemon has claimed since is passed over, as is a repetition. Returns the webhooks that another transaction has: repeat those.
+-- Store the results of attempts, and end their claims. p_claims: an array of {webhook, claim, attempts}; its attempts are, in order, {delivery, seconds, response, error, retry_s}. error: absent if it was delivered; response: the HTTP status; retry_s: the wait that the receiver asks for. Claims that another daemon has taken since, and repetitions, are ignored. Return the webhooks that another transaction has locked: repeat those.
 create function coordinator.webhook_finish(p_claims jsonb)
   returns bigint[]
   volatile security definer;
 
--- Return what a webhook delivers first of what waits. Internal.
+-- Return the next waiting delivery of a webhook. Internal.
 create function coordinator.webhook_first(p_webhook bigint, p_paused boolean, p_limit integer)
   returns SETOF coordinator.webhook_deliveries
   stable;
@@ -6071,7 +6071,7 @@ create function coordinator.webhook_missing(p_project text, p_webhook bigint)
   returns void
   stable;
 
--- Set when the next delivery of webhooks is due, and how many slots it takes. Called after every change of what it depends on, with the rows locked. No event. Internal.
+-- Store when the next delivery of webhooks is due, and how many slots it takes. Called with the rows locked, after every change that affects this. No event. Internal.
 create function coordinator.webhook_next(p_webhooks bigint[], p_now timestamp with time zone)
   returns void
   volatile;
@@ -6091,7 +6091,7 @@ create function coordinator.webhook_put(p_chunk coordinator.event_chunks, p_webh
   returns void
   volatile;
 
--- Insert a delivery that is not an event, but a test or a reset. No event. Internal.
+-- Insert a delivery that is not an event: a test or a reset. No event. Internal.
 create function coordinator.webhook_queue(p_webhook bigint, p_name text, p_type text, p_key text, p_data jsonb, p_now timestamp with time zone)
   returns bigint
   volatile;
@@ -6106,7 +6106,7 @@ create function coordinator.webhook_remove(p_project text, p_webhook bigint, p_a
   returns boolean
   volatile security definer;
 
--- Let a webhook deliver that events after p_after are gone, and continue after the event seq of p_data. No event. Internal.
+-- Let a webhook deliver a reset, which says that events after p_after are gone, and continue after the event seq of p_data. No event. Internal.
 create function coordinator.webhook_reset(p_webhook bigint, p_after bigint, p_data jsonb, p_now timestamp with time zone)
   returns void
   volatile;
@@ -6136,7 +6136,7 @@ create function coordinator.webhook_slots(p_body text)
   returns integer
   immutable;
 
--- Return whether a webhook takes further events now; it leaves others in the log. As in webhooks_behind_idx. Internal.
+-- Return whether a webhook accepts further events now; otherwise they stay in the log. The index webhooks_behind_idx has the same condition. Internal.
 create function coordinator.webhook_takes(p_webhook coordinator.webhooks)
   returns boolean
   immutable;
@@ -6146,7 +6146,7 @@ create function coordinator.webhook_test(p_project text, p_webhook bigint, p_act
   returns SETOF coordinator.webhook_deliveries_live
   volatile security definer;
 
--- Return what a webhook that is claimed has to deliver next, in order: up to 16 deliveries with 128 KiB, or one that is larger. Internal.
+-- Return the next deliveries of a claimed webhook, in order: up to 16 with 128 KiB in total, or one larger delivery. Internal.
 create function coordinator.webhook_work_of(p_webhook bigint, p_now timestamp with time zone)
   returns SETOF coordinator.webhook_work
   stable;

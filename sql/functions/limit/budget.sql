@@ -1,8 +1,8 @@
--- Budgets (see limit.sql): what jobs reserve and spend is a row for each attempt and budget, in job_charges.
+-- Budgets (see limit.sql). job_charges has a row for each attempt and budget: what the attempt reserves and spends.
 --
--- A claim that has the row of the budget (job_budgets) adds them up, and inserts its own: so what claims reserve never exceeds what is
--- left. job_spend adds what was really spent, even beyond the budget, since it was spent; then the budget is exhausted. The end of an
--- attempt changes only its own row, so it never waits for claims. All that an attempt costs belongs to the period of its claim.
+-- A claim locks the row of the budget (job_budgets), adds the charges up, and inserts its own. So what claims reserve never exceeds what
+-- is left. job_spend adds what was really spent, even beyond the budget, because it was spent; the budget is then exhausted. The end of
+-- an attempt changes only its own row, so it never waits for claims. Everything that an attempt costs belongs to the period of its claim.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('limit.exhausted', 'name of the limit', '{spent,budget,until,key}', 'A budget is used up. No job that needs it starts before until; null: before the budget is raised. key: the key whose budget it is; null: the budget is not per key.');
@@ -17,13 +17,13 @@ create or replace function coordinator.limit_period(p_period text, p_at timestam
 language sql immutable parallel safe
 return case p_period when 'ever' then '-infinity' else date_trunc(p_period, p_at, 'UTC') end;
 comment on function coordinator.limit_period(text, timestamptz) is
-  'Return the start of the period of a budget in which an instant lies: -infinity for ever. Internal.';
+  'Return the start of the period of a budget that contains an instant; -infinity for the period ever. Internal.';
 
 create or replace function coordinator.limit_period_end(p_period text, p_at timestamptz) returns timestamptz
 language sql immutable parallel safe
 return case p_period when 'hour' then date_trunc('hour', p_at, 'UTC') + interval '1 hour' when 'day' then date_trunc('day', p_at, 'UTC') + interval '24 hours' end;
 comment on function coordinator.limit_period_end(text, timestamptz) is
-  'Return the end of the period of a budget in which an instant lies; null for ever. Internal.';
+  'Return the end of the period of a budget that contains an instant; null for the period ever. Internal.';
 
 create or replace function coordinator.limit_charged(p_limit bigint, p_period_at timestamptz, out used bigint, out spent bigint, out settled bigint)
 language sql stable
@@ -35,7 +35,7 @@ begin atomic
   from coordinator.job_charges c where c.limit_id = p_limit and c.period_at = p_period_at;
 end;
 comment on function coordinator.limit_charged(bigint, timestamptz) is
-  'Add up what is reserved or spent of a budget in a period, and what of it is spent; settled: from how many settled rows. Internal.';
+  'Add up the charges of a budget in a period. used: reserved or spent; spent: the part that is spent; settled: the number of settled rows. Internal.';
 
 create or replace function coordinator.limit_budget_left(p_limit coordinator.job_limits, p_now timestamptz) returns bigint
 language plpgsql volatile
@@ -49,7 +49,7 @@ declare
 begin
   select * into v_sum from coordinator.limit_charged(p_limit.id, v_period);
   if v_sum.settled > 100 then
-    -- Into one row. The previous period is kept, in case the clock goes back.
+    -- Merge them into one row. Keep the previous period, in case the clock is set back.
     with gone as (
       delete from coordinator.job_charges c where c.limit_id = p_limit.id and c.job_id is null returning c.period_at, c.spent)
     insert into coordinator.job_charges (limit_id, period_at, spent)
@@ -60,7 +60,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_budget_left(coordinator.job_limits, timestamptz) is
-  'Return what a claim may still reserve of a budget whose row in job_budgets the caller has; it may be negative. No event. Internal.';
+  'Return how much a claim may still reserve of a budget; it may be negative. The caller has locked its row in job_budgets. No event. Internal.';
 
 create or replace function coordinator.limit_charge(p_ids uuid[], p_limits bigint[], p_now timestamptz) returns void
 language plpgsql volatile
@@ -76,7 +76,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_charge(uuid[], bigint[], timestamptz) is
-  'Reserve what jobs that are being claimed cost of those of the limits that are budgets, whose rows in job_budgets the caller has. No event. Internal.';
+  'Reserve the costs of jobs that are being claimed in those of the limits that are budgets. The caller has locked their rows in job_budgets. No event. Internal.';
 
 create or replace function coordinator.limit_settle(p_ids uuid[], p_outcome text, p_by text, p_now timestamptz) returns void
 language plpgsql volatile
@@ -116,7 +116,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_settle(uuid[], text, text, timestamptz) is
-  'Replace what ending attempts reserved of budgets by what they cost: what they reported or, if nothing, what they reserved; if they died, the greater of both; if they were put off or released, only what they reported. Wakes workers, and jobs of trees, that lacked what this frees. Internal.';
+  'Replace what ending attempts reserved of budgets by their actual cost. This is what they reported, or what they reserved if they reported nothing. If they died, it is the greater of both; otherwise, for instance if they were snoozed or released, only what they reported. Wake workers and jobs of trees that lacked what this frees. Internal.';
 
 create or replace function coordinator.limit_exhaust(p_limit coordinator.job_limits, p_by text, p_now timestamptz, p_hash bigint default null) returns boolean
 language plpgsql volatile
@@ -148,7 +148,7 @@ begin
     v_running := array(
       select r.id from coordinator.job_charges c join coordinator.jobs_running r on r.id = c.job_id
       where c.limit_id = p_limit.id and c.period_at = v_period and (p_hash is null or c.hash = p_hash) and r.cancel_at is null);
-    -- Attempts that others have are skipped: their transactions may wait for this budget.
+    -- Skip attempts that other transactions have locked: these may wait for this budget.
     with asked as (
       update coordinator.jobs_running r set cancel_at = p_now + interval '30 seconds', cancelled_by = p_by, cancel_reason = v_reason
       where r.ctid = any (array(select o.ctid from coordinator.jobs_running o where o.id = any (v_running) and o.cancel_at is null
@@ -167,7 +167,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_exhaust(coordinator.job_limits, text, timestamptz, bigint) is
-  'Return whether what was spent has reached a budget, whose row in job_budgets the caller has, or that of a key, whose row in job_keys it has. If so, announce it once in the period and, if the budget says so, ask the workers of the jobs that it was charged for to stop. Internal.';
+  'Return whether spending has reached a budget, or that of a key. The caller has locked its row in job_budgets or job_keys. If so, emit the event once per period and, with on_exhausted cancel, ask the workers of the charged jobs to stop. Internal.';
 
 create or replace function coordinator.job_spend(
   p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_budget text, p_amount bigint)

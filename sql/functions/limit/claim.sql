@@ -1,9 +1,10 @@
--- Limits in claims and ends (see limit.sql). Permits are locked with skip locked and deleted only for jobs that were picked, so claims
--- wait for nobody. Buckets of rates are locked after permits, in the order of their numbers, and before jobs: claims of one rate take turns.
+-- How claims and the ends of attempts use limits (see limit.sql). A claim locks permits with skip locked, and deletes only those of the
+-- jobs that it picked, so claims never wait for each other's permits. It locks the buckets of rates after permits, in the order of their
+-- ids, and before jobs: claims that need the same rate take turns.
 --
--- Wake-ups. A claim that leaves jobs because it lacks a limit inserts a row into job_limit_waits. Whoever frees some of the limit then
--- says limit.freed and deletes the row. Of two that do so at the same time, neither sees the other: limit_refill, a loop, wakes workers then,
--- since it sees what both have committed: a free permit or, with slots per key, a lane in the line of a class that had none there.
+-- Wake-ups. A claim that leaves jobs behind because it lacks a limit inserts a row into job_limit_waits. Whoever frees some of the limit
+-- emits limit.freed and deletes the row. If a claim and an end run at the same time, neither sees the other. The loop limit_refill then
+-- wakes workers, because it sees what both have committed: a free permit or, with slots per key, a lane of a class whose line was empty.
 
 create or replace function coordinator.limit_lack(p_limit_id bigint, p_due_at timestamptz, p_class bigint default null) returns void
 language plpgsql volatile
@@ -30,7 +31,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_lack(bigint, timestamptz, bigint) is
-  'Record that a claim lacked a limit, of which there will be some at p_due_at; null: when a permit is returned or, with p_class, when a lane of that class is in the line again. No event. Internal.';
+  'Record that a claim lacked a limit. Some of it will be available at p_due_at; null: when a permit is returned or, with p_class, when a lane of that class is in the line again. No event. Internal.';
 
 create or replace function coordinator.limit_wake(p_limits bigint[], p_by text, p_now timestamptz) returns void
 language plpgsql volatile
@@ -81,7 +82,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_due(timestamptz, integer) is
-  'Return up to p_limit limits that claims or jobs of a tree lacked and of which there is some again. Internal.';
+  'Return up to p_limit limits that claims or jobs of a tree lacked and that have room again. Internal.';
 
 create or replace function coordinator.limit_refill(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -105,7 +106,7 @@ begin
   v_keys := coordinator.limit_wake_keys(array(select l.id from coordinator.job_limits l where l.id = any (v_limits) and l.per_key and l.kind <> 'slots'), v_now);
   perform coordinator.limit_wake(v_limits, 'coordinator', v_now);
   v_woken := coordinator.limit_wake_trees(v_limits, null, 'coordinator', v_now);
-  perform coordinator.limit_lack(l.id, v_now + interval '1 second') -- those that were woken come first
+  perform coordinator.limit_lack(l.id, v_now + interval '1 second') -- the woken jobs come first
   from coordinator.job_limits l
   where l.id = any (v_limits) and l.tree is not null and (select true from coordinator.job_tree_waits t where t.limit_id = l.id limit 1);
   return v_keys + (select count(*) from unnest(v_limits) d
@@ -114,7 +115,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_refill(integer) is
-  'Wake workers that lacked a limit of which there is some again, and jobs that wait for the limit of their tree: for up to p_limit limits; returns for how many limits and jobs. Repeat until 0.';
+  'Wake workers that lacked a limit that has room again, and jobs that wait for the limit of their tree, for up to p_limit limits. Return the number of these limits and jobs. Repeat until 0.';
 
 create or replace function coordinator.limit_retire(p_limit_id bigint) returns boolean
 language plpgsql volatile
@@ -127,7 +128,7 @@ declare
   v_retired integer;
 begin
   select l.surplus into v_surplus from coordinator.job_limits l where l.id = p_limit_id for no key update skip locked;
-  if not found then -- another claim does so
+  if not found then -- another claim retires them
     return false;
   end if;
   delete from coordinator.job_slots s
@@ -138,7 +139,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_retire(bigint) is
-  'Retire free permits of a limit that was lowered; return whether none is left to retire. Claims do so in turns. No event. Internal.';
+  'Retire free permits of a lowered limit; return whether none is left to retire. Claims take turns. No event. Internal.';
 
 create or replace function coordinator.limit_pick(p_classes bigint[], p_limit integer, p_floors jsonb, p_now timestamptz, p_picked uuid[]) returns uuid[]
 language plpgsql volatile
@@ -168,7 +169,7 @@ declare
 begin
   select q.fair or c.keyed or c.arranging as laned, not (q.fair or c.keyed) and c.arranging as leaving, c.keyed, c.limit_ids into v_policy
   from coordinator.job_classes c join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue where c.id = p_classes[1];
-  if v_policy.limit_ids <> '{}' and p_floors = '{}' then -- permits that a claim leaves are locked until its end
+  if v_policy.limit_ids <> '{}' and p_floors = '{}' then -- permits that a claim does not use stay locked until it ends
     select count(*) into v_want
     from unnest(p_classes) c (id) cross join lateral (select from coordinator.jobs_ready r where r.class_id = c.id limit p_limit) r;
     v_want := greatest(least(v_want, p_limit), v_policy.laned::integer); -- 1 for lanes without jobs, which are deleted
@@ -177,7 +178,7 @@ begin
     v_want := 0; -- all keys are full
     v_short := true;
   end if;
-  if cardinality(v_policy.limit_ids) > 1 then -- lock none of them if another is full
+  if cardinality(v_policy.limit_ids) > 1 then -- lock no limit if another one is full
     for v_limit in
       select l.* from coordinator.job_limits l
       where l.id = any (v_policy.limit_ids) and l.kind = 'slots' and not l.per_key
@@ -224,7 +225,7 @@ begin
       end if;
     end if;
   end loop;
-  if v_want > 0 and v_gauged <> '{}' and not v_policy.laned then -- a look without locks, so that nothing is taken in vain
+  if v_want > 0 and v_gauged <> '{}' and not v_policy.laned then -- check without locks first, so that nothing is taken for no job
     v_ids := array(
       select b.id from unnest(p_classes) c (id) cross join lateral (
         select r.rank, r.id from coordinator.jobs_ready r where r.class_id = c.id and r.lane_id = 0
@@ -238,7 +239,7 @@ begin
   end if;
   v_ids := '{}';
   if v_want > 0 then
-    if not v_policy.laned or v_policy.leaving then -- those that have their places come first
+    if not v_policy.laned or v_policy.leaving then -- jobs that already have a rank come first
       v_ids := coordinator.job_pick(p_classes, v_want, p_floors);
     end if;
     if v_policy.laned and coalesce(cardinality(v_ids), 0) < v_want then
@@ -246,7 +247,7 @@ begin
     end if;
     v_short := v_policy.keyed and coalesce(cardinality(v_ids), 0) < v_want;
   end if;
-  if v_short and exists (select from coordinator.jobs_ready r where r.class_id = p_classes[1]) then -- of keys that are full, or that others have
+  if v_short and exists (select from coordinator.jobs_ready r where r.class_id = p_classes[1]) then -- their keys are full, or locked by other claims
     perform coordinator.limit_lack(l.id, case when exists (select from coordinator.job_permits p where p.class_id = p_classes[1]) then p_now end, p_classes[1])
     from coordinator.job_limits l where l.id = any (v_policy.limit_ids) and l.per_key and l.kind = 'slots';
   end if;
@@ -263,7 +264,7 @@ begin
   v_count := coalesce(cardinality(v_ids), 0);
   for v_pool in 1..cardinality(v_pools) loop
     delete from coordinator.job_slots s where s.ctid = any (v_rows[coalesce(v_ends[v_pool - 1], 0) + 1:coalesce(v_ends[v_pool - 1], 0) + v_count]);
-    if v_count < v_ends[v_pool] - coalesce(v_ends[v_pool - 1], 0) then -- another claim may have lacked what this one left
+    if v_count < v_ends[v_pool] - coalesce(v_ends[v_pool - 1], 0) then -- another claim may have lacked what this one did not use
       perform coordinator.limit_wake(v_pools[v_pool:v_pool], 'coordinator', p_now);
     end if;
   end loop;
@@ -272,7 +273,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_pick(bigint[], integer, jsonb, timestamptz, uuid[]) is
-  'Take up to p_limit jobs of classes with the same limits, or of one fair class, out of jobs_ready as far as their limits allow, and return their ids. Internal.';
+  'Take up to p_limit jobs out of jobs_ready, as their limits allow, and return their ids. The classes have the same limits, or there is one fair class. Internal.';
 
 create or replace function coordinator.limit_slots(p_classes bigint[]) returns jsonb
 language plpgsql stable
@@ -288,7 +289,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_slots(bigint[]) is
-  'Return, by class, the limits of which its jobs take slots, as texts of arrays; null: there are none. Internal.';
+  'Return, by class, the limits whose slots its jobs take, as texts of arrays; null: none. Internal.';
 
 create or replace function coordinator.limit_give_back(p_limits bigint[], p_by text, p_now timestamptz) returns void
 language plpgsql volatile
@@ -305,7 +306,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_give_back(bigint[], text, timestamptz) is
-  'Give back one slot of each of these limits, which may be named several times, and wake whoever lacked it. Internal.';
+  'Return one slot of each of these limits, which may occur several times, and wake whoever lacked it. Internal.';
 
 create or replace function coordinator.limit_leave(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz) returns void
 language plpgsql volatile
@@ -334,7 +335,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_leave(coordinator.jobs_running[], text, text, timestamptz) is
-  'Give back the slots of attempts that end with this outcome, and settle what they cost of budgets. Internal.';
+  'Return the slots of attempts that end with this outcome, and settle what they cost in budgets. Internal.';
 
 create or replace function coordinator.limit_return(p_ids uuid[], p_by text, p_now timestamptz) returns void
 language plpgsql volatile
@@ -372,4 +373,4 @@ begin
 end
 $$;
 comment on function coordinator.limit_return(uuid[], text, timestamptz) is
-  'Give back the slots of jobs that limit_pick returned and that do not start now, and what it reserved for them. Internal.';
+  'Undo limit_pick for jobs that do not start now: return their slots and what it reserved for them. Internal.';

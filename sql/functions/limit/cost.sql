@@ -1,4 +1,4 @@
--- What jobs ask of limits by name (see limit.sql).
+-- The costs of jobs in the limits that they name (see limit.sql).
 
 create or replace function coordinator.limit_costs(p_limits jsonb) returns jsonb
 language sql immutable parallel safe
@@ -8,7 +8,7 @@ return case when p_limits in ('null', '[]', '{}') then null
               then (select jsonb_object_agg(n, null::integer) from jsonb_array_elements_text(p_limits) n)
             else p_limits end;
 comment on function coordinator.limit_costs(jsonb) is
-  'Write the limits of a job as an object of names and costs; the cost is null where the job does not say it. Internal.';
+  'Convert the limits of a job into an object of names and costs; a cost that the job does not state is null. Internal.';
 
 create or replace function coordinator.limit_priced(p_project_id bigint, p_limits jsonb) returns jsonb
 language plpgsql stable
@@ -21,14 +21,14 @@ begin
 end
 $$;
 comment on function coordinator.limit_priced(bigint, jsonb) is
-  'Return what a job asks of limits with the costs that it does not say: the reserve of a budget, else 1. Internal.';
+  'Fill in the costs that a job does not state: the reserve of a budget, otherwise 1. Internal.';
 
 create or replace function coordinator.limit_names(p_limits jsonb) returns text[]
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 return array(select k from jsonb_object_keys(p_limits) k order by k collate "C");
 comment on function coordinator.limit_names(jsonb) is
-  'Return the names of the limits that a job asks for, sorted. Internal.';
+  'Return the names of the limits that a job names, sorted. Internal.';
 
 create or replace function coordinator.limit_check_costs(p_project_id bigint, p_limits jsonb) returns void
 language plpgsql stable
@@ -67,4 +67,4 @@ begin
 end
 $$;
 comment on function coordinator.limit_check_costs(bigint, jsonb) is
-  'Reject what a job asks of limits: malformed (ZC103), too many (ZC102), unknown (ZC211), of a tree (ZC105), or a cost that the whole limit could not pay (ZC104). Internal.';
+  'Reject the limits of a job if they are malformed (ZC103), too many (ZC102), unknown (ZC211) or of a tree (ZC105), or if a cost exceeds the whole limit (ZC104). Internal.';

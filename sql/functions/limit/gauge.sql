@@ -1,4 +1,5 @@
--- What rates and budgets have in common (see limit.sql): jobs have costs, and of the best jobs, as many start as fit into what is left.
+-- Gauges: what rates and budgets have in common (see limit.sql). Each job has a cost. A claim takes the best jobs, in order, while their
+-- costs fit into what is left.
 
 create or replace function coordinator.limit_cost(p_limit coordinator.job_limits, p_costs jsonb) returns bigint
 language sql immutable parallel safe
@@ -7,7 +8,7 @@ return case
   when (p_limit).kind = 'budget' then coalesce((p_costs ->> (p_limit).name)::bigint, (p_limit).reserve)
   else least(coalesce((p_costs ->> (p_limit).name)::bigint, 1), (p_limit).burst) end;
 comment on function coordinator.limit_cost(coordinator.job_limits, jsonb) is
-  'Return what a job with these costs takes of a limit: of a rate that was lowered since its enqueue, at most the burst; those of a tree cost all of its jobs the same. Internal.';
+  'Return what a job with these costs takes from a limit. If a rate was lowered after the job was enqueued, that is at most the burst. A limit of a tree costs each of its jobs the same. Internal.';
 
 create or replace function coordinator.limit_room(p_limit coordinator.job_limits, p_now timestamptz) returns bigint
 language plpgsql volatile
@@ -18,7 +19,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_room(coordinator.job_limits, timestamptz) is
-  'Return what jobs can take now of a rate or budget that the caller has locked (limit_enter_gauges). Internal.';
+  'Return how much jobs can take now from a rate or budget that the caller has locked (limit_enter_gauges). Internal.';
 
 create or replace function coordinator.limit_fit(
   p_ids uuid[], p_limits bigint[], p_rooms bigint[], out jobs integer, out short bigint[], out need bigint[])
@@ -42,7 +43,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_fit(uuid[], bigint[], bigint[]) is
-  'Return how many of these jobs, the first ones, fit into the rooms of rates and budgets with all that they cost; which limits the next one is too much for, and what it costs of each. Internal.';
+  'Return how many of these jobs, from the first on, fit into what is left of rates and budgets (p_rooms). short: the limits that the next job exceeds; need: its cost in each. Internal.';
 
 create or replace function coordinator.limit_lock_gauges(p_limits bigint[], p_wait boolean) returns bigint[]
 language plpgsql volatile
@@ -61,7 +62,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_lock_gauges(bigint[], boolean) is
-  'Lock rates and budgets in the order of their numbers, to the end of the transaction, and return which; without p_wait, only those that no other transaction has. Internal.';
+  'Lock rates and budgets in the order of their ids, until the end of the transaction, and return the locked ones. Without p_wait, skip those that another transaction has locked. Internal.';
 
 create or replace function coordinator.limit_enter_gauges(p_project_id bigint, p_types text[]) returns void
 language plpgsql volatile
@@ -75,7 +76,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_enter_gauges(bigint, text[]) is
-  'Lock the rates and budgets of jobs of these types, in the order of their numbers, to the end of the transaction: claims that need one of them take turns. Internal.';
+  'Lock the rates and budgets of jobs of these types, in the order of their ids, until the end of the transaction: claims that need the same one take turns. Internal.';
 
 create or replace function coordinator.limit_take(p_ids uuid[], p_limits bigint[], p_now timestamptz) returns void
 language plpgsql volatile
@@ -90,7 +91,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_take(uuid[], bigint[], timestamptz) is
-  'Take of rates and budgets, which the caller has locked, what jobs cost that are being claimed. No event. Internal.';
+  'Take the costs of jobs that are being claimed from rates and budgets that the caller has locked. No event. Internal.';
 
 create or replace function coordinator.limit_lack_gauges(p_limits bigint[], p_need bigint[], p_now timestamptz) returns void
 language plpgsql volatile
@@ -113,4 +114,4 @@ begin
 end
 $$;
 comment on function coordinator.limit_lack_gauges(bigint[], bigint[], timestamptz) is
-  'Record that a claim, which has locked these rates and budgets, found a job that needs more of them than is left: workers are woken when there is more. Internal.';
+  'Record that a claim, which has locked these rates and budgets, found a job that needs more of them than is left. Workers are woken when enough is available. Internal.';

@@ -1,5 +1,5 @@
--- Holds (see limit.sql): no job that needs a held limit is claimed, whatever the limit's kind, until the hold ends or is released.
--- limit_refill wakes the workers then.
+-- Holds (see limit.sql). While a limit of any kind is held, no job that needs it is claimed. When the hold ends or is released,
+-- limit_refill wakes the workers.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('limit.held', 'name of the limit', '{until,reason}', 'A limit was held. No job that needs it starts before until.');

@@ -1,18 +1,18 @@
--- Limits per key: each key has slots, a rate or a budget of its own (see limit.sql; for rates and budgets, key_gauge.sql).
+-- Limits per key: each key has its own slots, rate or budget (see limit.sql; for rates and budgets, key_gauge.sql).
 --
--- What runs of a key is counted, in jobs_running. To start jobs of a key, a claim locks its row in job_keys, without waiting, and
--- counts in a later statement; so of several claims one counts at a time. A lane whose key is full leaves the line, so it costs
--- claims nothing. The end of an attempt brings it back if the key was full.
+-- The running jobs of a key are counted in jobs_running. To start jobs of a key, a claim locks the key's row in job_keys, without waiting,
+-- and counts in a later statement; so only one claim counts at a time. A lane whose key is full leaves the line, so it costs claims
+-- nothing. The end of an attempt brings the lane back if the key was full.
 --
--- A lane cannot sleep. A claim that finds a key full shares the attempts that fill it (for key share) to its commit. An attempt that
--- it cannot lock is being ended, perhaps by somebody who has not seen the lane, so the lane stays in the line. Whoever ends one
--- later waits for the claim, and then finds the lane.
+-- No lane is forgotten. A claim that finds a key full locks the attempts that fill it (for key share) until its commit. If it cannot lock
+-- one, some transaction is ending that attempt, perhaps without having seen the lane, so the lane stays in the line. A transaction that
+-- ends an attempt later waits for the claim, and then finds the lane.
 
 create or replace function coordinator.limit_hash(p_project_id bigint, p_key text) returns bigint
 language sql immutable parallel safe
 return hashtextextended(p_key, p_project_id);
 comment on function coordinator.limit_hash(bigint, text) is
-  'Return the hash of a project and a key; null: no key, and no limit. Internal.';
+  'Return the hash of a project and a key; null without a key, which means without a limit. Internal.';
 
 create or replace function coordinator.limit_enter_keys(p_classes bigint[], p_hashes bigint[]) returns void
 language plpgsql volatile
@@ -36,12 +36,12 @@ begin
       where k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = u.limit_id and o.hash = u.hash)
                                 from unnest(v_limits, v_hashes) u (limit_id, hash))) for key share)
     select count(*) into v_held from held;
-    exit when v_held >= cardinality(v_limits); -- else one was just pruned
+    exit when v_held >= cardinality(v_limits); -- otherwise one was pruned in between
   end loop;
 end
 $$;
 comment on function coordinator.limit_enter_keys(bigint[], bigint[]) is
-  'Insert the rows of keys that get their first lane in a class, and keep them to the end of the transaction. No event. Internal.';
+  'Insert the rows of keys that get their first lane in a class, and lock them until the end of the transaction. No event. Internal.';
 
 create or replace function coordinator.limit_rooms(
   p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_picked uuid[], p_now timestamptz, out counts integer[], out rooms integer[], out busy integer[])
@@ -57,7 +57,7 @@ declare
   v_slots  integer[];
   v_held   bigint[];
   v_fit    record;
-  v_full   bigint[]; -- keys that will be full and of which other jobs run
+  v_full   bigint[]; -- keys that will be full and have other running jobs
   v_run    bigint[]; -- how many
 begin
   select array_agg(l.id), array_agg(l.id) filter (where l.kind = 'slots'), array_agg(l.slots) filter (where l.kind = 'slots') into v_all, v_limits, v_slots
@@ -67,7 +67,7 @@ begin
     where k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = l and o.hash = h) -- else it reads all keys
                               from unnest(v_all) l cross join unnest(p_hashes) h where h is not null)) for update skip locked)
   select array_agg(f.hash) into v_held from (select h.hash from held h group by 1 having count(*) = cardinality(v_all)) f;
-  -- In a later statement, which sees all that runs by claims before.
+  -- A later statement sees everything that earlier claims have started.
   with picked as materialized (
     select coordinator.limit_hash(j.project_id, j.key) as hash, l.id as limit_id, count(*) as jobs
     from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
@@ -91,7 +91,7 @@ begin
     from unnest(p_hashes, counts, rooms, v_fit.fits, v_fit.budgets) with ordinality u (hash, jobs, room, fits, budget, place);
   end if;
 
-  if v_full is not null then -- those that nobody ends keep their keys full; an end that begins now waits, and sees the lane
+  if v_full is not null then -- attempts that nobody is ending keep their keys full; an end that begins now waits, and sees the lane
     select array_agg(n.hash), array_agg(n.jobs) into v_full, v_run
     from (select f.hash, (select count(*) from coordinator.jobs_running r where r.key_hash = f.hash and (r.slots && v_limits or r.charged)) as jobs
           from unnest(v_full) f (hash)) n where n.jobs > 0;
@@ -105,7 +105,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_rooms(bigint, bigint[], bigint[], integer[], uuid[], timestamptz) is
-  'Lock the keys of lanes, and return how many of p_counts jobs each may start besides p_picked, which this claim has picked already, and how many more. busy: the places of lanes that must stay in the line, because another transaction starts jobs of the key or ends them. Internal.';
+  'Lock the keys of lanes. counts: how many of p_counts jobs each lane may start besides p_picked, which this claim has already picked; rooms: how many more. busy: the places of lanes that must stay in the line, because another transaction is starting or ending jobs of the key. Internal.';
 
 create or replace function coordinator.limit_unpark_lanes(p_limits bigint[], p_hashes bigint[]) returns void
 language plpgsql volatile
@@ -124,7 +124,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_unpark_lanes(bigint[], bigint[]) is
-  'Bring back into the line the lanes of keys. No event. Internal.';
+  'Return the lanes of keys to the line. No event. Internal.';
 
 create or replace function coordinator.limit_unpark(p_limits bigint[], p_hashes bigint[]) returns void
 language plpgsql volatile
@@ -137,7 +137,7 @@ declare
   v_limits bigint[];
   v_hashes bigint[];
 begin
-  -- If a key was not full, its lanes are in the line.
+  -- The lanes of a key that was not full are already in the line.
   select array_agg(l.id), array_agg(e.hash) into v_limits, v_hashes
   from (select u.limit_id, u.hash, count(*) as jobs from unnest(p_limits, p_hashes) u (limit_id, hash) group by 1, 2) e
   join coordinator.job_limits l on l.id = e.limit_id
@@ -149,7 +149,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_unpark(bigint[], bigint[]) is
-  'Bring back into the line the lanes of keys that were full before attempts ended, each of which had a slot of one of these limits and keys. No event. Internal.';
+  'Return lanes to the line if their keys were full before attempts ended. Each attempt had a slot of one of these limits and keys. No event. Internal.';
 
 create or replace function coordinator.limit_unpark_all(p_limit_id bigint) returns void
 language plpgsql volatile
@@ -165,7 +165,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_unpark_all(bigint) is
-  'Bring back into the line all lanes of a limit whose size has changed. No event. Internal.';
+  'Return all lanes of a limit whose size has changed to the line. No event. Internal.';
 
 create or replace function coordinator.limit_prune_keys(p_limit integer default 10000) returns integer
 language plpgsql volatile security definer
@@ -179,7 +179,7 @@ declare
   v_old   integer;
 begin
   perform coordinator.check_page(p_limit);
-  -- Whoever makes a lane has its row.
+  -- A transaction that creates a lane has locked the key's row.
   with idle as materialized (
     select k.ctid as place, k.hash from coordinator.job_keys k
     left join coordinator.job_limits m on m.id = k.limit_id
@@ -190,7 +190,7 @@ begin
   delete from coordinator.job_keys k
   where k.ctid = any (array(select i.place from idle i)) and not exists (select from coordinator.job_lanes l where l.hash = k.hash);
   get diagnostics v_count = row_count;
-  -- Of periods before the last one; a claim folds those of a budget that its keys share.
+  -- Delete charges of periods before the previous one. For a budget that its keys share, claims merge them.
   delete from coordinator.job_charges c
   where c.ctid = any (array(
     select o.ctid from coordinator.job_limits l
@@ -203,4 +203,4 @@ begin
 end
 $$;
 comment on function coordinator.limit_prune_keys(integer) is
-  'Delete up to p_limit rows of keys that have no jobs to be claimed and whose buckets are full, and as many of what keys spent in old periods; returns how many. Repeat until 0. No event.';
+  'Delete up to p_limit rows of keys without jobs to claim and with full buckets, and up to p_limit charges of keys in old periods. Return how many rows were deleted. Repeat until 0. No event.';

@@ -1,12 +1,14 @@
--- Rates and budgets per key: each key has a bucket, or a budget, of its own (see limit.sql, key.sql).
+-- Rates and budgets per key: each key has its own bucket or budget (see limit.sql, key.sql).
 --
--- The bucket of a key is in its row of job_keys, which the first job of the key to be claimed makes and limit_prune_keys deletes once it is
--- full again; a null level is a full one. What a key has of a budget is the sum of its rows in job_charges. A claim that has the rows of
--- its keys (limit_rooms) says how many jobs of each may start, and takes what they cost when it has them (limit_take_keys).
+-- The bucket of a key is in its row of job_keys. The first job of the key that is claimed creates the row, and limit_prune_keys deletes it
+-- once the bucket is full again; a null level means a full bucket. What a key has used of a budget is the sum of its rows in job_charges.
+-- A claim that has locked the rows of its keys (limit_rooms) computes how many jobs of each key may start, and takes their costs once it
+-- has the jobs (limit_take_keys).
 --
 -- A lane whose key cannot pay for the next job leaves the line (parked), so it costs claims nothing. The row says when the key can pay
--- (due_at): the next claim brings the lane back then, and limit_refill, a loop, wakes workers that are idle. An end that frees some of a
--- budget brings it back at once. It waits for the claim that finds the budget short, or is seen by it, as an end with slots is (key.sql).
+-- (due_at). The next claim then returns the lane to the line, and the loop limit_refill wakes idle workers. The end of an attempt that
+-- frees some of a budget returns the lane at once. Such an end and a claim that finds the budget short cannot miss each other, as with
+-- slots (key.sql).
 
 create or replace function coordinator.limit_charged_key(p_limit bigint, p_period_at timestamptz, p_hash bigint, out used bigint, out spent bigint, out settled bigint)
 language sql stable
@@ -18,7 +20,7 @@ begin atomic
   from coordinator.job_charges c where c.limit_id = p_limit and c.period_at = p_period_at and c.hash = p_hash;
 end;
 comment on function coordinator.limit_charged_key(bigint, timestamptz, bigint) is
-  'Add up what is reserved or spent of the budget of a key in a period, and what of it is spent; settled: from how many settled rows. Internal.';
+  'Add up the charges of the budget of a key in a period. used: reserved or spent; spent: the part that is spent; settled: the number of settled rows. Internal.';
 
 create or replace function coordinator.limit_key_room(p_limit coordinator.job_limits, p_hash bigint, p_now timestamptz) returns bigint
 language plpgsql stable
@@ -35,7 +37,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_key_room(coordinator.job_limits, bigint, timestamptz) is
-  'Return what jobs of a key can take now of a rate or budget per key; it may be negative. Internal.';
+  'Return how much jobs of a key can take now from a rate or budget per key; it may be negative. Internal.';
 
 create or replace function coordinator.limit_key_fits(
   p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_now timestamptz, out fits integer[], out budgets boolean[])
@@ -56,7 +58,7 @@ begin
              case when r.room <= 0 then 0
                   when not l.name = any (c.limits) then case coordinator.limit_cost(l, null) when 0 then 2147483647
                                                         else least(r.room / coordinator.limit_cost(l, null), 2147483647) end
-                  -- Jobs say what they cost: of the first ones, as many as fit; others are not looked at.
+                  -- Jobs state their costs: count the first ones that fit, and do not read the others.
                   else (select case when count(*) = count(*) filter (where b.total <= r.room) then 2147483647 else count(*) filter (where b.total <= r.room) end
                         from (select sum(coordinator.limit_cost(l, j.limits)) over (order by f.rank, f.id) as total
                               from (select a.rank, a.id from coordinator.jobs_ready a where a.class_id = p_class and a.lane_id = u.lane_id
@@ -85,7 +87,7 @@ declare
   v_lacked bigint[];
   v_hashes bigint[];
 begin
-  -- The jobs that were looked at are not always those that were taken.
+  -- The jobs that were read before are not always the jobs that were taken.
   v_beyond := array(
     select distinct t.id
     from (select j.id, c.cost, sum(c.cost) over (partition by l.id, c.hash order by j.priority desc, j.scheduled_at, j.id) as total,
@@ -106,17 +108,17 @@ begin
     where j.id = any (v_ids) and j.key is not null group by 1, 2, 3)
   update coordinator.job_keys k
   set level = coalesce(coordinator.limit_level(l, k.level, k.level_at, p_now), l.burst) - t.cost, level_at = greatest(p_now, k.level_at),
-      key = t.key, due_at = case when k.parked then k.due_at end -- lanes of other classes may be out of the line
+      key = t.key, due_at = case when k.parked then k.due_at end -- lanes of other classes may have left the line
   from taken t join coordinator.job_limits l on l.id = t.limit_id
   where k.limit_id = t.limit_id and k.hash = t.hash
-    and k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = m.limit_id and o.hash = m.hash) from taken m)); -- else it reads all keys
+    and k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = m.limit_id and o.hash = m.hash) from taken m)); -- otherwise it reads all keys
   insert into coordinator.job_charges (limit_id, period_at, job_id, reserved, hash)
   select l.id, coordinator.limit_period(l.period, p_now), j.id, coordinator.limit_cost(l, j.limits), coordinator.limit_hash(j.project_id, j.key)
   from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
   join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key and l.kind = 'budget'
   where j.id = any (v_ids) and j.key is not null;
 
-  -- Lanes that left the line: when their keys can pay for the next job.
+  -- For lanes that left the line, store when their keys can pay for the next job.
   with next as materialized (
     select l.id as limit_id, n.hash, n.key, coordinator.limit_cost(l, f.limits) as cost, l.kind, l.period, l.rate, l.per, l.burst,
            coordinator.limit_key_room(l, n.hash, p_now) as room
@@ -141,7 +143,7 @@ begin
     perform coordinator.limit_exhaust(l, 'coordinator', p_now, u.hash)
     from unnest(v_lacked, v_hashes) u (id, hash) join coordinator.job_limits l on l.id = u.id;
   end if;
-  insert into coordinator.job_permits (class_id, turn, lane_id) -- those that left the line, and can pay after all
+  insert into coordinator.job_permits (class_id, turn, lane_id) -- lanes that left the line although their keys can pay after all
   select n.class_id, nextval('coordinator.job_turns'), n.id
   from coordinator.job_lanes n join coordinator.job_classes c on c.id = n.class_id
   where n.id = any (p_full)
@@ -155,7 +157,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_take_keys(bigint, uuid[], bigint[], timestamptz) is
-  'Take of rates and budgets per key, whose rows in job_keys the caller has, what jobs cost that are being claimed; return those that fit, and put the others back. p_full: lanes that left the line, which come back when their keys can pay. Internal.';
+  'Take the costs of jobs that are being claimed from rates and budgets per key. The caller has locked their rows in job_keys. Return the jobs that fit, and put the others back. p_full: lanes that left the line; they return when their keys can pay. Internal.';
 
 create or replace function coordinator.limit_unpark_due(p_limits bigint[], p_now timestamptz) returns integer
 language plpgsql volatile
@@ -183,7 +185,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_unpark_due(bigint[], timestamptz) is
-  'Bring back into the line lanes whose keys can pay for the next job again, of up to 1000 keys of each limit; returns of how many keys. No event. Internal.';
+  'Return lanes to the line whose keys can pay for the next job again, for up to 1,000 keys of each limit. Return the number of keys. No event. Internal.';
 
 create or replace function coordinator.limit_wake_keys(p_limits bigint[], p_now timestamptz) returns integer
 language plpgsql volatile
@@ -212,4 +214,4 @@ begin
 end
 $$;
 comment on function coordinator.limit_wake_keys(bigint[], timestamptz) is
-  'Wake workers for keys that can pay for the next job, and that no claim has visited since; returns for how many keys. Internal.';
+  'Wake workers for keys that can pay for the next job and that no claim has visited since. Return the number of keys. Internal.';

@@ -1,16 +1,16 @@
--- Limits of what runs. slots: a number of jobs at once. rate: a number of tokens per interval. budget: a sum in a period. A limit applies
--- to the jobs of a queue, of a type, or of both, and to the jobs that name it; or to a tree of jobs (tree.sql).
+-- Limits of running jobs. There are three kinds: slots (a number of jobs at once), rate (tokens per interval) and budget (a sum per
+-- period). A limit applies to the jobs of a queue, of a type, or of both, and to the jobs that name it; or to a tree of jobs (tree.sql).
 --
 -- Guarantees
---   In no snapshot do more jobs run than a limit has slots, except for those that ran when it was set or lowered. Nothing drifts: a
---   slot is a row, free (job_slots) or used up by an attempt that runs, so free and used ones are always as many as there are.
---   Every end of an attempt gives its slots back in the same transaction, and whoever frees a slot that somebody may lack says
---   limit.freed, by which workers wake up.
+--   In no snapshot do more jobs run than a limit has slots, except for jobs that already ran when it was set or lowered. Counts cannot
+--   drift: a slot is a row in job_slots while it is free, and a running attempt otherwise, so the two always add up to the slots of the limit.
+--   The end of an attempt returns its slots in the same transaction. If somebody may lack a freed slot, that transaction emits
+--   limit.freed, which wakes workers.
 --
--- How it works. A class knows the limits of its jobs (limit_ids), so a class without limits costs a claim nothing. A claim takes
--- permits before it takes jobs, and leaves those that others have. The key coordinator.job_limits:<project> is shared by claims;
--- whoever changes limits takes it exclusively, so a claim meets each limit as it is. New classes are made under the key
--- coordinator.job_classes:<project>, by which they learn of all limits.
+-- How it works. A class stores the limits of its jobs (limit_ids), so a class without limits costs a claim nothing. A claim takes
+-- permits before it takes jobs, and skips permits that other transactions have locked. Claims share the key
+-- coordinator.job_limits:<project>, and changes of limits take it exclusively, so a limit does not change during a claim. New classes
+-- are created under the key coordinator.job_classes:<project>, so that they include every limit.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('limit.set',     'name of the limit', '{kind,queue,type,per_key,tree,slots,rate,per_s,burst,budget,period,reserve,on_exhausted}', 'A limit was created or changed.'),
@@ -41,7 +41,7 @@ create or replace function coordinator.limit_class_key(p_project_id bigint) retu
 language sql immutable parallel safe
 return hashtextextended('coordinator.job_classes:' || p_project_id, 0);
 comment on function coordinator.limit_class_key(bigint) is
-  'Return the key of the advisory lock under which classes of a project are made. Internal.';
+  'Return the key of the advisory lock under which classes of a project are created. Internal.';
 
 create or replace function coordinator.limit_ids(p_project_id bigint, p_queue text, p_type text, p_limits text[]) returns bigint[]
 language sql stable

@@ -1,5 +1,5 @@
--- Rates: a bucket into which tokens flow, up to the burst (see limit.sql). A claim has the bucket to the end of its transaction, so
--- in no interval do jobs take more tokens than its rate and the burst.
+-- Rates (see limit.sql). Tokens flow into a bucket, up to the burst. A claim locks the bucket until the end of its transaction, so in no
+-- interval do jobs take more tokens than the rate and the burst allow.
 
 create or replace function coordinator.limit_level(p_limit coordinator.job_limits, p_level double precision, p_level_at timestamptz, p_now timestamptz)
 returns double precision
@@ -44,4 +44,4 @@ begin
 end
 $$;
 comment on function coordinator.limit_take_tokens(coordinator.job_limits, bigint, bigint) is
-  'Take tokens out of a bucket that limit_tokens locked. p_need: what the next job needs, at least; workers are woken when it is there. No event. Internal.';
+  'Take tokens out of a bucket that limit_tokens has locked. p_need: the minimum that the next job needs; workers are woken when it is available. No event. Internal.';

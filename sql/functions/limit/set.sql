@@ -1,5 +1,5 @@
--- Setting and deleting limits (see limit.sql). No claim is in flight meanwhile, and no class is being made. An end may be: of what
--- runs in this moment, each attempt counts until its end has committed.
+-- Setting and deleting limits (see limit.sql). Meanwhile, no claim runs and no class is created. Attempts may end: each running attempt
+-- counts until its end has committed.
 
 create or replace function coordinator.limit_check(p_limit coordinator.job_limits) returns void
 language plpgsql immutable parallel safe
@@ -72,7 +72,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_enter(bigint, boolean) is
-  'Keep claims from using limits of a project, and classes from being made, to the end of the transaction; with p_per_key, enqueues as well. Internal.';
+  'Block claims that use limits of a project, and the creation of classes, until the end of the transaction; with p_per_key, also enqueues. Internal.';
 
 create or replace function coordinator.limit_rebind(p_project_id bigint) returns bigint[]
 language plpgsql volatile
@@ -93,9 +93,9 @@ begin
 end
 $$;
 comment on function coordinator.limit_rebind(bigint) is
-  'Let the classes of a project know their limits, and return those whose limits changed. No event. Internal.';
+  'Store in the classes of a project which limits they have, and return the classes whose limits changed. No event. Internal.';
 
--- The attempts that run in the classes are waited for, if somebody is ending them.
+-- If another transaction is ending attempts of the classes, this waits for it.
 create or replace function coordinator.limit_bind(p_limit coordinator.job_limits) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -131,7 +131,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_bind(coordinator.job_limits) is
-  'Apply a new limit to the classes of its jobs, or to its tree, and to those that run. No event. Internal.';
+  'Apply a new limit to the classes of its jobs or to its tree, and to running jobs. No event. Internal.';
 
 create or replace function coordinator.limit_resize(p_limit_id bigint, p_surplus integer, p_more integer) returns void
 language plpgsql volatile
@@ -154,7 +154,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_resize(bigint, integer, integer) is
-  'Give a limit that has p_surplus permits too many p_more slots, or fewer. Free permits are retired at once; the surplus is what is left to retire. No event. Internal.';
+  'Add p_more slots to a limit, or remove some if it is negative. p_surplus: permits that are still to be retired. Free permits are retired at once; the rest becomes the surplus. No event. Internal.';
 
 create or replace function coordinator.limit_set(
   p_project text, p_name text, p_slots integer default null, p_rate double precision default null, p_per interval default null,
@@ -240,7 +240,7 @@ begin
     where l.id = v_before.id;
     if v_after.kind = 'budget' then
       update coordinator.job_budgets b set exhausted_at = null where b.limit_id = v_before.id;
-      -- What was charged in the old periods is no longer counted.
+      -- Charges of the old periods no longer count.
       delete from coordinator.job_charges c where c.limit_id = v_before.id and c.job_id is null and v_before.period <> v_after.period;
     elsif v_after.kind = 'slots' and not v_after.per_key then
       perform coordinator.limit_resize(v_before.id, v_before.surplus, v_after.slots - v_before.slots);

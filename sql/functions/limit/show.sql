@@ -1,4 +1,4 @@
--- Looking at limits (see limit.sql).
+-- Showing limits (see limit.sql).
 
 create or replace view coordinator.job_limits_live with (security_barrier) as
   select p.name as project, l.name, l.kind, l.queue, l.type, l.per_key, l.tree, l.slots, l.rate, l.per, l.burst, l.budget, l.period, l.reserve,
@@ -16,7 +16,7 @@ create or replace view coordinator.job_limits_live with (security_barrier) as
   join coordinator.projects p on p.id = l.project_id
   cross join (select coordinator.now_utc() as now) n
   left join coordinator.job_buckets b on b.limit_id = l.id
-  -- As limit_period, limit_period_end and limit_charged do: readers may not call these.
+  -- This repeats limit_period, limit_period_end and limit_charged, because readers may not call them.
   cross join lateral (
     select case l.period when 'ever' then '-infinity' else date_trunc(l.period, n.now, 'UTC') end as began_at,
            case l.period when 'hour' then date_trunc('hour', n.now, 'UTC') + interval '1 hour'
@@ -58,7 +58,7 @@ comment on column coordinator.job_limits_live.name          is 'Name of the limi
 comment on column coordinator.job_limits_live.kind          is 'slots (jobs that run at once), rate (tokens per interval) or budget (an amount).';
 comment on column coordinator.job_limits_live.queue         is 'Queue to which it applies; null: all queues.';
 comment on column coordinator.job_limits_live.type          is 'Job type to which it applies; null: all types. With neither queue nor type, it applies to jobs that name it.';
-comment on column coordinator.job_limits_live.per_key       is 'True: each key has a limit of its own, and jobs without a key have none.';
+comment on column coordinator.job_limits_live.per_key       is 'True: each key has its own limit, and jobs without a key have none.';
 comment on column coordinator.job_limits_live.tree          is 'Root of the job tree to which it applies; null: no tree.';
 comment on column coordinator.job_limits_live.slots         is 'Maximum number of jobs that run at once.';
 comment on column coordinator.job_limits_live.rate          is 'Tokens per interval.';
@@ -66,7 +66,7 @@ comment on column coordinator.job_limits_live.per           is 'The interval of 
 comment on column coordinator.job_limits_live.burst         is 'Maximum number of tokens that accumulate.';
 comment on column coordinator.job_limits_live.budget        is 'Maximum amount per period.';
 comment on column coordinator.job_limits_live.period        is 'hour, day (both in UTC) or ever.';
-comment on column coordinator.job_limits_live.reserve       is 'Amount that a claim reserves for a job without a cost of its own.';
+comment on column coordinator.job_limits_live.reserve       is 'Amount that a claim reserves for a job that states no cost.';
 comment on column coordinator.job_limits_live.on_exhausted  is 'What happens to running jobs when the budget is exhausted: nothing (stop: no job starts) or cancel.';
 comment on column coordinator.job_limits_live.used          is 'Slots in use, or the amount reserved and spent in this period; null for a rate.';
 comment on column coordinator.job_limits_live.free          is 'Slots, tokens or amount available now; null: each key has its own.';

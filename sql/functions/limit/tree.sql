@@ -1,19 +1,19 @@
--- Limits of trees (see limit.sql, job/tree.sql): how many jobs of one tree run at once, start in an interval, or cost in a period, from the
--- root to the last child. A tree has at most one limit of each kind.
+-- Limits of trees (see limit.sql, job/tree.sql): how many jobs of one tree, from the root to the last child, run at once, start in an
+-- interval, or cost in a period. A tree has at most one limit of each kind.
 --
--- A class does not know trees, so a claim asks for what its jobs need of their trees after it has picked them. A job that gets none waits
--- in jobs_waiting (cause: limit), holds nothing, and is in nobody's way. Whoever gives a permit back, or frees some of a budget, wakes the
--- jobs that come next, as many of each class: which of the classes has workers, nobody knows. Those that find the limit used up wait again.
+-- A class does not know trees, so a claim checks what its jobs need of their trees after it has picked them. A job that gets none waits in
+-- jobs_waiting (cause: limit), holds nothing, and blocks nobody. Whoever returns a permit, or frees some of a budget, wakes the next jobs,
+-- as many of each class, because nobody knows which of the classes has workers. Jobs that find the limit used up wait again.
 --
--- Jobs of a tree cannot say what they cost: each takes a slot, a token, and the reserve of the budget. So no job that costs little overtakes
--- another; where a job waits for a rate or budget, later ones of its class wait behind it.
+-- Jobs of a tree cannot state costs: each takes one slot, one token, and the reserve of the budget. So no cheap job overtakes another.
+-- If a job waits for a rate or budget, later ones of its class wait behind it.
 --
--- A claim locks the rates and budgets of trees after those of classes, in the order of their numbers. If it picks again, it has some
--- already, so it leaves the jobs of trees whose rows others have.
+-- A claim locks the rates and budgets of trees after those of classes, in the order of their ids. If it picks a second time, it already
+-- holds some, so it skips the jobs of trees whose rows other claims have locked.
 --
--- No job sleeps. A wake-up does not see jobs that begin to wait at the same time, and a woken job may end without having used the
--- permit; tokens come in and periods end. Claims wake jobs for whose rate there are tokens, and limit_refill, a loop, wakes them wherever a
--- limit has room and jobs wait for it. A limit ends with its tree (limit_prune).
+-- No job is forgotten. A wake-up does not see jobs that begin to wait at the same time; a woken job may end without using the permit;
+-- tokens arrive, and periods end. So claims wake jobs when their rate has tokens, and the loop limit_refill wakes jobs wherever a limit has
+-- room and jobs wait for it. A limit ends with its tree (limit_prune).
 
 create or replace function coordinator.limit_check_tree(p_project text, p_limit coordinator.job_limits) returns void
 language plpgsql stable
@@ -44,7 +44,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_check_tree(text, coordinator.job_limits) is
-  'Reject a tree that cannot get a limit: the job is not a root (ZC105), is unknown (ZC209), its tree has ended (ZC323) or has a limit of the kind (ZC325). Internal.';
+  'Reject a tree that cannot get a limit: the job is unknown (ZC209) or not a root (ZC105), or its tree has ended (ZC323) or already has a limit of this kind (ZC325). Internal.';
 
 create or replace function coordinator.limit_tree_jobs(p_limit coordinator.job_limits, p_room bigint) returns bigint
 language sql immutable parallel safe
@@ -66,7 +66,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_tree_free(coordinator.job_limits, timestamptz) is
-  'Return how many jobs of a tree its limit lets start now, at most 1,000. Internal.';
+  'Return how many jobs of a tree its limit allows to start now, at most 1,000. Internal.';
 
 create or replace function coordinator.limit_take_trees(
   p_project_id bigint, p_ids uuid[], p_waiting integer, p_wait boolean, p_worker text, p_now timestamptz,
@@ -79,14 +79,14 @@ as $$
 declare
   v_tree   record;
   v_limit  coordinator.job_limits;
-  v_roots  uuid[]; -- of
-  v_jobs   uuid[]; -- each of these
-  v_gauges bigint[]; -- rates and budgets that this claim has
+  v_roots  uuid[]; -- the root
+  v_jobs   uuid[]; -- of each of these jobs
+  v_gauges bigint[]; -- rates and budgets that this claim has locked
   v_used   bigint[]; -- those of a tree
   v_room   bigint;
   v_count  integer;  -- jobs that start
   v_fits   integer;
-  v_behind uuid[];   -- jobs that others of their class go before, which wait already
+  v_behind uuid[];   -- jobs behind others of their class that already wait
   v_lacked bigint;
   v_until  timestamptz;
   v_pool   bigint;
@@ -97,7 +97,7 @@ begin
   rest := '{}';
   select array_agg(coalesce(j.root_id, j.id) order by j.priority desc, j.scheduled_at, j.id), array_agg(j.id order by j.priority desc, j.scheduled_at, j.id)
   into v_roots, v_jobs
-  from coordinator.jobs_open j where j.id = any (p_ids) and j.paused is null and (j.start_by is null or j.start_by > p_now); -- others do not start
+  from coordinator.jobs_open j where j.id = any (p_ids) and j.paused is null and (j.start_by is null or j.start_by > p_now); -- other jobs do not start
   v_gauges := coordinator.limit_lock_gauges(array(
     select l.id from coordinator.job_limits l where l.project_id = p_project_id and l.tree = any (v_roots) and l.kind <> 'slots'), p_wait);
   for v_tree in
@@ -114,7 +114,7 @@ begin
     v_pool := null;
     for v_limit in
       select l.* from coordinator.job_limits l where l.project_id = p_project_id and l.tree = v_tree.root
-      order by l.held_until > p_now desc nulls last, l.kind, l.id -- permits are deleted at once, so last
+      order by l.held_until > p_now desc nulls last, l.kind, l.id -- slots last, because their permits are deleted at once
     loop
       exit when v_count = 0;
       v_fits := 0;
@@ -128,7 +128,7 @@ begin
                                     order by o.turn limit v_count for update skip locked));
           get diagnostics v_fits = row_count;
         end if;
-      elsif v_limit.id <> all (v_gauges) then -- another claim has it
+      elsif v_limit.id <> all (v_gauges) then -- another claim has locked it
         rest := rest || v_tree.ids;
         v_tree.ids := '{}';
       else
@@ -173,7 +173,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_take_trees(bigint, uuid[], integer, boolean, text, timestamptz) is
-  'Take what jobs that a claim took out of jobs_ready need of the limits of their trees. picked: the jobs that can start, also those of other trees; slots: by job that took some, the limit whose permit it has (null: none); waiting: up to p_waiting jobs that got none, and wait from now on; rest: jobs beyond that, and of trees that others have. p_wait: wait for rates and budgets that other claims have; a claim may do so once. Internal.';
+  'Take what jobs need of the limits of their trees, after a claim took them out of jobs_ready. picked: the jobs that can start, including those without such limits; slots: for each job that took something, the limit whose permit it has (null: none); waiting: up to p_waiting jobs that got nothing and wait from now on; rest: further such jobs, and jobs of trees that other claims have locked. p_wait: wait for rates and budgets that other claims have locked; a claim may do so once. Internal.';
 
 create or replace function coordinator.limit_return_trees(p_slots jsonb, p_ids uuid[], p_by text, p_now timestamptz) returns void
 language plpgsql volatile
@@ -199,21 +199,21 @@ begin
 end
 $$;
 comment on function coordinator.limit_return_trees(jsonb, uuid[], text, timestamptz) is
-  'Give back what limit_take_trees took for jobs that do not start now. Internal.';
+  'Return what limit_take_trees took for jobs that do not start now. Internal.';
 
 create or replace function coordinator.limit_wake_trees(p_limits bigint[], p_counts bigint[], p_by text, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
-set enable_hashjoin = off -- the first ones, however many wait
+set enable_hashjoin = off -- read only the first ones, however many wait
 set enable_mergejoin = off
 as $$
 declare
   v_ids uuid[];
 begin
   v_ids := array(
-    with recursive class as ( -- each by one look at the index
+    with recursive class as ( -- one index lookup for each class
       select l.id as limit_id, coalesce(u.jobs, coordinator.limit_tree_free(l, p_now)) as jobs,
              (select min(t.class_id) from coordinator.job_tree_waits t where t.limit_id = l.id) as class_id
       from unnest(p_limits, p_counts) u (id, jobs)
@@ -229,7 +229,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_wake_trees(bigint[], bigint[], text, timestamptz) is
-  'Wake jobs that wait for the limits of their trees, which have room again: of each class as many as p_counts says; null: as can start now. Returns how many were woken. Internal.';
+  'Wake jobs that wait for the limits of their trees: of each class, as many as p_counts says; null: as many as can start now. Return how many were woken. Internal.';
 
 create or replace function coordinator.limit_wake_rates(p_project_id bigint, p_now timestamptz) returns void
 language plpgsql volatile
@@ -247,4 +247,4 @@ begin
 end
 $$;
 comment on function coordinator.limit_wake_rates(bigint, timestamptz) is
-  'Wake jobs of a project that wait for the rate of their tree and for which there are tokens: a claim need not wait for the loop. Internal.';
+  'Wake jobs of a project that wait for the rate of their tree and can now get tokens, so that a claim need not wait for the loop. Internal.';

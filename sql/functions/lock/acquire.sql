@@ -38,7 +38,7 @@ begin
         and (h.expires_at <= v_now or h.slots is not null or not coordinator.lock_may_use(p_agent, p_owner, h.agent_id, h.owner))) l
     where (p_mode = 'exclusive' or l.mode = 'exclusive')
       and (p_slots is null or l.slots is distinct from p_slots or l.taken >= p_slots);
-  -- What an earlier exclusive ticket for the same resource waits for need not be listed: that ticket leads there.
+  -- Do not list what an earlier exclusive ticket for the same resource waits for: the ticket itself leads to it.
   select w.ticket into v_near
   from ( -- backwards along the queue, and by no other index
     select * from coordinator.lock_waits
@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_blockers(bigint, uuid, text, bigint, coordinator.lock_resource, text, integer) is
-  'Return what keeps an owner from a resource: locks of others that are not free yet, and tickets before p_ticket (null: all), of those the ones that wait for no other listed ticket of the same resource. Internal.';
+  'Return what keeps an owner from a resource: locks of others that are not free yet, and tickets before p_ticket (null: all tickets) that wait for no other listed ticket of the same resource. Internal.';
 
 create or replace function coordinator.lock_in_the_way(
   p_project_id bigint, p_agent uuid, p_owner text, p_ticket bigint, p_resources coordinator.lock_resource[], p_mode text, p_slots integer,
@@ -94,7 +94,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_in_the_way(bigint, uuid, text, bigint, coordinator.lock_resource[], text, integer) is
-  'Describe, for an error, who keeps an owner from resources. Internal.';
+  'Describe for an error who keeps an owner from resources. Internal.';
 
 create or replace function coordinator.lock_refuse(
   p_project_id bigint, p_agent uuid, p_owner text, p_ticket bigint, p_resources coordinator.lock_resource[], p_mode text, p_slots integer)
@@ -109,7 +109,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_refuse(bigint, uuid, text, bigint, coordinator.lock_resource[], text, integer) is
-  'Raise ZC310 with the owner that is in the way. Internal.';
+  'Raise ZC310, and name the owner in the way. Internal.';
 
 create or replace function coordinator.lock_expire_one(
   p_project_id bigint, p_project text, p_resource text, p_slot bigint, p_now timestamptz) returns boolean
@@ -348,7 +348,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_acquire_any(text, text[], uuid, boolean, integer, interval, interval, interval, uuid, text, text[]) is
-  'Do what lock_acquire does, for any resources and whatever is in the way. Internal.';
+  'Do what lock_acquire does, for any resources, free or not. Internal.';
 
 create or replace function coordinator.lock_acquire(
   p_project text, p_resources text[], p_agent uuid, p_shared boolean default false, p_slots integer default null,
@@ -428,7 +428,7 @@ exception when lock_not_available then
 end
 $$;
 comment on function coordinator.lock_keep(bigint, text, bigint) is
-  'Keep the row of a lock until the end of the transaction, so that whatever ends the lock finds who waits for it; false: another transaction is ending it. null, a ticket, is not kept. Internal.';
+  'Lock the row of a lock until the end of the transaction, so that whoever ends the lock finds its waiters. False: another transaction is ending it. A null token stands for a ticket, which has no row to lock. Internal.';
 
 create or replace function coordinator.lock_try(
   p_project_id bigint, p_project text, p_texts text[], p_agent uuid, p_agent_name text, p_owner text, p_until timestamptz,
@@ -444,7 +444,7 @@ declare
   v_now   timestamptz;
   v_r     coordinator.lock_resource;
   v_held  record;
-  v_token bigint; -- of what is in the way; null: a ticket is
+  v_token bigint; -- of the lock in the way; null: a ticket is in the way
   v_until timestamptz;
   v_lock  coordinator.locks;
 begin
@@ -514,4 +514,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_try(bigint, text, text[], uuid, text, text, timestamptz) is
-  'Acquire resources until their holder ends (p_until is only shown), all or none, without waiting for anybody: tokens by resource. Else blocker says what is in the way of the one that is wanted, which the caller keeps until its transaction ends, and due_at when to try again at the latest; busy: others are changing what it takes. free: those that nothing is in the way of. Internal.';
+  'Acquire resources until their holder ends (p_until is only shown), all or none, without waiting. Return the tokens by resource. Otherwise, wanted is a resource that is not free, and blocker the resource that blocks it, whose row stays locked until the transaction ends. due_at: when to try again at the latest; busy: others are changing what it takes; free: the resources that nothing blocks. Internal.';

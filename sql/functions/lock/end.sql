@@ -1,4 +1,4 @@
--- Locks that end without their holder: they expire, or their agent or the attempt of a job ends (job/lock.sql).
+-- Locks that end without a release by their holder: they expire, or their agent or job attempt ends (job/lock.sql).
 
 create or replace function coordinator.lock_end(
   p_project text, p_locks coordinator.locks[], p_actor text, p_now timestamptz, p_delete boolean, p_wait boolean) returns coordinator.lock_resource[]
@@ -11,7 +11,7 @@ declare
   v_freed coordinator.lock_resource[] := '{}';
 begin
   foreach v_lock in array coalesce(p_locks, '{}') loop
-    -- A guarded transaction may stay open for long, so do not wait for it. The lock ends; its row stays.
+    -- A guarded transaction may stay open for a long time, so do not wait for it. The lock ends; its row stays.
     perform from coordinator.locks
     where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot and p_delete and delay = '0' for update skip locked;
     if found then
@@ -34,7 +34,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_end(text, coordinator.locks[], text, timestamptz, boolean, boolean) is
-  'End locks without their holder, and return the resources that are free now. Others stay for their delay or an open guarded transaction, or because p_delete is false; lock_expire hands them on. p_wait: wait for others that change one of them. Internal.';
+  'End locks without a release by their holder, and return the resources that are free now. Other locks stay because of their delay, an open guarded transaction, or p_delete false; lock_expire hands them on. p_wait: wait for transactions that are changing one of them. Internal.';
 
 create or replace function coordinator.lock_orphans(p_limit integer) returns setof coordinator.locks
 language plpgsql stable
@@ -50,7 +50,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_orphans(integer) is
-  'Return locks of attempts that have ended, and which others were changing then. Internal.';
+  'Return locks of ended attempts that other transactions were changing when the attempts ended. Internal.';
 
 create or replace function coordinator.lock_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -107,7 +107,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_expire(integer) is
-  'Delete up to p_limit expired locks, those of attempts of jobs that have ended, and the expired tickets, and serve waiters; returns how many. Repeat until 0. A lock is free at its expiry even without this.';
+  'Delete up to p_limit expired locks, locks of ended job attempts, and expired tickets, and serve waiters. Return how many were deleted. Repeat until 0. A lock is free at its expiry even without this call.';
 
 create or replace function coordinator.lock_end_agent(
   p_project_id bigint, p_project text, p_agent uuid, p_actor text, p_owner text default '', p_resources text[] default null) returns integer
@@ -120,7 +120,7 @@ declare
   v_freed   coordinator.lock_resource[];
   v_tickets bigint[];
 begin
-  -- Those of attempts that are not over end with them.
+  -- Locks of running attempts end with the attempts.
   v_locks := array(select l from coordinator.locks l where l.agent_id = p_agent and l.ended_at is null and isfinite(l.free_at)
                      and (p_owner in ('', l.owner) or starts_with(l.owner, p_owner || '/')) and (p_resources is null or l.resource = any (p_resources))
                    order by l.resource, l.slot);
@@ -136,4 +136,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_end_agent(bigint, text, uuid, text, text, text[]) is
-  'Release what an agent holds, or one of its owners with those below it, or of that only p_resources, and remove the tickets; returns how many locks. The caller has deleted the agent, or keeps it. Internal.';
+  'Release what an agent holds, or what one of its owners and the owners below it hold; with p_resources, only these. Remove their tickets. Return the number of locks. The caller has deleted the agent, or has locked its row. Internal.';

@@ -141,7 +141,7 @@ declare
   v_name    text;
   v_owner   text;
 begin
-  perform coordinator.lock_enter(v_project, v_all); -- so that nobody enqueues for them unnoticed
+  perform coordinator.lock_enter(v_project, v_all); -- so that nobody enqueues for them unseen
   v_now := coordinator.now_utc();
   for v_i in 1 .. cardinality(v_all) loop
     update coordinator.locks l

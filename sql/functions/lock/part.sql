@@ -1,5 +1,5 @@
--- Locks as parts of a transaction: what they protect is written, and they are released, in one step. Acquiring is not a part: it
--- would hold other locks while it waits its turn. Renewing is not one either: a lease must not hang on the success of its work.
+-- Locks as parts of a transaction: what they protect is written, and they are released, in one step. Acquiring is not a part, because it
+-- would hold other locks while it waits for its turn. Renewing is not a part either: a lease must not depend on the success of its work.
 
 insert into coordinator.transaction_verbs (function, part, entered_by) values
   ('assert_fence', 'condition', 'lock_enter_parts'),
@@ -17,7 +17,7 @@ begin
   if v_released <> '{}' then
     perform coordinator.lock_enter(p_project_id, coordinator.lock_parse_all(v_released));
     if exists (select from coordinator.lock_waits w where w.project_id = p_project_id) then
-      perform coordinator.lock_queue_enter(p_project_id); -- before the rows: who hands a lock on holds the queue and waits for rows
+      perform coordinator.lock_queue_enter(p_project_id); -- before the rows: a transaction that hands a lock on holds the queue and waits for rows
     end if;
   end if;
   perform from coordinator.locks l

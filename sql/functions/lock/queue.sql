@@ -1,10 +1,10 @@
 -- Waiting for locks: tickets in a queue, hand-off in the transaction that frees a lock, and detection of deadlocks.
 --
--- Guarantees: a ticket is served before every later one that wants an overlapping resource (unless both share). A lock passes to
--- its waiter in the transaction that frees it. A ticket that timed out, was cancelled or lost its agent blocks nobody. A ticket
--- that would close a cycle of owners that wait for each other is rejected, and the error lists the cycle.
+-- Guarantees: a ticket is served before every later one that wants an overlapping resource, unless both share it. A lock passes to its
+-- waiter in the transaction that frees it. A ticket that timed out, was cancelled or lost its agent blocks nobody. A ticket that would
+-- close a cycle of owners that wait for each other is rejected, and the error lists the cycle.
 -- Everything here that changes the queue holds the project's queue lock (see lock.sql), which is taken last.
--- On failure: what a lost event or a crash leaves undone is done within a second by the waiter's next lock_poll or the loop.
+-- On failure: the waiter's next lock_poll, or the loop, completes within a second what a lost event or a crash left undone.
 
 create or replace view coordinator.lock_waiters with (security_barrier) as
   select w.ticket, w.resource, w.mode, w.agent_id, w.agent_name as agent, w.enqueued_at, w.expires_at, w.slots, p.name as project, w.owner
@@ -74,7 +74,7 @@ exception when lock_not_available then
 end
 $$;
 comment on function coordinator.lock_queue_try(bigint) is
-  'Do what lock_queue_enter does, but wait for one second at most; false: another transaction still has the queue. Internal.';
+  'Do what lock_queue_enter does, but wait for at most one second; false: another transaction still holds the queue lock. Internal.';
 
 create or replace function coordinator.lock_ticket_grant(
   p_project_id bigint, p_project text, p_ticket bigint, p_claimed boolean) returns boolean
@@ -99,7 +99,7 @@ begin
                   w.project_id, w.agent_id, w.owner, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b) then
     return false;
   end if;
-  -- Do not wait for rows that another transaction is changing: it comes here next, or the loop does.
+  -- Do not wait for rows that another transaction is changing: that transaction serves the queue next, or the loop does.
   select array_agg(distinct h) into v_gone
   from unnest(v_waits) w, lateral coordinator.lock_overlapping(p_project_id, coordinator.lock_parse(w.resource), false) h
   where h.free_at <= v_now and (w.mode = 'exclusive' or h.mode = 'exclusive' or h.agent_id = w.agent_id)
@@ -151,7 +151,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_ticket_grant(bigint, text, bigint, boolean) is
-  'Turn a ticket into locks if nothing is in its way; p_claimed: its waiter makes this call. Under the queue lock. Internal.';
+  'Turn a ticket into locks if nothing blocks it; p_claimed: its waiter makes this call. Under the queue lock. Internal.';
 
 create or replace function coordinator.lock_next_ticket(p_project_id bigint, p_r coordinator.lock_resource, p_after bigint default 0)
 returns bigint
@@ -164,7 +164,7 @@ begin
   if p_r.kind not in ('name', 'path') then
     return (select min(w.ticket) from coordinator.lock_overlapping(p_project_id, p_r, true) w where w.ticket > p_after);
   end if;
-  -- The first ticket by the index, however many wait.
+  -- Read the first ticket from the index, however many wait.
   return least(
     (select min(w.ticket) from unnest(p_r.covered_by) c, lateral (
        select ticket from coordinator.lock_waits
@@ -230,7 +230,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_freed(bigint, text, coordinator.lock_resource[]) is
-  'Hand freed resources on if anyone waits: the last step of release and break, under the keys of the resources. Internal.';
+  'Hand freed resources to waiters, if there are any: the last step of release and break, under the keys of the resources. Internal.';
 
 create or replace function coordinator.lock_ticket_drop(p_project_id bigint, p_project text, p_tickets bigint[]) returns void
 language plpgsql volatile
@@ -248,7 +248,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_ticket_drop(bigint, text, bigint[]) is
-  'Remove tickets from the queue and serve the tickets that they held up. Under the queue lock. Internal.';
+  'Remove tickets from the queue and serve the tickets that they blocked. Under the queue lock. Internal.';
 
 create or replace function coordinator.lock_cycle(p_project_id bigint, p_agent uuid, p_owner text, p_within text[]) returns jsonb
 language plpgsql stable
@@ -258,7 +258,7 @@ as $$
 declare
   v_now   timestamptz := coordinator.now_utc();
   v_queue jsonb[] := array[jsonb_build_array(p_agent, p_owner)]; -- holders to visit
-  v_from  jsonb := '{}'; -- holder → the edge by which it was reached
+  v_from  jsonb := '{}'; -- holder → the edge that led to it
   v_at    integer := 1;
   v_edge  record;
   v_for   jsonb;
@@ -371,4 +371,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_enqueue(bigint, text, uuid, text, text, coordinator.lock_resource[], text, integer, interval, interval, interval, uuid, text[]) is
-  'Take a ticket and serve it at once if nothing is in its way; else it waits, or ZC310 (no wait), ZC313 (deadlock) or ZC315 (too many). Under the keys of the resources. Internal.';
+  'Take a ticket and serve it at once if nothing blocks it; otherwise it waits, or the call fails: ZC310 (no wait), ZC313 (deadlock) or ZC315 (too many tickets). Under the keys of the resources. Internal.';

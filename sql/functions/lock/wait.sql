@@ -20,7 +20,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_ticket(bigint, bigint, uuid) is
-  'Return what a ticket waits for, or the locks that it became; granted is false until they are claimed. Internal.';
+  'Return what a ticket waits for, or the locks that it turned into; granted is false until they are claimed. Internal.';
 
 create or replace function coordinator.lock_claim(p_project_id bigint, p_ticket bigint, p_agent uuid) returns void
 language plpgsql volatile

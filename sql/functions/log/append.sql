@@ -10,10 +10,10 @@ begin
 end
 $$;
 comment on function coordinator.log_refuse(integer, text, text, text) is
-  'Raise that an entry of a batch, by its place from 0, is refused. Internal.';
+  'Raise an error about an entry of a batch, by its position from 0. Internal.';
 
--- The usual batch in one statement: the loop of log_drafts costs three times as much. Each append calls it, so it inherits the search_path of
--- its callers. An entry that begins with its data, and is nine bytes longer, or ten with a space, has nothing beside it.
+-- Reads the usual batch in one statement: the loop of log_drafts costs three times as much. Each append calls it, so it inherits the
+-- search_path of its callers. If an entry begins with its data and is nine bytes longer than that, or ten with a space, it has no other fields.
 create or replace function coordinator.log_plain_drafts(p_kind text, p_entries json) returns coordinator.log_draft[]
 language plpgsql immutable
 as $$
@@ -30,7 +30,7 @@ begin
              case p_kind when 'message' then (octet_length(d.data::text) + 3) / 4 end, null, d.data, null)::coordinator.log_draft),
            bool_and(starts_with(d.entry::text, '{"data":') and octet_length(d.entry::text) <= octet_length(d.data::text) + 10)
     into v_drafts, v_plain
-    from (select g.entry, g.data, -- a role at the beginning, as in most messages, is found without parsing them
+    from (select g.entry, g.data, -- a role at the beginning, as in most messages, is found without parsing the data
                  case when starts_with(g.data::text, '{"role":"') and strpos(substr(g.data::text, 10), '"role"') = 0
                            and strpos(split_part(substr(g.data::text, 10), '"', 1), '\') = 0 then split_part(substr(g.data::text, 10), '"', 1)
                       when json_typeof(g.data -> 'role') = 'string' then g.data ->> 'role' end as role
@@ -40,7 +40,7 @@ begin
 end
 $$;
 comment on function coordinator.log_plain_drafts(text, json) is
-  'Read the entries of an append that have nothing but data; null if any has more, or needs a closer look: then log_drafts reads them. Internal.';
+  'Read the entries of an append if they have only data; null if one has more or needs a closer look: then log_drafts reads them. Internal.';
 
 create or replace function coordinator.log_drafts(p_kind text, p_entries json) returns coordinator.log_draft[]
 language plpgsql volatile
@@ -48,7 +48,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_given  constant text := p_entries::text;
-  v_mark   text;       -- stands for the \u of what PostgreSQL cannot read
+  v_mark   text;       -- replaces the \u of escapes that PostgreSQL cannot read
   v_sound  boolean;    -- no entry exceeds a limit of JSON
   v_entry  json;
   v_field  text;
@@ -157,7 +157,7 @@ begin
 end
 $$;
 comment on function coordinator.log_drafts(text, json) is
-  'Read the entries of an append, and check them. An error names the entry by its place from 0, and has it as entry in its detail. Internal.';
+  'Read and check the entries of an append. An error names the entry by its position from 0, which is also entry in its detail. Internal.';
 
 create or replace function coordinator.log_repeated(p_log_id bigint, p_drafts coordinator.log_draft[])
 returns table (place bigint, seq bigint, epoch integer)
@@ -185,7 +185,7 @@ begin
 end
 $$;
 comment on function coordinator.log_repeated(bigint, coordinator.log_draft[]) is
-  'Return which entries of an append are in the log already, by their uid. ZC331: one of them has another content. Internal.';
+  'Return which entries of an append are already in the log, by their uid. ZC331: one of them has other content. Internal.';
 
 create or replace function coordinator.log_append(
   p_project text, p_kind text, p_key text, p_entries json, p_expect bigint default null, p_epoch text default null,
@@ -207,11 +207,11 @@ declare
   v_needs    integer := 0;
   v_held     boolean;
   v_log      record;
-  v_known    bigint[] := '{}'; -- places of entries that are there already
+  v_known    bigint[] := '{}'; -- positions of entries that are already there
   v_earlier  record;
   v_place    bigint;
   v_seq      bigint;
-  v_first    bigint; -- of the entries that are there already
+  v_first    bigint; -- of the entries that are already there
   v_base     bigint;
   v_traits   coordinator.message_trait[]; -- of messages with links
 begin
@@ -251,7 +251,7 @@ begin
 
   loop
     if v_uids > 0 then
-      -- Under the lock: whoever repeats a call waits for the one that is still running.
+      -- Under the lock: a repeated call waits for the first one while that is still running.
       select l.id, l.last_seq into v_log from coordinator.logs l
       where l.project_id = v_project and l.kind = p_kind and l.key = p_key for no key update;
       v_held := found;
@@ -267,14 +267,14 @@ begin
         v_first := v_earlier.first;
       end if;
     end if;
-    if v_uids = 0 or v_held then -- else somebody may have made the log since, with these uids
+    if v_uids = 0 or v_held then -- otherwise another call may have created the log in between, with these uids
       update coordinator.logs l
       set last_seq = l.last_seq + v_count - cardinality(v_known), count = l.count + v_count - cardinality(v_known), epoch = v_epoch, deleted = false,
           updated_at = greatest(l.updated_at, coordinator.now_utc()),
           trim_at = case when l.deleted then coordinator.now_utc() + coordinator.retention_age(v_project, 'log', p_kind)
-                         when l.last_seq >> 8 < (l.last_seq + v_count - cardinality(v_known)) >> 8 -- looked at once in 256 entries
+                         when l.last_seq >> 8 < (l.last_seq + v_count - cardinality(v_known)) >> 8 -- checked once in 256 entries
                               and l.count + v_count > coordinator.retention_count(v_project, 'log', p_kind)
-                         then least(l.trim_at, coordinator.now_utc()) -- never later: log_trim would miss it, which waits for this lock
+                         then least(l.trim_at, coordinator.now_utc()) -- never later, because log_trim, which waits for this lock, would miss it
                          else l.trim_at end
       where l.project_id = v_project and l.kind = p_kind and l.key = p_key
         and (p_expect is null or case when l.deleted then p_expect = 0
@@ -283,7 +283,7 @@ begin
       exit when found;
       select l.last_seq, l.epoch into v_log from coordinator.logs l
       where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
-      continue when v_log.last_seq = p_expect and (v_expected is null or v_log.epoch = v_expected); -- it came a moment ago
+      continue when v_log.last_seq = p_expect and (v_expected is null or v_log.epoch = v_expected); -- another call has just appended it
       if found and p_expect is not null or p_expect > 0 then
         perform coordinator.log_conflict(p_kind, p_key, p_expect, p_epoch, nullif(v_log.last_seq, 0), v_log.epoch);
       end if;
@@ -293,7 +293,7 @@ begin
     end if;
     insert into coordinator.logs (project_id, kind, key, session_id, epoch, updated_at, trim_at)
     values (v_project, p_kind, p_key, v_session, v_epoch, coordinator.now_utc(),
-            coordinator.now_utc() + coordinator.retention_age(v_project, 'log', p_kind)) on conflict do nothing; -- who loses the race goes round again
+            coordinator.now_utc() + coordinator.retention_age(v_project, 'log', p_kind)) on conflict do nothing; -- the loser of the race repeats the loop
   end loop;
 
   if v_log.session_id is not null then
@@ -301,7 +301,7 @@ begin
                    where s.id = v_log.session_id and s.status <> 'archived' and s.updated_at >= v_log.updated_at - interval '1 minute') then
       perform coordinator.session_continue(v_log.session_id, v_log.updated_at);
     end if;
-  elsif p_session is not null and v_session is null and v_log.count = v_count - cardinality(v_known) then -- deleted with its session
+  elsif p_session is not null and v_session is null and v_log.count = v_count - cardinality(v_known) then -- the log was deleted with its session
     v_session := coordinator.session_enter(v_project, p_session, v_log.updated_at, v_actor);
     update coordinator.logs set session_id = v_session where id = v_log.id;
   end if;

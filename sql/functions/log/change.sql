@@ -1,4 +1,4 @@
--- Taking entries away again: pop, clear, delete; and what retention leaves.
+-- Removing entries (pop, clear, delete), and exempting entries from retention (keep).
 
 create or replace function coordinator.log_pop(
   p_project text, p_kind text, p_key text, p_last integer default 1, p_expect bigint default null, p_epoch text default null,
@@ -12,7 +12,7 @@ declare
   v_log    coordinator.logs;
   v_now    timestamptz;
   v_popped coordinator.log_entry[];
-  v_kept   boolean; -- one of them was kept: what it needed may go
+  v_kept   boolean; -- one of them was kept: the entries that it needed may go now
 begin
   if p_last is null or p_last not between 1 and 1000 then
     raise exception using errcode = 'ZC104', message = format('the last %s entries are out of range', coalesce(p_last::text, 'null')), hint = 'Give 1 to 1000.';
@@ -61,7 +61,7 @@ begin
 end
 $$;
 comment on function coordinator.log_empty(coordinator.logs, boolean, boolean, timestamptz) is
-  'Delete the entries of a log that is held, of those that are kept and what they need only with p_kept, and return how many; with p_deleted hide its header, which keeps the last number until retention deletes it. No event. Internal.';
+  'Delete the entries of a log whose header is locked, and return how many. Kept entries, and the entries that they need, are only deleted with p_kept. p_deleted: hide the header, which keeps the last number until retention deletes it. No event. Internal.';
 
 create or replace function coordinator.log_clear(
   p_project text, p_kind text, p_key text, p_kept boolean default false, p_expect bigint default null, p_epoch text default null,

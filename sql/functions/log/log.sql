@@ -1,18 +1,18 @@
 -- Logs: append-only lists of entries, each under a kind and a key of a project.
 --
 -- Guarantees
---   Appends number the entries of a log 1, 2, 3, without gaps, in the order in which they commit: whoever has read up to a number misses
---   nothing by reading on from it. A batch is whole, or absent.
---   A number that was popped, cleared, trimmed or deleted is not given again. A restored database can give numbers again, in another epoch:
---   number and epoch together name one content for ever. So a position and an expectation have both.
---   The text of an entry's data is what was given, byte for byte.
+--   Appends number the entries of a log 1, 2, 3, without gaps, in the order in which they commit. A reader that has read up to a number
+--   and continues from it misses nothing. A batch is appended completely, or not at all.
+--   A number that was popped, cleared, trimmed or deleted is never reused. After a restore, the database may assign numbers again, in
+--   another epoch: number and epoch together identify one content for ever. So positions and expectations contain both.
+--   The text of an entry's data is stored byte for byte.
 --
--- How it works. The header (logs) gives the numbers: an append updates it first, and keeps its row locked until the commit. So appends to
--- one log commit one after another; those to different logs do not meet. Entries are rows that are written once.
+-- How it works. The header (a row of logs) assigns the numbers: an append updates it first, and keeps its row locked until the commit. So
+-- appends to one log commit one after another, and appends to different logs do not block each other. Entries are rows that never change.
 --
--- Order of locks: project, session, headers in the order of (kind, key), entries, the log of events.
+-- Order of locks: project, session, headers in the order of (kind, key), entries, the event log.
 --
--- Deliberately absent: a list of all entries of a project, an entry that changes. What changes is a document.
+-- Deliberately absent: a list of all entries of a project, and entries that change. For data that changes, use a document.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('log.appended', 'kind/key of the log', '{kind,name,first_seq,last_seq}',      'Entries were appended to a log; name: its key. Read the entries from the log.'),
@@ -34,7 +34,7 @@ insert into coordinator.rights (function, role) values
 insert into coordinator.transaction_verbs (function, part, entered_by) values
   ('log_append', 'write', 'log_enter'),
   ('log_clear',  'write', 'log_enter'),
-  ('log_delete', 'write', 'log_enter'); -- not log_pop: what it returns may be no jsonb
+  ('log_delete', 'write', 'log_enter'); -- not log_pop: jsonb may not be able to represent what it returns
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('log_entry',       1048576, 'bytes',   'Data of a log entry, as text.'),
@@ -89,7 +89,7 @@ as $$
     'The first append creates a log.')
 $$;
 comment on function coordinator.log_missing(text, text, text) is
-  'Raise ZC216 for a log that does not exist, with the one that was probably meant. Internal.';
+  'Raise ZC216 for a log that does not exist, and suggest a similar one. Internal.';
 
 create or replace function coordinator.log_find(p_project text, p_kind text, p_key text) returns coordinator.logs
 language plpgsql stable
@@ -133,7 +133,7 @@ begin
 end
 $$;
 comment on function coordinator.log_conflict(text, text, bigint, text, bigint, integer) is
-  'Raise that the last number of a log is not the one expected; p_last_seq is null if there is no such log. Internal.';
+  'Raise ZC301: the last number of a log is not the expected one; p_last_seq is null if there is no such log. Internal.';
 
 create or replace function coordinator.log_check_writer(p_kind text) returns void
 language plpgsql immutable
@@ -184,7 +184,7 @@ as $$
 declare
   v_log record;
 begin
-  -- What is malformed is left to the function that gets it.
+  -- The function that receives a malformed part rejects it.
   for v_log in
     select distinct p ->> 'kind' collate "C" as kind, p ->> 'key' collate "C" as key from jsonb_array_elements(p_parts) p
     where p ->> 'kind' ~ '^[a-z][a-z0-9_-]{0,35}$' and length(p ->> 'key') between 1 and 512 order by 1, 2
@@ -192,7 +192,7 @@ begin
     loop
       perform from coordinator.logs l where l.project_id = p_project_id and l.kind = v_log.kind and l.key = v_log.key for no key update;
       exit when found;
-      -- There is no row to lock. One that this transaction inserted and deleted makes others wait that want to insert theirs.
+      -- There is no row to lock. So insert and delete one: other transactions that want to insert theirs then wait.
       insert into coordinator.logs (project_id, kind, key, epoch, updated_at)
       values (p_project_id, v_log.kind, v_log.key, 0, coordinator.now_utc()) on conflict do nothing;
       if found then
@@ -237,7 +237,7 @@ begin
     perform coordinator.check_text('the prefix', p_prefix);
   end if;
   perform coordinator.check_page(p_limit, p_after, '{text,text}');
-  if p_kind is not null then -- a statement of its own, so that the prefix bounds the index
+  if p_kind is not null then -- a separate statement, so that the prefix bounds the index scan
     return query
       select p_project, l.kind, l.key, l.first_seq, l.last_seq, l.count, coordinator.epoch_text(l.epoch), l.kept, l.updated_at
       from coordinator.logs l

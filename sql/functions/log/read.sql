@@ -1,11 +1,11 @@
--- Reading a log: pages, its end, as of an instant, and on from a position.
+-- Reading a log: by page, from the end, as of an instant, and from a position.
 
 create or replace function coordinator.log_seq_at(p_log coordinator.logs, p_at timestamptz) returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_low   bigint := 0; -- at or before the instant; 0: nothing is
+  v_low   bigint := 0; -- at or before the instant; 0: no entry is
   v_high  bigint := p_log.last_seq;
   v_mid   bigint;
   v_entry record;
@@ -35,7 +35,7 @@ declare
   v_epoch integer := coordinator.epoch_given(nullif(p_after[1], ''));
   v_there integer;
 begin
-  -- The epoch in which the number was given, as far as the entries tell: that of the entry or, where it is gone, of the next one.
+  -- The epoch in which the number was assigned, as far as the entries show: that of the entry or, if it is gone, of the next one.
   if v_seq > 0 and v_seq <= p_log.last_seq then
     select e.epoch into v_there from coordinator.entries e where e.log_id = p_log.id and e.seq >= v_seq order by e.seq limit 1;
     v_there := coalesce(v_there, p_log.epoch);
@@ -56,7 +56,7 @@ begin
 end
 $$;
 comment on function coordinator.log_check_position(coordinator.logs, text[]) is
-  'Return the number of a position. ZC218: entries that followed it are gone, or its number may have been given again after a restore. ZC710: this standby has not replayed it. Internal.';
+  'Return the number of a position. ZC218: entries after it are gone, or its number may have been reused after a restore. ZC710: this standby has not replayed it. Internal.';
 
 create or replace function coordinator.log_read(
   p_project text, p_kind text, p_key text, p_before bigint default null, p_last integer default null, p_at timestamptz default null,
@@ -64,7 +64,7 @@ create or replace function coordinator.log_read(
 returns setof coordinator.log_entry
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- the numbers of a log are an index, in their order, however few rows the planner expects
+set enable_seqscan = off -- read the index in the order of the numbers, however few rows the planner expects
 set enable_bitmapscan = off
 set enable_sort = off
 as $$
@@ -91,7 +91,7 @@ begin
   end if;
   if p_last not between 1 and 10000 then
     raise exception using errcode = 'ZC104', message = format('the last %s entries are out of range', p_last), hint = 'Give 1 to 10000.';
-  elsif p_last is not null and p_after is null then -- else a later page would begin where the end has moved to
+  elsif p_last is not null and p_after is null then -- otherwise, a later page would begin at the new end
     select min(n.seq) - 1 into v_low
     from (select e.seq from coordinator.entries e where e.log_id = v_log.id and e.seq <= v_high order by e.seq desc limit p_last) n;
   end if;

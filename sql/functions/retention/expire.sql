@@ -1,4 +1,4 @@
--- What expires, and goes some time after it was deleted or last used.
+-- Expiry: what is removed when its TTL has passed, or some time after it was deleted or last used.
 
 create or replace function coordinator.document_expire(p_limit integer default 1000) returns setof coordinator.retention_result
 language plpgsql volatile security definer
@@ -26,7 +26,7 @@ begin
 end
 $$;
 comment on function coordinator.document_expire(integer) is
-  'Delete documents whose TTL has passed, and remove those that were deleted long enough ago; returns a row for each of up to p_limit. Repeat until there is none.';
+  'Delete documents whose TTL has passed, and remove documents whose retention after deletion has passed. Return a row for each, at most p_limit. Repeat until there is none.';
 
 create or replace function coordinator.session_kept(p_session_id bigint) returns boolean
 language sql stable
@@ -38,7 +38,7 @@ as $$
       or exists (select from coordinator.artifacts a where a.session_id = p_session_id and a.kept)
 $$;
 comment on function coordinator.session_kept(bigint) is
-  'Return whether a session contains something that is kept: then retention leaves all of it. Internal.';
+  'Return whether a session contains something that is kept: then retention removes none of it. Internal.';
 
 create or replace function coordinator.session_expire(p_limit integer default 100) returns setof coordinator.retention_result
 language plpgsql volatile security definer
@@ -55,7 +55,7 @@ begin
     select * from coordinator.sessions s where s.trim_at <= v_now order by s.trim_at limit p_limit for update skip locked
   loop
     v_idle_at := v_session.updated_at + coordinator.retention_age(v_session.project_id, 'session', '*');
-    if v_idle_at is null or v_idle_at > v_now then -- it was used since
+    if v_idle_at is null or v_idle_at > v_now then -- it has been used since
       update coordinator.sessions s set trim_at = v_idle_at where s.id = v_session.id;
     elsif coordinator.session_kept(v_session.id) then
       update coordinator.sessions s set trim_at = v_now + interval '1 day' where s.id = v_session.id;
@@ -68,7 +68,7 @@ begin
 end
 $$;
 comment on function coordinator.session_expire(integer) is
-  'Delete a session that was idle for long enough, with its contents, or a part of them, unless it contains something that is kept; returns a row for each session that it has looked at. Repeat until there is none.';
+  'Delete a session that has been idle for its maximum age, with its contents or a part of them, unless it contains something that is kept. Return a row for each session that was checked. Repeat until there is none.';
 
 create or replace function coordinator.artifact_expire(p_limit integer default 100) returns setof coordinator.retention_result
 language plpgsql volatile security definer
@@ -92,4 +92,4 @@ begin
 end
 $$;
 comment on function coordinator.artifact_expire(integer) is
-  'Delete artifacts of no session that were stored long enough ago, unless they are kept; returns a row for each of up to p_limit that it has looked at. Repeat until there is none.';
+  'Delete artifacts outside of sessions that have reached their maximum age, unless they are kept. Return a row for each artifact that was checked, at most p_limit. Repeat until there is none.';

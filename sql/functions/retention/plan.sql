@@ -1,4 +1,4 @@
--- Changes of policies reach what is there already by sweeps; and what would go now.
+-- Sweeps, which apply a changed policy to existing rows; and the plan of what retention would remove now.
 
 create or replace function coordinator.retention_sweep(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -16,7 +16,7 @@ begin
   if not found then
     return 0;
   end if;
-  -- Rows that others have locked end the batch before them, so nobody waits here while holding others; the first one is waited for.
+  -- A row that another transaction has locked ends the batch before it, so nobody waits here while holding other rows. Only the first row is waited for.
   case v_sweep.subject
     when 'log' then
       v_ids := array(select l.id from coordinator.logs l where l.id > v_sweep.swept_to order by l.id limit p_limit);
@@ -66,7 +66,7 @@ begin
 end
 $$;
 comment on function coordinator.retention_sweep(integer) is
-  'Bring a change of retention to up to p_limit logs, documents, sessions or artifacts that it concerns; returns how many it has looked at. Repeat until 0. No event.';
+  'Apply a change of retention to up to p_limit logs, documents, sessions or artifacts that it concerns. Return how many were checked. Repeat until 0. No event.';
 
 create or replace function coordinator.retention_plan(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.retention_forecast

@@ -1,6 +1,6 @@
 -- Retention: how long logs, documents, sessions and artifacts are kept.
 --
--- A policy has two bounds, and without a bound everything stays:
+-- A policy has two bounds. Without a bound, everything is kept:
 --
 --   subject    max_age                                              max_count
 --   log        age at which an entry goes                           newest entries that each log keeps
@@ -9,8 +9,8 @@
 --   artifact   time since its content was stored after which it     -
 --              goes; those of a session go with it
 --
--- The policy for a kind in a project precedes that for the kind in all projects, then that for * in the project, then that for * in
--- all. The last always exists.
+-- The most specific policy applies: that for the kind in the project, then for the kind in all projects, then for * in the project, then
+-- for * in all projects. The last one always exists.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('retention.set',   'subject/kind', '{everywhere,max_age,max_count}', 'A retention policy was set; everywhere: for all projects.'),
@@ -44,13 +44,13 @@ as $$
          ('artifact', '*', null, null)
 $$;
 comment on function coordinator.retention_defaults() is
-  'Return the policies that apply to all projects until somebody sets others. Internal.';
+  'Return the default policies for all projects. Internal.';
 
 insert into coordinator.retention (subject, kind, max_age, max_count, actor, updated_at)
 select d.subject, d.kind, d.max_age, d.max_count, 'coordinator', coordinator.now_utc() from coordinator.retention_defaults() d
 on conflict do nothing;
 
--- In plpgsql, which keeps the plan: appends and puts call these.
+-- In PL/pgSQL, which caches the plan, because appends and puts call these functions.
 create or replace function coordinator.retention_of(p_project_id bigint, p_subject text, p_kind text) returns coordinator.retention
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,17 +1,18 @@
 -- Trimming logs.
 --
--- A log has a lazy timer, trim_at: when retention looks at it next. Appends leave it alone, since its index would cost each of them; one that
--- crosses a multiple of 256 entries beyond the bound sets it to now. log_trim finds due logs by the index on trim_at. It locks the header,
--- walks the entries from trim_from in the order of the primary key, which is that of time, too, deletes at most p_limit of them, and sets
--- trim_at to when the next one is due. The loop pauses between two calls, so that whoever appends to the log gets through.
+-- A log has a lazy timer, trim_at: when retention checks it next. Most appends do not change it, because maintaining its index would slow
+-- down each of them. An append that crosses a multiple of 256 entries beyond the bound sets it to now. log_trim finds due logs by the index
+-- on trim_at. It locks the header, walks the entries from trim_from in the order of the primary key, which is also the order of time,
+-- deletes at most p_limit of them, and sets trim_at to the time when the next entry is due. The loop pauses between two calls, so that
+-- appends to the log get through.
 --
--- What stays: the newest max_count entries; whatever is kept; the entries from the one that a kept entry needs up to that entry, and what
--- these need. trim_from passes them, so they are not visited again until one is no longer kept.
+-- What stays: the newest max_count entries; kept entries; the entries from the one that a kept entry needs up to that entry, and what they
+-- need. trim_from moves past them, so they are not visited again until one of them is no longer kept.
 --
--- Two calls at once do no harm, because the second one waits for the header, or takes other logs. Under a snapshot that is held open, dead
--- entries stay in the table; no batch reads those of the batch before.
+-- Two calls at the same time do no harm: the second one waits for the header, or takes other logs. While an old snapshot is open, dead
+-- entries stay in the table, but no batch reads those of the previous batch.
 --
--- Locks: headers of logs, of which the first may be waited for while no other is held; then entries.
+-- Locks: headers of logs, then entries. A call waits only for its first header, while it holds no other.
 
 create or replace function coordinator.log_needed(p_log_id bigint) returns int8multirange
 language plpgsql stable
@@ -68,7 +69,7 @@ comment on function coordinator.log_forecast(coordinator.logs, timestamptz, bigi
 create or replace function coordinator.log_trim(p_limit integer default 1000) returns setof coordinator.retention_result
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- the statistics of a log that has just grown are those of an empty table
+set enable_seqscan = off -- the statistics of a log that has just grown may still be those of an empty table
 set enable_bitmapscan = off
 set enable_sort = off
 as $$
@@ -82,7 +83,7 @@ declare
   v_excess bigint; -- entries beyond the bound, from trim_from on
   v_needed int8multirange;
   v_seqs   bigint[];
-  v_last   bigint; -- the place of the last of them
+  v_last   bigint; -- the position of the last of them
   v_to     bigint;
   v_next   record;
   v_gone   bigint;
@@ -106,7 +107,7 @@ begin
     v_excess := case when v_log.kept or v_log.deleted then 0 else coalesce(v_log.count - v_policy.max_count, 0) end;
     if not v_log.deleted and exists (select from coordinator.entries e where e.log_id = v_log.id and e.kept) then
       v_needed := coordinator.log_needed(v_log.id);
-      if v_excess > 0 then -- the kept and needed entries that were passed are beyond the bound, too
+      if v_excess > 0 then -- kept and needed entries before trim_from are also beyond the bound
         v_excess := v_excess
           - (select count(*) from coordinator.entries e where e.log_id = v_log.id and e.kept and e.seq < v_log.trim_from)
           - (select count(*) from unnest(v_needed) n (range) join coordinator.entries e
@@ -124,7 +125,7 @@ begin
     if v_log.kind = 'audit' and v_seqs <> '{}' then
       perform coordinator.audit_prune(v_log, v_seqs[cardinality(v_seqs)], v_now);
     end if;
-    -- Between bounds, since the planner may take log_id alone for the index, and read the whole log for the list.
+    -- Between bounds: for a list alone, the planner may use only log_id of the index, and read the whole log.
     delete from coordinator.entries e
     where e.log_id = v_log.id and e.seq between v_seqs[1] and v_seqs[cardinality(v_seqs)] and e.seq = any (v_seqs);
     get diagnostics v_gone = row_count;
@@ -153,4 +154,4 @@ begin
 end
 $$;
 comment on function coordinator.log_trim(integer) is
-  'Delete at most p_limit entries of logs that are due, and headers of logs that were deleted as long ago as the policy of documents says; returns a row for each log that it has looked at. Repeat until there is none. No event.';
+  'Delete at most p_limit entries of logs that are due, and headers of deleted logs after the time that the policy of documents says. Return a row for each log that was checked. Repeat until there is none. No event.';

@@ -1,4 +1,4 @@
--- The end of a session, with all its contents.
+-- Deleting a session, with all its contents.
 
 create or replace function coordinator.session_remove(p_session_id bigint, p_reason text, p_actor text, p_now timestamptz) returns boolean
 language plpgsql volatile
@@ -13,7 +13,7 @@ declare
 begin
   update coordinator.sessions s set status = 'archived' from coordinator.projects p
   where s.id = p_session_id and p.id = s.project_id
-  returning s.key, p.name into v_key, v_project; -- nobody enters it from now on
+  returning s.key, p.name into v_key, v_project; -- no transaction can enter it from now on
   if not found then
     return true;
   end if;
@@ -24,13 +24,13 @@ begin
       delete from coordinator.entries e where e.log_id = v_log.id;
       v_left := v_left - v_log.count;
     else
-      -- The range to delete is found first: joined to its rows, it is slow where statistics are old.
+      -- Find the range first: a join with the rows is slow if statistics are old.
       select e.seq into v_next from coordinator.entries e where e.log_id = v_log.id order by e.seq offset v_left limit 1;
       delete from coordinator.entries e where e.log_id = v_log.id and e.seq < v_next;
       update coordinator.logs l set first_seq = v_next, count = l.count - v_left where l.id = v_log.id;
       return false;
     end if;
-    -- The header stays, hidden, until retention takes it: no number is given twice.
+    -- The header stays, hidden, until retention removes it, so that no number is reused.
     update coordinator.logs l
     set first_seq = l.last_seq + 1, count = 0, kept = false, deleted = true, session_id = null, updated_at = greatest(l.updated_at, p_now),
         trim_at = p_now + coordinator.retention_age(l.project_id, 'document', '*')

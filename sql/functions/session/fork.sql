@@ -1,4 +1,4 @@
--- A session, as it was when an entry was appended or as it is now, as a new one.
+-- Forking a session: a copy as it is now, or as it was when an entry was appended.
 
 create or replace function coordinator.session_fork(
   p_project text, p_session text, p_seq bigint default null, p_kind text default 'message', p_copy text default null, p_title text default null,
@@ -114,7 +114,7 @@ begin
     perform coordinator.document_index(v_new, v_project, v_document.kind, v_version.value, v_version.written_at);
   end loop;
 
-  -- The earlier content of an artifact is not kept: one that was stored since then is not in the copy.
+  -- Earlier contents of artifacts are not kept, so the copy lacks artifacts that were stored since then.
   insert into coordinator.artifacts (project_id, session_id, name, media_type, bytes, sha256, kept, actor, created_at, updated_at, blob_id)
   select a.project_id, v_id, a.name, a.media_type, a.bytes, a.sha256, a.kept, a.actor, a.created_at, a.updated_at, a.blob_id
   from coordinator.artifacts a where a.session_id = v_source.id and a.updated_at <= v_at;

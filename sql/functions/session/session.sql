@@ -1,9 +1,10 @@
--- Sessions: conversations and runs of work. What belongs to one is in logs and documents, which carry its number.
+-- Sessions: conversations and runs of work. Their contents are in logs and documents, which store the session's number.
 --
--- The first append or put under a session's key creates it (session_enter), and shares its row until the commit. Later ones only look
--- whether it is archived (session_continue), after they have locked their header: session_archive changes the row first, then waits for
--- all headers of the session, so whoever gets a header afterwards sees that it is archived.
--- Locks: the user, the project, the session, then headers of logs and documents. session_continue skips a session that others have.
+-- The first append or put under a session's key creates it (session_enter), and locks its row for share until the commit. Later ones only
+-- check whether it is archived (session_continue), after they have locked their header. session_archive changes the session's row first,
+-- and then waits for all headers of the session, so whoever locks a header afterwards sees that the session is archived.
+-- Locks: the user, the project, the session, then headers of logs and documents. session_continue skips a session that another
+-- transaction has locked.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('session.created',  'key of the session', '{username,status}', 'A session was created, explicitly or by the first append or put.'),
@@ -143,7 +144,7 @@ begin
     where s.project_id = p_project_id and s.key = p_key for share; -- session_archive and session_delete wait for this
     exit when found;
     v_id := coordinator.session_begin(p_project_id, p_key, null, '', '', 'active', '{}', null, coordinator.actor_name(p_actor), p_now);
-    exit when v_id is not null; -- else somebody else created it in between
+    exit when v_id is not null; -- otherwise another transaction created it in between
   end loop;
   if v_status = 'archived' then
     perform coordinator.session_refuse(v_id);
@@ -152,7 +153,7 @@ begin
 end
 $$;
 comment on function coordinator.session_enter(bigint, text, timestamptz, text) is
-  'Return the number of the session with this key, created if there is none; nobody archives or deletes it before the transaction ends. For a function that makes a log or document of a session, before it inserts the header. ZC332: the session is archived. Internal.';
+  'Return the number of the session with this key, and create it if there is none. Nobody can archive or delete it before the transaction ends. A function that creates a log or document of a session calls this before it inserts the header. ZC332: the session is archived. Internal.';
 
 -- Each append and put calls it, so it inherits the search_path of its callers.
 create or replace function coordinator.session_continue(p_session_id bigint, p_now timestamptz) returns void
@@ -172,7 +173,7 @@ begin
 end
 $$;
 comment on function coordinator.session_continue(bigint, timestamptz) is
-  'Refuse (ZC332) an archived session, and note once a minute that it is used. For an append or put, in a statement after the one that locked its header. No event. Internal.';
+  'Reject (ZC332) an archived session, and record once a minute that it is used. An append or put calls this in a statement after the one that locked its header. No event. Internal.';
 
 create or replace function coordinator.session_hold(p_session_id bigint) returns void
 language plpgsql volatile

@@ -1,7 +1,7 @@
--- Attempts of webhooks: what a daemon sends now, and what became of it.
+-- Attempts of webhooks: which deliveries a daemon sends now, and their results.
 --
--- A claim hands out up to 16 deliveries of a webhook, which the daemon sends one after the other until one fails, takes long, or none is left.
--- What it takes in memory is counted in slots of 128 KiB: deliveries of one claim fill one slot, and a larger one takes up to 8 alone.
+-- A claim returns up to 16 deliveries of a webhook. The daemon sends them one after the other until one fails or is slow, or none is left.
+-- Their memory is counted in slots of 128 KiB: the deliveries of one claim together fill one slot, and a larger delivery takes up to 8 alone.
 
 create or replace function coordinator.webhook_work_of(p_webhook bigint, p_now timestamptz) returns setof coordinator.webhook_work
 language plpgsql stable
@@ -19,7 +19,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_work_of(bigint, timestamptz) is
-  'Return what a webhook that is claimed has to deliver next, in order: up to 16 deliveries with 128 KiB, or one that is larger. Internal.';
+  'Return the next deliveries of a claimed webhook, in order: up to 16 with 128 KiB in total, or one larger delivery. Internal.';
 
 create or replace function coordinator.webhook_claim(
   p_limit integer default 64, p_slow integer default 32, p_lease interval default '1 minute', p_holder uuid default null, p_held bigint[] default '{}')
@@ -33,7 +33,7 @@ declare
 begin
   perform coordinator.check_page(p_limit);
   perform coordinator.check_ttl(p_lease);
-  -- What another daemon did not finish in time, and what this one has claimed in an answer that was lost: perhaps nothing is left to deliver.
+  -- Claims that another daemon did not finish in time, and claims of this daemon whose response was lost. Perhaps nothing is left to deliver.
   v_ids := array(select w.id from coordinator.webhooks w
                  where w.claimed_until is not null and case when w.holder = p_holder then w.id <> all (p_held) else w.claimed_until <= v_now end
                  for no key update skip locked);
@@ -41,7 +41,7 @@ begin
     update coordinator.webhooks w set claimed_until = null where w.id = any (v_ids);
     perform coordinator.webhook_next(v_ids, v_now);
   end if;
-  -- Projects take turns: first those with the fewest slots in use. Of one project, the webhook that is due for the longest time comes first.
+  -- Projects take turns: the one with the fewest slots in use comes first. Within a project, the webhook that has been due longest comes first.
   with used as (
     select c.project_id, sum(c.slots) as slots, coalesce(sum(c.slots) filter (where c.slow), 0) as slow_slots
     from coordinator.webhooks c where c.claimed_until is not null group by c.project_id),
@@ -66,7 +66,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_claim(integer, integer, interval, uuid, bigint[]) is
-  'Claim webhooks that have something to deliver, for p_lease, and return it, in order: while fewer than p_limit slots are taken, of a project at most 16, of those whose last attempt was slow or failed at most p_slow, and 8 of a project. A delivery takes a slot for each 128 KiB, at most 8. p_holder: who claims, with all that it has claimed and not yet finished in p_held; another claim of it was lost with an answer, and ends. No event.';
+  'Claim webhooks that have something to deliver for p_lease, and return their deliveries in order. The claimed deliveries take at most p_limit slots, and 16 per project. Webhooks whose last attempt was slow or failed take at most p_slow of these, and 8 per project. A delivery takes a slot for each 128 KiB, at most 8. p_holder: who claims; p_held: its claims that are not finished. Other claims of p_holder were lost with a response, and end. No event.';
 
 create or replace function coordinator.webhook_finish(p_claims jsonb) returns bigint[]
 language plpgsql volatile security definer
@@ -85,7 +85,7 @@ begin
   for v_claim in select c.* from jsonb_to_recordset(p_claims) c (webhook bigint, claim bigint, attempts jsonb) order by c.webhook loop
     select * into v_webhook from coordinator.webhooks w
     where w.id = v_claim.webhook and w.claim = v_claim.claim and w.claimed_until is not null for no key update skip locked;
-    if not found then -- another transaction has it; or it was removed, another daemon has claimed it, or this call is repeated
+    if not found then -- another transaction has locked it, it was removed, another daemon has claimed it, or this call is a repetition
       v_busy := v_busy || array(
         select w.id from coordinator.webhooks w where w.id = v_claim.webhook and w.claim = v_claim.claim and w.claimed_until is not null);
       continue;
@@ -138,7 +138,7 @@ begin
     set waiting = v_webhook.waiting, waiting_bytes = v_webhook.waiting_bytes, claimed_until = null, slow = v_webhook.slow,
         error = v_webhook.error, failing_since = v_webhook.failing_since, delivered_at = v_webhook.delivered_at, paused_at = v_webhook.paused_at,
         paused_by = v_webhook.paused_by, pause_reason = v_webhook.pause_reason, disabled = v_webhook.disabled,
-        due_at = case when n.id is not null then greatest(n.due_at, v_now) end, -- after those that wait for a slot
+        due_at = case when n.id is not null then greatest(n.due_at, v_now) end, -- behind those that wait for a slot
         slots = coalesce(coordinator.webhook_slots(n.body), 1)
     from (select) one left join lateral coordinator.webhook_first(v_webhook.id, v_webhook.paused_at is not null, 1) n on true
     where w.id = v_webhook.id;
@@ -147,4 +147,4 @@ begin
 end
 $$;
 comment on function coordinator.webhook_finish(jsonb) is
-  'Store how attempts ended, and end their claims. p_claims: an array of {webhook, claim, attempts}, whose attempts are, in their order, {delivery, seconds, response, error, retry_s}; no error: it was delivered; response: the HTTP status; retry_s: what the receiver asks for. What another daemon has claimed since is passed over, as is a repetition. Returns the webhooks that another transaction has: repeat those.';
+  'Store the results of attempts, and end their claims. p_claims: an array of {webhook, claim, attempts}; its attempts are, in order, {delivery, seconds, response, error, retry_s}. error: absent if it was delivered; response: the HTTP status; retry_s: the wait that the receiver asks for. Claims that another daemon has taken since, and repetitions, are ignored. Return the webhooks that another transaction has locked: repeat those.';

@@ -1,4 +1,4 @@
--- Deliveries of webhooks: what waits, in which order it is sent, and what is kept of what has ended.
+-- Deliveries of webhooks: which ones wait, in which order they are sent, and how long ended ones are kept.
 
 create or replace view coordinator.webhook_deliveries_live with (security_barrier) as
   select p.name as project, d.webhook_id as webhook, d.id as delivery, d.message, d.type, d.key, d.at, d.status, d.attempts,
@@ -27,7 +27,7 @@ begin atomic
   where d.webhook_id = p_webhook and d.status = 'waiting' and (d.test or not p_paused) order by d.test desc, d.id limit p_limit;
 end;
 comment on function coordinator.webhook_first(bigint, boolean, integer) is
-  'Return what a webhook delivers first of what waits. Internal.';
+  'Return the next waiting delivery of a webhook. Internal.';
 
 create or replace function coordinator.webhook_slots(p_body text) returns integer
 language sql immutable parallel safe
@@ -45,7 +45,7 @@ begin atomic
   where o.id = any (p_webhooks) and w.id = o.id;
 end;
 comment on function coordinator.webhook_next(bigint[], timestamptz) is
-  'Set when the next delivery of webhooks is due, and how many slots it takes. Called after every change of what it depends on, with the rows locked. No event. Internal.';
+  'Store when the next delivery of webhooks is due, and how many slots it takes. Called with the rows locked, after every change that affects this. No event. Internal.';
 
 create or replace function coordinator.webhook_body(p_type text, p_at timestamptz, p_data text) returns text
 language sql stable parallel safe
@@ -69,7 +69,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_queue(bigint, text, text, text, jsonb, timestamptz) is
-  'Insert a delivery that is not an event, but a test or a reset. No event. Internal.';
+  'Insert a delivery that is not an event: a test or a reset. No event. Internal.';
 
 create or replace function coordinator.webhook_test(p_project text, p_webhook bigint, p_actor text default null)
 returns setof coordinator.webhook_deliveries_live

@@ -1,10 +1,10 @@
--- The comparison of the log with the topics of webhooks: see the head of webhook.sql.
+-- Comparing the log with the topics of webhooks: see the head of webhook.sql.
 
 create or replace function coordinator.webhook_takes(p_webhook coordinator.webhooks) returns boolean
 language sql immutable parallel safe
 return p_webhook.paused_at is null and p_webhook.waiting < 100 and p_webhook.waiting_bytes < 1048576;
 comment on function coordinator.webhook_takes(coordinator.webhooks) is
-  'Return whether a webhook takes further events now; it leaves others in the log. As in webhooks_behind_idx. Internal.';
+  'Return whether a webhook accepts further events now; otherwise they stay in the log. The index webhooks_behind_idx has the same condition. Internal.';
 
 create or replace function coordinator.webhook_reset(p_webhook bigint, p_after bigint, p_data jsonb, p_now timestamptz) returns void
 language plpgsql volatile
@@ -16,7 +16,7 @@ begin
 end
 $$;
 comment on function coordinator.webhook_reset(bigint, bigint, jsonb, timestamptz) is
-  'Let a webhook deliver that events after p_after are gone, and continue after the event seq of p_data. No event. Internal.';
+  'Let a webhook deliver a reset, which says that events after p_after are gone, and continue after the event seq of p_data. No event. Internal.';
 
 create or replace function coordinator.webhook_put(p_chunk coordinator.event_chunks, p_webhooks bigint[], p_after bigint, p_until bigint, p_now timestamptz)
 returns void
@@ -43,7 +43,7 @@ begin
     returning webhook_id, octet_length(body) as bytes)
   update coordinator.webhooks w set waiting = w.waiting + q.count, waiting_bytes = w.waiting_bytes + q.bytes
   from (select q.webhook_id, count(*) as count, sum(q.bytes) as bytes from queued q group by q.webhook_id) q where w.id = q.webhook_id;
-  -- One that has something due keeps its place among the others.
+  -- A webhook that already has a due delivery keeps its place among the others.
   perform coordinator.webhook_next(array(select w.id from coordinator.webhooks w where w.id = any (p_webhooks) and w.due_at is null), p_now);
 end
 $$;
@@ -77,10 +77,10 @@ begin
   if not found then
     return 0;
   end if;
-  -- Locks the log, see events_since: from here on no partition is dropped.
+  -- Locks the log (see events_since): from here on, no partition is dropped.
   perform from coordinator.events where false;
   select last_value into v_floor from coordinator.event_floor;
-  -- Those that another transaction had continue on their own from there.
+  -- Webhooks that another transaction had locked continue on their own from there.
   for v_lost in
     select w.id from coordinator.webhooks w where w.id = any (array(select k::bigint from jsonb_object_keys(v_log.late) k)) for no key update skip locked
   loop
@@ -89,7 +89,7 @@ begin
   end loop;
   select coalesce(jsonb_object_agg(l.key, l.value), '{}') into v_log.late
   from jsonb_each(v_log.late) l where exists (select from coordinator.webhooks w where w.id = l.key::bigint);
-  -- A webhook that is not behind is at webhook_log.seq: if the floor has passed that, all of them read on their own.
+  -- A webhook that keeps up is at webhook_log.seq. If the floor has passed that, all of them read on their own.
   if v_log.seq < v_floor then
     update coordinator.webhooks w set behind = true, after_seq = greatest(w.after_seq, v_log.seq)
     where w.id = any (array(select f.id from coordinator.webhooks f where not f.behind and not v_log.late ? f.id::text for no key update skip locked));
@@ -107,7 +107,7 @@ begin
     v_count := v_count + 1;
   end loop;
   for v_run in 1..p_limit loop
-    -- First whoever is behind, beginning with the one that is farthest behind.
+    -- First the webhooks that are behind, the farthest behind first.
     select w.after_seq into v_first from coordinator.webhooks w
     where w.behind and coordinator.webhook_takes(w) and w.after_seq < v_log.seq
     order by w.after_seq limit 1 for no key update skip locked;
@@ -122,7 +122,7 @@ begin
       v_count := v_count + 1;
       continue;
     end if;
-    -- Those that have caught up, and new ones.
+    -- Then those that have caught up, and new ones.
     update coordinator.webhooks w set behind = false
     where w.id = any (array(select b.id from coordinator.webhooks b
                             where b.behind and coordinator.webhook_takes(b) and b.after_seq >= v_log.seq
@@ -137,7 +137,7 @@ begin
                     where not w.behind and e.seq > w.after_seq and e.type ~ w.pattern and e.type <> 'webhook.dead' and not v_log.late ? w.id::text);
     v_ids := array(select w.id from coordinator.webhooks w where w.id = any (v_hits) and not w.behind order by w.id for no key update skip locked);
     select v_log.late || coalesce(jsonb_object_agg(h.id, v_log.seq), '{}') into v_log.late from unnest(v_hits) h (id) where h.id <> all (v_ids);
-    -- What cannot take them now leaves them in the log.
+    -- For webhooks that cannot accept them now, events stay in the log.
     update coordinator.webhooks w set behind = true, after_seq = greatest(w.after_seq, v_log.seq)
     where w.id = any (v_ids) and not coordinator.webhook_takes(w);
     v_ids := array(select w.id from coordinator.webhooks w where w.id = any (v_ids) and not w.behind);
@@ -152,4 +152,4 @@ begin
 end
 $$;
 comment on function coordinator.webhook_fill(integer) is
-  'Compare up to p_limit chunks of the log with the topics of webhooks, and insert what has to be delivered; returns how much it did, or null if there are no webhooks. Repeat until 0. No event.';
+  'Compare up to p_limit chunks of the log with the topics of webhooks, and insert deliveries. Return how much was done, or null if there are no webhooks. Repeat until 0. No event.';

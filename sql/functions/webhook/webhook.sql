@@ -1,22 +1,22 @@
 -- Webhooks: events that the leading daemon sends to URLs.
 --
 -- Guarantees
---   In order: a webhook has one attempt at a time, of the oldest delivery that waits. A daemon that was paused may send again what another has
---   delivered meanwhile, with the same webhook-id; it delivers nothing else, since its claim is over.
+--   In order: a webhook has one attempt at a time, of its oldest waiting delivery. A daemon that was paused may send a delivery again that
+--   another daemon has delivered meanwhile, with the same webhook-id. It delivers nothing else, because its claim is over.
 --   At least once: a delivery is committed before its first attempt, together with the position in the log, and ends after a response.
---   A delivery that fails 10 times is dead: it stays, and the webhook goes on with the next one. After three days without a success, or a
---   response 410, the webhook is disabled.
---   No webhook delays another, and what a daemon holds in memory is bounded: see webhook_claim, which divides slots among webhooks and projects.
+--   A delivery that fails 10 times is dead: it is kept, and the webhook continues with the next one. After three days without a success,
+--   or a response 410, the webhook is disabled.
+--   No webhook delays another, and the memory of a daemon is bounded: webhook_claim divides slots among webhooks and projects.
 --
--- How it works. webhook_fill compares the log with topics: one pass from webhook_log.seq on for all webhooks that keep up, and one for each
--- that is behind, because it is new, was paused, or has too much waiting; those wait in the log (fill.sql). webhook_claim hands out what is
--- due, several deliveries of a webhook at once, and webhook_finish stores what became of them (attempt.sql). Both are called by the leader;
--- two leaders do no harm.
+-- How it works. webhook_fill compares the log with topics: one pass from webhook_log.seq for all webhooks that keep up, and one for each
+-- webhook that is behind because it is new, was paused, or has too many waiting deliveries; their events wait in the log (fill.sql).
+-- webhook_claim returns what is due, several deliveries of a webhook at once, and webhook_finish stores the results (attempt.sql). The
+-- leader calls both; two leaders do no harm.
 --
--- Events of type webhook.dead are delivered to no webhook: two that fail would feed each other for ever.
+-- Events of type webhook.dead are delivered to no webhook, because two failing webhooks would feed each other for ever.
 --
--- Locks: webhook_log (webhook_fill alone), then webhooks, then their deliveries. webhook_fill skips webhooks that others have, and notes
--- them in webhook_log.late, so an open transaction holds up no other webhook.
+-- Locks: webhook_log (only webhook_fill), then webhooks, then their deliveries. webhook_fill skips webhooks that other transactions have
+-- locked, and records them in webhook_log.late, so an open transaction delays no other webhook.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('webhook.added',    'id of the webhook', '{topics}',                                     'A webhook was added.'),
@@ -82,7 +82,7 @@ as $$
   select 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64')
 $$;
 comment on function coordinator.webhook_draw() is
-  'Draw a secret of 256 bits, from the server''s strong source of random numbers. Internal.';
+  'Generate a secret of 256 bits from the server''s cryptographically strong random source. Internal.';
 
 create or replace function coordinator.webhook_missing(p_project text, p_webhook bigint) returns void
 language plpgsql stable
