@@ -2553,7 +2553,7 @@ create function coordinator.briefing_subscribe(p_project text, p_agent text, p_p
   returns SETOF coordinator.briefings_read
   volatile security definer;
 
--- Return an embedding in single precision; null stays null. Reject one that is empty or longer than 4,000 (ZC102), and numbers that are not finite, or all 0 (ZC104). Internal.
+-- Return an embedding in single precision; null stays null. Reject an embedding that is empty or has more than 4,000 numbers (ZC102), and numbers that are not finite, or all 0 (ZC104). Internal.
 create function coordinator.check_embedding(p_embedding double precision[])
   returns real[]
   immutable;
@@ -3043,7 +3043,7 @@ create function coordinator.document_hold(p_project_id bigint, p_kind text, p_ke
   returns void
   volatile;
 
--- Check and index a version of a memory or an entry of knowledge that was just written; a null value was deleted. Documents of other kinds are not searched. No event: the write has one. Internal.
+-- Check and index a version of a memory or an entry of knowledge that was just written; null: it was deleted. Documents of other kinds are not searchable. No event: the write has one. Internal.
 create function coordinator.document_index(p_document_id bigint, p_project_id bigint, p_kind text, p_value jsonb, p_now timestamp with time zone)
   returns void
   volatile;
@@ -3123,7 +3123,7 @@ create function coordinator.document_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Return the ranked matches of p_query within p_within (see search_within), in no order, 500 at most. partial: more matched, and only the newest, or some of them, were ranked. With p_embedding, the places by words and by distance are merged: the sum of 1 / (60 + place) (reciprocal rank fusion). Internal.
+-- Return the ranked matches of p_query within p_within (see search_within), in no order, at most 500. partial: more documents matched, and only the newest or some of them were ranked. With p_embedding, the ranks by words and by distance are merged by reciprocal rank fusion: the sum of 1 / (60 + rank). Internal.
 create function coordinator.document_search(p_project_id bigint, p_kind text, p_query tsquery, p_within tsquery, p_embedding double precision[] default null)
   returns table (document_id bigint, rank double precision, partial boolean)
   stable;
@@ -3303,7 +3303,7 @@ create function coordinator.event_members(p_epoch text, p_seq bigint, p_type tex
   returns text
   stable;
 
--- Drop the oldest partition of the log if all its events were numbered more than p_retention ago, is in the audit trails (or older than four times that), and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number. No event.
+-- Drop the oldest partition of the log if it is not in use, all its events were numbered more than p_retention ago, and they are in the audit trails or older than four times p_retention. Return how many events it had; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old. The newest events stay until later ones have a number. No event.
 create function coordinator.event_prune(p_retention interval default '7 days')
   returns bigint
   volatile security definer;
@@ -3333,7 +3333,7 @@ create function coordinator.event_snapshot(p_xmax xid8, p_running xid8[])
   returns pg_snapshot
   immutable;
 
--- Return the members of an event as a notification carries them; those of a pointer, if there are none or too many bytes of them. Internal.
+-- Return the members of an event for a notification; those of a pointer if there are none, or if they have too many bytes. Internal.
 create function coordinator.event_told(p_epoch text, p_seq bigint, p_type text, p_project text, p_members text)
   returns text
   stable;
@@ -3343,7 +3343,7 @@ create function coordinator.event_topics(p_type text)
   returns text[]
   immutable;
 
--- Let the next event begin a partition if the oldest one of the present partition was numbered more than p_age ago, so that a quiet log is pruned, too; return whether it does. Internal: part of event_prune.
+-- Let the next event begin a new partition if the oldest event of the current partition was numbered more than p_age ago, so that a quiet log is also pruned. Return whether it will. Internal: part of event_prune.
 create function coordinator.event_turn(p_age interval)
   returns boolean
   volatile security definer;
@@ -3353,7 +3353,7 @@ create function coordinator.events_since(p_after text default null, p_project te
   returns table (cursor text, seq bigint, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, transaction text, more boolean, traceparent text)
   stable security definer;
 
--- Return when each committed event happened that has no number yet, of up to p_limit. Internal.
+-- Return the times of committed events that have no number yet, at most p_limit. Internal.
 create function coordinator.events_unnumbered(p_limit integer)
   returns SETOF timestamp with time zone
   stable security definer;
@@ -4598,7 +4598,7 @@ create function coordinator.lock_check_options(p_resources coordinator.lock_reso
   returns void
   immutable;
 
--- Reject an invalid owner: as check_name, or with an empty part (ZC103). Internal.
+-- Reject an invalid owner: see check_name; or one with an empty part (ZC103). Internal.
 create function coordinator.lock_check_owner(p_owner text)
   returns void
   immutable;
@@ -4648,7 +4648,7 @@ create function coordinator.lock_enter_plain(p_project_id bigint, p_resource tex
   returns text[]
   volatile;
 
--- Do what lock_enter does, but wait for nobody; false: another transaction has one of the keys. Internal.
+-- Do what lock_enter does, but do not wait; false: another transaction holds one of the keys. Internal.
 create function coordinator.lock_enter_try(p_project_id bigint, p_resources coordinator.lock_resource[])
   returns boolean
   volatile;
@@ -4663,7 +4663,7 @@ create function coordinator.lock_expire_one(p_project_id bigint, p_project text,
   returns boolean
   volatile;
 
--- Return a text in normal form C and without case: by Unicode from PostgreSQL 17 on or with ICU, else as the database's locale has it. Internal.
+-- Return a text in Unicode normal form C and without case: by Unicode rules from PostgreSQL 17 on or with ICU, otherwise by the database's locale. Internal.
 create function coordinator.lock_fold(p_text text)
   returns text
   stable;
@@ -4823,7 +4823,7 @@ create function coordinator.lock_refuse(p_project_id bigint, p_agent uuid, p_own
   returns void
   stable;
 
--- Raise ZC314: others use another number of slots. Internal.
+-- Raise ZC314: holders or waiters use another number of slots. Internal.
 create function coordinator.lock_refuse_slots(p_resource text, p_present integer, p_slots integer)
   returns void
   immutable;
@@ -4863,7 +4863,7 @@ create function coordinator.lock_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Return the regular expression of a segment of a glob: with its brackets as classes, or as themselves. ZC103: it is not a glob. Internal.
+-- Return the regular expression of a segment of a glob, whose brackets match as classes or literally. ZC103: it is not a glob. Internal.
 create function coordinator.lock_segment_pattern(p_segment text)
   returns text
   immutable;
@@ -4888,7 +4888,7 @@ create function coordinator.lock_starts_meet(p_a text, p_b text)
   returns boolean
   immutable;
 
--- Return the texts of resources as the project compares them: names and paths in normal form C, paths without case, or as they are. Internal.
+-- Return the texts of resources as the project compares them: in normal form C, paths also without case, or unchanged. Internal.
 create function coordinator.lock_texts(p_project text, p_texts text[])
   returns text[]
   stable;
@@ -5428,27 +5428,27 @@ create function coordinator.refuse_behind(p_cursor text)
   returns void
   volatile;
 
--- Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more step it is safe to sleep.
+-- Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed has ended, so the relay can sleep after one more step.
 create function coordinator.relay_arm(p_duration interval default '00:00:15')
   returns boolean
   volatile security definer;
 
--- Return the identity of this cluster, database and table: where the transaction ids of the log mean something. Internal.
+-- Return the identity of this cluster, database and table, within which the transaction ids of the log are valid. Internal.
 create function coordinator.relay_identity()
   returns text
   stable security definer;
 
--- NOTIFY, unless p_usage of the notification queue is in use; return whether it did. Internal: every NOTIFY passes here, except those of relay_step.
+-- NOTIFY, unless p_usage of the notification queue is in use; return whether it was sent. Internal: every NOTIFY uses this function, except those of relay_step.
 create function coordinator.relay_notify(p_channel text, p_payload text, p_usage double precision default 0.9)
   returns boolean
   volatile;
 
--- Return the notifications of the events after p_after, in order, each with the event before it on its channel: at least p_since. Internal.
+-- Return the notifications of the events after p_after, in order, each with the previous event on its channel, which is at least p_since. Internal.
 create function coordinator.relay_payloads(p_channels text[], p_events text[], p_after bigint, p_since bigint)
   returns table (channel text, payload text)
   stable;
 
--- Begin a new epoch if this is another run of the server, or another database, than the one that numbered the last events; true if so. Events keep their numbers. If the database was restored from a dump, events that had no number yet count as one transaction. Called by relay_step, and by a relay that starts.
+-- Begin a new epoch if the last events were numbered by another run of the server or in another database; true if so. Events keep their numbers. If the database was restored from a dump, events that had no number yet count as one transaction. Called by relay_step, and by a relay that starts.
 create function coordinator.relay_recover()
   returns boolean
   volatile security definer;
@@ -5458,7 +5458,7 @@ create function coordinator.relay_room()
   returns double precision
   volatile;
 
--- Step until every event has a number and for 10 ms no other was written, for about p_duration; chunks: how many events each step has numbered, at the end 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.
+-- Step for about p_duration, or until every event has a number and no other was written for 10 ms. chunks: how many events each step numbered; the last one is 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.
 create procedure coordinator.relay_run(INOUT chunks integer[] default null, IN p_duration interval default '00:00:00.1');
 
 -- Number the next chunk of up to p_limit events (at most 500), or one transaction of more, and notify readers; nothing is left if moved is 0 and again is false. The first step of an epoch only begins it. Called by the relay; harmless for others.
@@ -5466,7 +5466,7 @@ create function coordinator.relay_step(p_limit integer default 500, p_notify boo
   returns table (moved integer, head_seq bigint, again boolean)
   volatile security definer;
 
--- Notify readers of the events of a chunk, which follow p_after, if p_room bytes suffice for them; return how many are left. Internal: part of relay_step.
+-- Notify readers of the events of a chunk, which follow p_after, if p_room bytes are enough. Return how many bytes are left. Internal: part of relay_step.
 create function coordinator.relay_tell(p_after bigint, p_channels text[], p_events text[], p_room double precision)
   returns double precision
   volatile;
@@ -5601,7 +5601,7 @@ create function coordinator.schema_record(p_kind text, p_name text, p_checksum t
   returns void
   volatile;
 
--- Return the lexemes of the fields by which a search may be restricted: scope, tool_name, source_type, source_url, and the texts, numbers and booleans of metadata; null: it has none. Internal.
+-- Return the lexemes of the fields that can restrict a search: scope, tool_name, source_type, source_url, and the texts, numbers and booleans of metadata; null: none. Internal.
 create function coordinator.search_fields(p_project_id bigint, p_kind text, p_value jsonb)
   returns text[]
   immutable;
@@ -5616,7 +5616,7 @@ create function coordinator.search_lexeme(p_project_id bigint, p_kind text, p_fi
   returns text
   immutable;
 
--- Return the keys of a page of documents, those first that were last written. Internal.
+-- Return the keys of a page of documents, the most recently written first. Internal.
 create function coordinator.search_list(p_project_id bigint, p_kind text, p_within tsquery, p_after text[], p_limit integer)
   returns text[]
   stable;
@@ -5626,37 +5626,37 @@ create function coordinator.search_near(p_project_id bigint, p_kind text, p_with
   returns bigint[]
   stable;
 
--- Read the words of a search: word other, "a phrase", or, -without. Null: none, beside an embedding. ZC101: there are only stop words. ZC105: unknown language. Internal.
+-- Parse the words of a search: word other, "a phrase", or, -without. Null: there are no words, but an embedding. ZC101: there are only stop words. ZC105: unknown language. Internal.
 create function coordinator.search_query(p_language text, p_words text, p_embedding double precision[] default null)
   returns tsquery
   stable;
 
--- Return the documents that match, by the GIN index, 501 at most. Only with a query that names project and kind. Internal.
+-- Return the matching documents from the GIN index, at most 501. The query must name project and kind. Internal.
 create function coordinator.search_rare(p_query tsquery)
   returns bigint[]
   stable;
 
--- Return the documents that match among the newest 2,000 of a project and kind, or the newest 2 MB of words, newest first, 201 at most. Internal.
+-- Return the matching documents among the newest 2,000 of a project and kind, or the newest 2 MB of words: newest first, at most 201. Internal.
 create function coordinator.search_recent(p_project_id bigint, p_kind text, p_query tsquery)
   returns bigint[]
   stable;
 
--- Return where the words of a search are in the beginning of a text, between **, on one line; without words, how the text begins. Internal.
+-- Return an excerpt of the beginning of a text on one line, with the words of the search between **; without words, the beginning of the text. Internal.
 create function coordinator.search_snippet(p_language text, p_kind text, p_value jsonb, p_query tsquery)
   returns text
   stable;
 
--- Return what a search compares of a memory or an entry of knowledge. Internal.
+-- Return the text of a memory or an entry of knowledge that a search compares. Internal.
 create function coordinator.search_text(p_kind text, p_value jsonb)
   returns coordinator.document_text
   immutable;
 
--- Return the words of a text, or of its beginning where they exceed what a vector can hold. Internal.
+-- Return the words of a text, or of its beginning if they exceed the size of a vector. Internal.
 create function coordinator.search_vector(p_language regconfig, p_text coordinator.document_text)
   returns tsvector
   stable;
 
--- Return the query for the documents of a project and kind that have these fields: with p_superseded, also those that were superseded. Internal.
+-- Return the query for the documents of a project and kind that have these fields; with p_superseded, also superseded ones. Internal.
 create function coordinator.search_within(p_project_id bigint, p_kind text, p_fields jsonb, p_superseded boolean default false)
   returns tsquery
   immutable;

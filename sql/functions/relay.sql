@@ -1,29 +1,29 @@
--- The relay numbers events: a step appends to event_chunks which transactions, and thereby which events, get the next numbers. It never
+-- The relay numbers events. Each step appends to event_chunks which transactions, and thereby which events, get the next numbers. It never
 -- copies, changes or deletes an event.
 --
--- Order. A chunk holds what the present snapshot sees and the previous one did not, by (xid, id). If A committed before B
--- began, A's transaction id is smaller, and A is in the same chunk or an earlier one: seq(A) < seq(B). A late commit gets a
--- later seq. Nothing is skipped: what is left behind is in the next difference of snapshots. A chunk ends between transactions; a
--- transaction of more than 500 events is several chunks, which become visible together.
+-- Order. A chunk contains what the current snapshot sees and the previous one did not, ordered by (xid, id). If A committed before B
+-- began, A's transaction id is smaller, and A is in the same chunk or an earlier one: seq(A) < seq(B). A late commit gets a later seq.
+-- Nothing is skipped: what one step misses is in the next difference of snapshots. A chunk ends between transactions. A transaction of
+-- more than 500 events is several chunks, which become visible together.
 --
--- Safety. The table relay is locked for the whole transaction, so two relays at once are harmless. Numbering and NOTIFY are one
--- transaction, so no crash can separate them. Nothing here is updated: a snapshot that is held open for hours must not make a
--- row's history long.
+-- Safety. A step locks the table relay for its whole transaction, so two relays at once are harmless. Numbering and NOTIFY are one
+-- transaction, so no crash can separate them. Nothing here is updated: a snapshot that is held open for hours must not make a row's
+-- version chain long.
 --
--- NOTIFY. The step's transaction notifies 'coordinator' with the head's cursor, for gateways, and 'coordinator.<project>.<noun>'
--- with each event, or with a pointer if the event exceeds 7,900 bytes; event_configure chooses events, pointers or only the head:
--- any role that may connect can LISTEN on any channel, and nothing tells who listens. One step writes at most 16 MB, and never more
--- than half of the queue; beyond that only the head is notified, and readers catch up with events_since.
+-- NOTIFY. The step's transaction notifies 'coordinator' with the head's cursor, for gateways, and 'coordinator.<project>.<noun>' with each
+-- event, or with a pointer if the event exceeds 7,900 bytes. event_configure chooses events, pointers or only the head, because any role
+-- that may connect can LISTEN on any channel, and nothing shows who listens. One step writes at most 16 MB, and never more than half of
+-- the queue. Beyond that, it notifies only the head, and readers catch up with events_since.
 --
--- Lost notifications. Each names the event before it on its channel ("previous"), so that a listener notices when it missed one. The
--- session remembers the last number that it told on each channel, in 1,024 settings of 8 places that a hash of the channel selects: they
--- are set and rolled back with the transaction. (A setting for each channel is quadratic before PostgreSQL 16: 4 ms for the 16,000th.) Two
--- channels in one place, a new session, another relay's step and a chunk that was not told make "previous" a later number than it is,
--- never an earlier one: a listener then reads the log in vain.
+-- Lost notifications. Each notification names the previous event on its channel ("previous"), so a listener notices that it missed one. The
+-- session remembers the last number that it sent on each channel, in 1,024 settings of 8 places each; a hash of the channel selects the
+-- place. Settings are set and rolled back with the transaction. (One setting per channel is quadratic before PostgreSQL 16: 4 ms for the
+-- 16,000th.) If two channels share a place, in a new session, or after another relay's step or a chunk without notifications, "previous" is a
+-- later number than the true one, never an earlier one: a listener then reads the log for nothing.
 --
--- Bounds. Each read has bounds on the id, so that it looks into the newest partitions only. They follow from one rule: a
--- transaction gets its xid before the id of its first event. Whoever got an xid after a step's own (step_xid) has ids above the last id
--- that the step had read before it got that xid (read_id).
+-- Bounds. Each read has bounds on the id, so that it visits only the newest partitions. The bounds follow from one rule: a transaction gets
+-- its xid before the id of its first event. A transaction that got its xid after that of a step (step_xid) has ids above the last id that
+-- the step had read before it got that xid (read_id).
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('chunk',            500, 'events', 'Events per chunk of the log. A larger transaction spans several chunks, and a page may end between them.'),
@@ -45,8 +45,8 @@ begin
   for v_n in v_first .. v_first + p_ahead loop
     v_name := 'events_' || to_char(v_n, 'FM000000');
     continue when to_regclass('coordinator.' || v_name) is not null;
-    -- Attached, not created in place: attaching locks out neither writers nor readers of the log. Never vacuumed for its inserts:
-    -- nothing in it dies, and it is dropped as a whole.
+    -- Create, then attach: attaching blocks neither writers nor readers of the log. The partition is never vacuumed for its inserts,
+    -- because no row in it dies, and it is dropped as a whole.
     execute format('create table coordinator.%I (like coordinator.events including all)'
                    ' with (autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 2000000000)', v_name);
     execute format('alter table coordinator.events attach partition coordinator.%I for values from (%s) to (%s)',
@@ -94,7 +94,7 @@ begin
 end
 $$;
 comment on function coordinator.events_unnumbered(integer) is
-  'Return when each committed event happened that has no number yet, of up to p_limit. Internal.';
+  'Return the times of committed events that have no number yet, at most p_limit. Internal.';
 
 create or replace function coordinator.events_waiting(p_limit integer default 1) returns integer
 language plpgsql stable security definer
@@ -165,9 +165,9 @@ begin
     return next;
     return;
   end if;
-  -- Trap: everything below must see by this one snapshot. What commits during the step does not count as seen.
+  -- Trap: everything below must use this one snapshot. What commits during the step does not count as seen.
   select pg_current_snapshot() into v_snap;
-  -- Trap: read after the snapshot. What it sees has ids up to here.
+  -- Trap: read this after the snapshot. Everything that the snapshot sees has ids up to this one.
   select last_value into v_top from coordinator.event_ids;
 
   -- Transactions that were in progress at the previous step and have ended since.
@@ -177,7 +177,7 @@ begin
     -- As event_id_before; a function in SQL would be parsed in each step.
     v_late_id := coalesce((select read_id from coordinator.event_chunks where step_xid <= v_late[1] order by step_xid desc limit 1), 0);
   end if;
-  -- One scan finds the events, decides which of them the chunk takes, and writes what is told of them.
+  -- One scan finds the events, decides which of them the chunk takes, and writes their notifications.
   with waiting as (
     (select l.* from coordinator.events l
       where l.xid = any (v_late) and l.id > v_late_id and l.id <= v_top
@@ -219,7 +219,7 @@ begin
     select min(l.id), max(l.id), count(*) into v_next.first_id, v_next.last_id, moved from coordinator.events l
     where l.xid = v_cut and l.id > case when v_cut < v_xmax then v_late_id else v_prev.base_id end and l.id <= v_top;
   end if;
-  -- What is numbered after this step.
+  -- The end of what is numbered after this step.
   if not again then
     v_next.base := v_snap;
     v_next.base_id := v_prev.read_id; -- trap: not this step's, see above
@@ -278,7 +278,7 @@ $$;
 comment on function coordinator.relay_step(integer, boolean) is
   'Number the next chunk of up to p_limit events (at most 500), or one transaction of more, and notify readers; nothing is left if moved is 0 and again is false. The first step of an epoch only begins it. Called by the relay; harmless for others.';
 
--- A procedure, since it commits: the pace of the relay is in the server, and the daemon spends nothing on a step.
+-- A procedure, because it commits: the server paces the relay, and the daemon spends nothing on a step.
 create or replace procedure coordinator.relay_run(inout chunks integer[] default null, p_duration interval default '100 milliseconds')
 language plpgsql
 as $$
@@ -304,8 +304,9 @@ begin
     exit when v_empty = 0 and clock_timestamp() >= v_end;
     commit;
     if not v_step.again then
-      -- Latency first while chunks are small: 1 ms up to 22 events. Then fuller chunks: 10 ms from 71 on. Where a writer comes every few
-      -- milliseconds, 5 ms: to step between two of them costs half as much as a step with events, to sleep and be rung costs more, and takes as long.
+      -- Latency comes first while chunks are small: 1 ms up to 22 events. Then chunks should fill: 10 ms from 71 events on. If a writer
+      -- commits every few milliseconds, 5 ms: a step between two writers costs half as much as a step with events; sleeping until the
+      -- doorbell rings costs more, and takes as long.
       v_pause := case when v_step.moved = 0 then 0.005 when v_step.moved > 4 then 0.001 else v_pause end;
       perform pg_sleep(least(greatest(v_step.moved ^ 2 * 0.000002, v_pause), 0.01));
     end if;
@@ -313,14 +314,14 @@ begin
 end
 $$;
 comment on procedure coordinator.relay_run(integer[], interval) is
-  'Step until every event has a number and for 10 ms no other was written, for about p_duration; chunks: how many events each step has numbered, at the end 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.';
+  'Step for about p_duration, or until every event has a number and no other was written for 10 ms. chunks: how many events each step numbered; the last one is 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.';
 
 create or replace function coordinator.relay_notify(p_channel text, p_payload text, p_usage double precision default 0.9) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- A full queue fails the commit, which nobody can catch: so nobody writes to a queue that is nearly full.
+  -- A full queue makes the commit fail, which no code can catch. So nobody writes to a queue that is nearly full.
   if pg_notification_queue_usage() >= p_usage then
     return false;
   end if;
@@ -329,7 +330,7 @@ begin
 end
 $$;
 comment on function coordinator.relay_notify(text, text, double precision) is
-  'NOTIFY, unless p_usage of the notification queue is in use; return whether it did. Internal: every NOTIFY passes here, except those of relay_step.';
+  'NOTIFY, unless p_usage of the notification queue is in use; return whether it was sent. Internal: every NOTIFY uses this function, except those of relay_step.';
 
 create or replace function coordinator.event_channel(p_project text, p_type text) returns text
 language sql immutable parallel safe
@@ -343,7 +344,7 @@ return case when octet_length(p_members) <= 7898 then p_members
             else '"cursor": "' || p_epoch || '.' || p_seq || '", "seq": ' || p_seq || ', "type": "' || p_type || '", "project": "'
                  || p_project || '", "pointer": true' end;
 comment on function coordinator.event_told(text, bigint, text, text, text) is
-  'Return the members of an event as a notification carries them; those of a pointer, if there are none or too many bytes of them. Internal.';
+  'Return the members of an event for a notification; those of a pointer if there are none, or if they have too many bytes. Internal.';
 
 create or replace function coordinator.relay_room() returns double precision
 language sql volatile
@@ -352,7 +353,7 @@ return least(16777216, (0.5 - pg_notification_queue_usage()) * 8192 -- bytes of 
 comment on function coordinator.relay_room() is
   'Return how many bytes a step may write to the notification queue. Internal.';
 
--- Of each channel, the first event reads what an earlier step has set, and the last one sets it.
+-- For each channel, the first event reads what an earlier step has set, and the last event sets it.
 create or replace function coordinator.relay_payloads(p_channels text[], p_events text[], p_after bigint, p_since bigint)
 returns table (channel text, payload text)
 language sql stable -- inlined
@@ -371,7 +372,7 @@ as $$
                             order by c.number offset 0) n offset 0) h offset 0) s offset 0) o)) u(channel, event, previous)
 $$;
 comment on function coordinator.relay_payloads(text[], text[], bigint, bigint) is
-  'Return the notifications of the events after p_after, in order, each with the event before it on its channel: at least p_since. Internal.';
+  'Return the notifications of the events after p_after, in order, each with the previous event on its channel, which is at least p_since. Internal.';
 
 create or replace function coordinator.relay_tell(p_after bigint, p_channels text[], p_events text[], p_room double precision) returns double precision
 language plpgsql volatile
@@ -397,7 +398,7 @@ begin
 end
 $$;
 comment on function coordinator.relay_tell(bigint, text[], text[], double precision) is
-  'Notify readers of the events of a chunk, which follow p_after, if p_room bytes suffice for them; return how many are left. Internal: part of relay_step.';
+  'Notify readers of the events of a chunk, which follow p_after, if p_room bytes are enough. Return how many bytes are left. Internal: part of relay_step.';
 
 create or replace function coordinator.relay_arm(p_duration interval default '15 seconds') returns boolean
 language plpgsql volatile security definer
@@ -405,7 +406,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform setval('coordinator.relay_bell', (extract(epoch from clock_timestamp() + p_duration) * 1000)::bigint);
-  -- Whoever read the bell before it was armed had already appended, and holds this lock to the end of its transaction.
+  -- A writer that read the bell before it was armed had already appended, and holds this lock until the end of its transaction.
   return not exists (
     select from pg_locks
     where locktype = 'relation' and mode = 'RowExclusiveLock' and granted and pid is distinct from pg_backend_pid()
@@ -414,7 +415,7 @@ begin
 end
 $$;
 comment on function coordinator.relay_arm(interval) is
-  'Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed is over, so after one more step it is safe to sleep.';
+  'Arm the doorbell for p_duration. True: every transaction that may have seen it unarmed has ended, so the relay can sleep after one more step.';
 
 create or replace function coordinator.relay_identity() returns text
 language plpgsql stable security definer
@@ -429,7 +430,7 @@ exception when insufficient_privilege then
 end
 $$;
 comment on function coordinator.relay_identity() is
-  'Return the identity of this cluster, database and table: where the transaction ids of the log mean something. Internal.';
+  'Return the identity of this cluster, database and table, within which the transaction ids of the log are valid. Internal.';
 
 create or replace function coordinator.relay_recover() returns boolean
 language plpgsql volatile security definer
@@ -450,15 +451,15 @@ begin
   if v_relay.identity <> v_identity then
     lock table only coordinator.events in exclusive mode; -- before epochs: a writer that has written events may begin an epoch
   end if;
-  -- The former epoch may have numbered more events than the last one here; those are lost. Cursors up to that one continue.
+  -- The previous epoch may have numbered events after the last one here; those are lost. Cursors up to that last event stay valid.
   select * into v_last from coordinator.event_chunks order by first_seq desc limit 1;
   insert into coordinator.epochs (id, last_seq, ended_at) values (v_relay.epoch, v_last.last_seq, clock_timestamp());
   update coordinator.relay set epoch = coordinator.event_epoch(), identity = v_identity;
   if v_relay.identity = v_identity then
     return true;
   end if;
-  -- Restored elsewhere: transaction ids of the old cluster mean nothing to this one's snapshots. Chunks keep their meaning, since ids go
-  -- on, so old events stay readable. What has no number is written again by this transaction, and the next step numbers it.
+  -- Restored elsewhere: transaction ids of the old cluster mean nothing to this one's snapshots. Chunks stay valid, because ids continue,
+  -- so old events stay readable. This transaction writes the events without a number again, and the next step numbers them.
   v_low := coalesce(coordinator.event_id_before(pg_snapshot_xmin(v_last.base)), 0);
   select last_value into v_top from coordinator.event_ids;
   with unnumbered as (
@@ -479,7 +480,7 @@ begin
 end
 $$;
 comment on function coordinator.relay_recover() is
-  'Begin a new epoch if this is another run of the server, or another database, than the one that numbered the last events; true if so. Events keep their numbers. If the database was restored from a dump, events that had no number yet count as one transaction. Called by relay_step, and by a relay that starts.';
+  'Begin a new epoch if the last events were numbered by another run of the server or in another database; true if so. Events keep their numbers. If the database was restored from a dump, events that had no number yet count as one transaction. Called by relay_step, and by a relay that starts.';
 
 create or replace function coordinator.event_turn(p_age interval) returns boolean
 language plpgsql volatile security definer
@@ -502,7 +503,7 @@ exception when lock_not_available then
 end
 $$;
 comment on function coordinator.event_turn(interval) is
-  'Let the next event begin a partition if the oldest one of the present partition was numbered more than p_age ago, so that a quiet log is pruned, too; return whether it does. Internal: part of event_prune.';
+  'Let the next event begin a new partition if the oldest event of the current partition was numbered more than p_age ago, so that a quiet log is also pruned. Return whether it will. Internal: part of event_prune.';
 
 create or replace function coordinator.event_prune(p_retention interval default '7 days') returns bigint
 language plpgsql volatile security definer
@@ -524,7 +525,7 @@ begin
   select min(substring(c.relname from '^events_(\d+)$')::bigint) into v_number
   from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'coordinator.events'::regclass;
   v_end := (v_number + 1) * 1000000;
-  -- Whoever has no number yet, or may still write, has greater ids than this.
+  -- Events without a number, and those of transactions that may still write, have greater ids than this.
   if coalesce(coordinator.event_id_before(pg_snapshot_xmin(v_newest.base)), 0) < v_end then
     return 0;
   end if;
@@ -534,7 +535,7 @@ begin
   if v_young or not coordinator.partition_turn() then
     return 0;
   end if;
-  -- What is not copied into the audit trails stays, but not for ever.
+  -- Events that are not yet copied into the audit trails stay, but not for ever.
   if v_new > (select seq from coordinator.audit_cursor)
      and exists (select from coordinator.event_chunks where first_id < v_end and stamped_at >= coordinator.now_utc() - 4 * p_retention) then
     return 0;
@@ -558,9 +559,9 @@ begin
 end
 $$;
 comment on function coordinator.event_prune(interval) is
-  'Drop the oldest partition of the log if all its events were numbered more than p_retention ago, is in the audit trails (or older than four times that), and is not in use. Returns how many events that were; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old; the newest events stay until later ones have a number. No event.';
+  'Drop the oldest partition of the log if it is not in use, all its events were numbered more than p_retention ago, and they are in the audit trails or older than four times p_retention. Return how many events it had; repeat until 0. A partition is closed when it is full or its oldest event is a seventh of p_retention old. The newest events stay until later ones have a number. No event.';
 
--- For the first events, and for databases without a daemon.
+-- Partitions for the first events, and for databases without a daemon.
 select coordinator.event_extend(8);
 
 -- A new database is in its first epoch.
@@ -597,7 +598,7 @@ begin
     select m.name, '{}', m.value
     from (select count(*) as n, coalesce(coordinator.metric_age(min(w.at)), 0) as age from coordinator.events_unnumbered(10000) w (at)) w
     cross join lateral (values ('coordinator_events_waiting', w.n), ('coordinator_event_oldest_seconds', w.age)) m (name, value);
-  -- A reader that has nothing to look for does not move.
+  -- The position of a reader with nothing to read does not move.
   return query
     select m.name, array[r.reader], m.value
     from (select 'job_wait' as reader, case when exists (select from coordinator.job_waits w where w.behind is not null) then v_head - l.seq end as behind,

@@ -1,12 +1,13 @@
 -- Search: by words, and by embedding where the extension vector is installed; one mechanism for memories and knowledge.
 --
--- Each vector contains a lexeme that names project and kind. No text can contain it, since no parser returns a word with U+0001. It makes one GIN
--- index serve every project, and no search leaves its own. Fields that a search may be restricted by are lexemes of the same sort.
+-- Each vector contains a lexeme that names project and kind. No text can contain it, because no parser returns a word with U+0001. So one
+-- GIN index serves all projects, and no search leaves its own. Fields that can restrict a search are lexemes of the same form.
 --
--- Two paths, since ranking reads every match. (1) The newest 2,000 of the project, by index: more than 200 matches there mean common
--- words; the newest 200 are ranked, and the rows say that they are partial. Of long texts it looks at fewer, 2 MB of words. (2) Otherwise all matches are read from the GIN index, 500 at most.
+-- There are two paths, because ranking reads every match. (1) The newest 2,000 documents of the project, by index. If more than 200 of them
+-- match, the words are common: the newest 200 are ranked, and the rows say that they are partial. If texts are long, this path reads fewer
+-- documents, up to 2 MB of words. (2) Otherwise, all matches are read from the GIN index, at most 500.
 --
--- Only what is ranked can be paged through, so each page costs the same; the snippet is made for the page only.
+-- Only ranked matches can be paged through, so each page costs the same. Snippets are made only for the page.
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('search_words', 500,  'characters', 'Words to search for.'),
@@ -38,7 +39,7 @@ return row(
   left(case p_kind when 'memory' then (p_value ->> 'context') || E'\n' || coalesce(p_value ->> 'tool_name', '') else p_value ->> 'content' end, 100000),
   p_value ->> 'language')::coordinator.document_text;
 comment on function coordinator.search_text(text, jsonb) is
-  'Return what a search compares of a memory or an entry of knowledge. Internal.';
+  'Return the text of a memory or an entry of knowledge that a search compares. Internal.';
 
 create or replace function coordinator.search_lexeme(p_project_id bigint, p_kind text, p_field text default '', p_value jsonb default null) returns text
 language sql immutable parallel safe
@@ -62,7 +63,7 @@ begin
 end
 $$;
 comment on function coordinator.search_fields(bigint, text, jsonb) is
-  'Return the lexemes of the fields by which a search may be restricted: scope, tool_name, source_type, source_url, and the texts, numbers and booleans of metadata; null: it has none. Internal.';
+  'Return the lexemes of the fields that can restrict a search: scope, tool_name, source_type, source_url, and the texts, numbers and booleans of metadata; null: none. Internal.';
 
 create or replace function coordinator.search_within(p_project_id bigint, p_kind text, p_fields jsonb, p_superseded boolean default false) returns tsquery
 language plpgsql immutable parallel safe
@@ -76,7 +77,7 @@ begin
 end
 $$;
 comment on function coordinator.search_within(bigint, text, jsonb, boolean) is
-  'Return the query for the documents of a project and kind that have these fields: with p_superseded, also those that were superseded. Internal.';
+  'Return the query for the documents of a project and kind that have these fields; with p_superseded, also superseded ones. Internal.';
 
 create or replace function coordinator.search_vector(p_language regconfig, p_text coordinator.document_text) returns tsvector
 language plpgsql stable
@@ -93,7 +94,7 @@ exception when program_limit_exceeded then -- more than 1 MB of words: each is l
 end
 $$;
 comment on function coordinator.search_vector(regconfig, coordinator.document_text) is
-  'Return the words of a text, or of its beginning where they exceed what a vector can hold. Internal.';
+  'Return the words of a text, or of its beginning if they exceed the size of a vector. Internal.';
 
 create or replace function coordinator.document_index(
   p_document_id bigint, p_project_id bigint, p_kind text, p_value jsonb, p_now timestamptz) returns void
@@ -127,7 +128,7 @@ begin
 end
 $$;
 comment on function coordinator.document_index(bigint, bigint, text, jsonb, timestamptz) is
-  'Check and index a version of a memory or an entry of knowledge that was just written; a null value was deleted. Documents of other kinds are not searched. No event: the write has one. Internal.';
+  'Check and index a version of a memory or an entry of knowledge that was just written; null: it was deleted. Documents of other kinds are not searchable. No event: the write has one. Internal.';
 
 create or replace function coordinator.check_embedding(p_embedding double precision[]) returns real[]
 language plpgsql immutable parallel safe
@@ -148,7 +149,7 @@ begin
 end
 $$;
 comment on function coordinator.check_embedding(double precision[]) is
-  'Return an embedding in single precision; null stays null. Reject one that is empty or longer than 4,000 (ZC102), and numbers that are not finite, or all 0 (ZC104). Internal.';
+  'Return an embedding in single precision; null stays null. Reject an embedding that is empty or has more than 4,000 numbers (ZC102), and numbers that are not finite, or all 0 (ZC104). Internal.';
 
 create or replace function coordinator.document_embed(p_project_id bigint, p_kind text, p_key text, p_embedding real[]) returns void
 language sql volatile
@@ -188,7 +189,7 @@ begin
 end
 $$;
 comment on function coordinator.search_query(text, text, double precision[]) is
-  'Read the words of a search: word other, "a phrase", or, -without. Null: none, beside an embedding. ZC101: there are only stop words. ZC105: unknown language. Internal.';
+  'Parse the words of a search: word other, "a phrase", or, -without. Null: there are no words, but an embedding. ZC101: there are only stop words. ZC105: unknown language. Internal.';
 
 create or replace function coordinator.search_recent(p_project_id bigint, p_kind text, p_query tsquery) returns bigint[]
 language plpgsql stable
@@ -208,7 +209,7 @@ begin
 end
 $$;
 comment on function coordinator.search_recent(bigint, text, tsquery) is
-  'Return the documents that match among the newest 2,000 of a project and kind, or the newest 2 MB of words, newest first, 201 at most. Internal.';
+  'Return the matching documents among the newest 2,000 of a project and kind, or the newest 2 MB of words: newest first, at most 201. Internal.';
 
 create or replace function coordinator.search_rare(p_query tsquery) returns bigint[]
 language plpgsql stable
@@ -222,7 +223,7 @@ begin
 end
 $$;
 comment on function coordinator.search_rare(tsquery) is
-  'Return the documents that match, by the GIN index, 501 at most. Only with a query that names project and kind. Internal.';
+  'Return the matching documents from the GIN index, at most 501. The query must name project and kind. Internal.';
 
 create or replace function coordinator.search_near(p_project_id bigint, p_kind text, p_within tsquery, p_embedding real[]) returns bigint[]
 language plpgsql stable
@@ -299,7 +300,7 @@ begin
 end
 $$;
 comment on function coordinator.document_search(bigint, text, tsquery, tsquery, double precision[]) is
-  'Return the ranked matches of p_query within p_within (see search_within), in no order, 500 at most. partial: more matched, and only the newest, or some of them, were ranked. With p_embedding, the places by words and by distance are merged: the sum of 1 / (60 + place) (reciprocal rank fusion). Internal.';
+  'Return the ranked matches of p_query within p_within (see search_within), in no order, at most 500. partial: more documents matched, and only the newest or some of them were ranked. With p_embedding, the ranks by words and by distance are merged by reciprocal rank fusion: the sum of 1 / (60 + rank). Internal.';
 
 create or replace function coordinator.search_snippet(p_language text, p_kind text, p_value jsonb, p_query tsquery) returns text
 language plpgsql stable
@@ -307,17 +308,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_whole constant coordinator.document_text := coordinator.search_text(p_kind, p_value);
-  -- ts_headline takes quadratic time where words repeat.
+  -- ts_headline takes quadratic time if words repeat.
   v_text  constant text := left(case p_kind when 'memory' then v_whole.heading || E'\n' || v_whole.body else v_whole.body end, 4000);
 begin
-  -- The language was looked up when the query was read.
+  -- The language was looked up when the query was parsed.
   return regexp_replace(case when p_query is null then left(v_text, 200) else
     ts_headline(quote_ident(p_language)::regconfig, v_text, p_query, 'StartSel="**", StopSel="**", '
                 || case when length(v_text) <= 200 then 'HighlightAll=true' else 'MaxFragments=2, MaxWords=12, MinWords=4' end) end, '\s+', ' ', 'g');
 end
 $$;
 comment on function coordinator.search_snippet(text, text, jsonb, tsquery) is
-  'Return where the words of a search are in the beginning of a text, between **, on one line; without words, how the text begins. Internal.';
+  'Return an excerpt of the beginning of a text on one line, with the words of the search between **; without words, the beginning of the text. Internal.';
 
 create or replace function coordinator.search_list(p_project_id bigint, p_kind text, p_within tsquery, p_after text[], p_limit integer) returns text[]
 language plpgsql stable
@@ -344,4 +345,4 @@ begin
 end
 $$;
 comment on function coordinator.search_list(bigint, text, tsquery, text[], integer) is
-  'Return the keys of a page of documents, those first that were last written. Internal.';
+  'Return the keys of a page of documents, the most recently written first. Internal.';

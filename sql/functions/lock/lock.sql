@@ -17,7 +17,7 @@
 --   An expired lock is free for the next caller at once; the loop (lock_expire) only emits the event and serves waiters.
 --   A lock-delay (delay) keeps the resource from everyone for a while after the lock expired, was broken or its agent ended.
 --   Acquire, renew and poll extend the life of the agent to cover the lease, so that no lock ends before its time because nobody
---   sent heartbeats. Its process's death still ends it at once.
+--   sent heartbeats. The death of its process still ends it at once.
 --   Locks of an attempt of a job have no lease: they last until the attempt ends (job/lock.sql), and their free_at is infinity.
 --   A request id makes acquire repeatable: a repetition finds its ticket or its locks, while these exist.
 --
@@ -35,13 +35,13 @@
 -- even for a ticket that timed out.
 -- A waiter does not wait in SQL, where it would hold a snapshot: acquire with p_wait returns a ticket, and the waiter calls
 -- lock_poll when an event lock.granted with its ticket arrives, and now and then. It must claim a lock that was handed to it
--- within 10 seconds. After the ticket's time lock_poll decides under the queue lock, so ZC401 is final. It waits for that lock
--- for one second at most; while a transaction that holds it stays open, the answer is that the ticket still waits.
+-- within 10 seconds. After the ticket's time has passed, lock_poll decides under the queue lock, so ZC401 is final. It waits for that
+-- lock for at most one second. While a transaction that holds it stays open, the ticket is reported as waiting.
 -- The event goes through the log like every other. From the call of release to the event at the waiter's
 -- LISTEN it took 5 ms (p50), 10 ms (p90), 20 ms (p99) on two busy cores.
 --
--- Deliberately absent: blocking in SQL, session-level advisory locks, an event for each renewal, memory of requests whose locks
--- are gone, locks that span projects.
+-- Deliberately absent: blocking in SQL, session-level advisory locks, an event for each renewal, a record of requests whose locks
+-- are gone, locks across projects.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('lock.granted',  'the resource', '{agent_id,owner,mode,slot,fencing_token,expires_at,ticket}', 'A lock was granted: at once, or to a waiting ticket, whose owner must claim it within 10 seconds. Renewals emit no event.'),
@@ -186,7 +186,7 @@ return coalesce((
   select bool_and(case when k.shared then pg_try_advisory_xact_lock_shared(k.key) else pg_try_advisory_xact_lock(k.key) end)
   from coordinator.lock_keys(p_project_id, p_resources) k), true);
 comment on function coordinator.lock_enter_try(bigint, coordinator.lock_resource[]) is
-  'Do what lock_enter does, but wait for nobody; false: another transaction has one of the keys. Internal.';
+  'Do what lock_enter does, but do not wait; false: another transaction holds one of the keys. Internal.';
 
 create or replace function coordinator.lock_enter(p_project_id bigint, p_resources coordinator.lock_resource[]) returns void
 language plpgsql volatile
@@ -226,7 +226,7 @@ begin
   elsif cardinality(p_resources) = 1 then
     return array[coordinator.lock_parse(p_resources[1])];
   end if;
-  -- Each once, in the same order for every caller.
+  -- Each resource once, in the same order for every caller.
   select array_agg(r order by (r).resource collate "C") into v_all
   from (select distinct on ((r).resource) r
         from (select coordinator.lock_parse(t) as r from unnest(p_resources) t offset 0) parsed) one;
@@ -276,7 +276,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_check_owner(text) is
-  'Reject an invalid owner: as check_name, or with an empty part (ZC103). Internal.';
+  'Reject an invalid owner: see check_name; or one with an empty part (ZC103). Internal.';
 
 create or replace function coordinator.lock_refuse_slots(p_resource text, p_present integer, p_slots integer) returns void
 language plpgsql immutable parallel safe
@@ -292,4 +292,4 @@ begin
 end
 $$;
 comment on function coordinator.lock_refuse_slots(text, integer, integer) is
-  'Raise ZC314: others use another number of slots. Internal.';
+  'Raise ZC314: holders or waiters use another number of slots. Internal.';

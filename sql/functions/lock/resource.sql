@@ -20,7 +20,7 @@ return pg_sequence_last_value('coordinator.caseless_paths') = 0;
 comment on function coordinator.paths_have_case() is
   'Return whether no project ever ignored the case of paths. Only for functions that write: a standby cannot read the sequence this way. Internal.';
 
--- The collations are looked up when a statement first runs: which exist depends on the server.
+-- Collations are looked up when a statement first runs, because which ones exist depends on the server.
 create or replace function coordinator.lock_fold(p_text text) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -37,7 +37,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_fold(text) is
-  'Return a text in normal form C and without case: by Unicode from PostgreSQL 17 on or with ICU, else as the database''s locale has it. Internal.';
+  'Return a text in Unicode normal form C and without case: by Unicode rules from PostgreSQL 17 on or with ICU, otherwise by the database''s locale. Internal.';
 
 create or replace function coordinator.lock_texts(p_project text, p_texts text[]) returns text[]
 language plpgsql stable
@@ -46,7 +46,7 @@ as $$
 declare
   v_rule text;
 begin
-  -- Most have neither capital letters nor letters beyond ASCII, and are the same under each rule.
+  -- Most texts have only lower-case ASCII letters, and are the same under each rule.
   if array_to_string(p_texts, '') collate "C" ~ '^[ -@[-~]*$' then
     return p_texts;
   end if;
@@ -61,7 +61,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_texts(text, text[]) is
-  'Return the texts of resources as the project compares them: names and paths in normal form C, paths without case, or as they are. Internal.';
+  'Return the texts of resources as the project compares them: in normal form C, paths also without case, or unchanged. Internal.';
 
 create or replace function coordinator.lock_quote(p_text text) returns text
 language sql immutable parallel safe
@@ -129,7 +129,7 @@ begin
 end
 $$;
 comment on function coordinator.lock_segment_pattern(text) is
-  'Return the regular expression of a segment of a glob: with its brackets as classes, or as themselves. ZC103: it is not a glob. Internal.';
+  'Return the regular expression of a segment of a glob, whose brackets match as classes or literally. ZC103: it is not a glob. Internal.';
 
 create or replace function coordinator.lock_reach(p_glob text) returns text
 language plpgsql immutable parallel safe
@@ -178,7 +178,7 @@ declare
   v_separator text := '';
   v_self      coordinator.lock_resource;
 begin
-  -- Most are plain paths, which need no more than this check.
+  -- Most resources are plain paths, which need only this check.
   if p_resource ~ '^[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*(/[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*)*/?$' and length(p_resource) <= 1024 then
     v_directory := right(v_path, 1) = '/';
   else
