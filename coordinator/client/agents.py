@@ -1,4 +1,4 @@
-"""Agents: the running ones. The client's own agent is ``client.agent``; these calls work on any agent."""
+"""Agents: running programs. The client's own agent is ``client.agent``; these calls work on any agent."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Agents:
     ) -> Agent:
         """Return the registered agent of a name, or register it; either way, it and its leases live on.
 
-        For programs that come and go under one name. ``metadata`` is merged into what the agent has.
+        For programs that start and end often under one name. ``metadata`` is merged into what the agent has.
         """
         return await self._caller.run(
             agents.Join(
@@ -85,7 +85,7 @@ class Agents:
         await self._caller.run(agents.Deregister(agent=agent, project=self._project(agent)))
 
     async def find(self, agent: str) -> UUID:
-        """Return the id of an agent that is given by name.
+        """Return the id of an agent, given its name.
 
         Raises: ``NotFound``, which says when the last agent of this name ended, or which name was probably meant;
         ``InvalidArgument`` if several agents have the name.

@@ -94,7 +94,7 @@ class Artifacts:
         _verify(found, digest.hexdigest())
 
     async def show(self, artifact: str, *, session: str | None = None) -> Artifact:
-        """Return what is known of an artifact, without its bytes.
+        """Return the metadata of an artifact, without its bytes.
 
         Raises: ``NotFound``.
         """
@@ -182,7 +182,7 @@ async def store(
 
 
 async def fetch(runner: Runner, artifact: Artifact, to: Path, moved: Moved | None) -> None:
-    """Download an artifact into a file. What an earlier attempt got of the same content is not read again."""
+    """Download an artifact into a file. Parts that an earlier attempt received of the same content are not read again."""
     partial = to.with_name(f".{to.name}.{artifact.sha256[:16]}.part")
     async with await anyio.open_file(partial, "ab") as file:
         size = await file.tell()

@@ -72,7 +72,7 @@ class Audits:
         )
 
     async def reset(self) -> AuditState:
-        """Let the default of what is audited apply again."""
+        """Reset the audited topics to the default."""
         return await self._caller.run(audits.Reset(project=self._caller.project, actor=await self._caller.actor()))
 
     def _project(self, *, gone: bool) -> str | None:

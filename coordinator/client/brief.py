@@ -1,4 +1,4 @@
-"""The coordinator for programs that make a few calls and end: cheap to import, with one connection and without a task.
+"""A small client for programs that make a few calls and exit: cheap to import, with one connection and without tasks.
 
 Guarantees: those of ``client.http`` for single calls: an operation goes where ``model.route`` says, a problem comes back as the error
 that it was made of, and every call ends in time. Calls over HTTP never suspend, so they need no event loop: see ``finish``.

@@ -1,4 +1,4 @@
-"""Briefings: what an agent should know before it goes on."""
+"""Briefings: what an agent should know before it continues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Briefings"]
 
 
 class Briefings:
-    """What the agents of the client's project are told."""
+    """The briefings of agents in the client's project."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
@@ -38,5 +38,5 @@ class Briefings:
         )
 
     def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Briefing]:
-        """List what the agents of the project watch and were told of, by name."""
+        """List what the agents of the project watch and were told, by name."""
         return Listing(self._caller, briefings.List(project=self._caller.project, limit=limit), after)

@@ -1,4 +1,4 @@
-"""Who calls: the project, the agent, and how long a call may take."""
+"""The caller: its project, its agent, and how long a call may take."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Caller:
         """The caller whose reads wait for nothing."""
         self._timeout_s = timeout_s
         self.max_lag_s: float | None = None
-        """How old its lists may be, in seconds."""
+        """Maximum age of its lists, in seconds."""
 
     def at_least(self, position: str) -> Caller:
         """Return a caller for the same client whose reads include a position."""

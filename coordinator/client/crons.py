@@ -1,4 +1,4 @@
-"""Crons: jobs that are enqueued at times that recur."""
+"""Crons: jobs that are enqueued at recurring times."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Crons:
         )
 
     async def run(self, cron: str) -> JobReceipt:
-        """Enqueue the job of a cron now, even if it is paused. Its next time stays.
+        """Enqueue the job of a cron now, even if it is paused. Its next time does not change.
 
         Raises: ``NotFound``; what ``jobs.enqueue`` raises.
         """

@@ -21,8 +21,8 @@ Expected = int | Document | DocumentHeader | None
 class Documents:
     """The documents of the client's project.
 
-    ``expect`` is what the document must be at: the document as it was read, or its version alone; 0: it must be absent. A document
-    that was read also names its epoch, so it never matches what a restored database wrote under the same number.
+    ``expect`` is the required version: the document as it was read, or only its version number; 0: it must be absent. A document that was read also
+    names its epoch, so it never matches what a restored database wrote under the same number.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -96,7 +96,7 @@ class Documents:
     ) -> DocumentHeader:
         """Merge an object into a document (RFC 7396): None deletes a key, objects are merged, anything else replaces.
 
-        Two at once lose nothing, and neither needs to read first.
+        Concurrent calls lose nothing, and no caller needs to read first.
 
         Raises: ``NotFound``; ``Conflict``; ``InvalidArgument`` if the document is not an object.
         """
@@ -125,7 +125,7 @@ class Documents:
     ) -> DocumentHeader:
         """Merge an object into one item of a list, found by its id, in one call.
 
-        Two at once lose nothing, and neither needs to read first. ``path`` leads to the list; by default it is where todo lists and
+        Concurrent calls lose nothing, and no caller needs to read first. ``path`` leads to the list; by default it is where todo lists and
         features have theirs, else the document itself. ``field`` is the key of the ids.
 
         Raises: ``NotFound`` without such an item; ``Conflict`` if several have the id.

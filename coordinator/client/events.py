@@ -43,7 +43,7 @@ class Events:
         self.hints: dict[_Heard, WeakSet[SessionWake]] = {} if beside is None else beside.hints
 
     async def emit(self, type: str, *, key: str | None = None, data: Mapping[str, Json] | None = None) -> None:
-        """Emit an event of your own, with a type ``custom.…``."""
+        """Emit a custom event, with a type ``custom.…``."""
         await self._caller.run(
             events.Emit(
                 project=self._caller.project,
@@ -116,7 +116,7 @@ class Events:
         return EventStream(reader, self._caller, self.wake(everywhere=everywhere))
 
     def wake(self, *, everywhere: bool = False, topics: Sequence[str] = ()) -> SessionWake:
-        """Return what is set when the log may have grown, by events with these types. All that ask alike share a connection."""
+        """Return an object that is set when the log may have grown, with the types of the events. Callers with equal filters share a connection."""
         heard: _Heard = None if everywhere else self._caller.project, tuple(topics)
         if (None, ()) in self.hints and not topics:
             heard = None, ()
@@ -150,10 +150,10 @@ class Events:
 
 
 class EventStream:
-    """An endless iterator of events. One task reads it. It needs no closing; a reader can stop and continue later.
+    """An endless iterator of events, for one task.
 
-    ``cursor`` stands after the last event that it returned. Keep it, and ``stream(after=cursor)`` continues there, in another
-    process if need be.
+    It does not have to be closed; a reader can stop and continue later. ``cursor`` is the position after the last returned event. If you store it,
+    ``stream(after=cursor)`` continues there, even in another process.
     """
 
     def __init__(self, reader: LogReader, caller: Caller, wake: SessionWake) -> None:

@@ -1,4 +1,4 @@
-"""Features: lists of what a project is to have, each with a status, and whether it passes."""
+"""Features: lists of the planned features of a project, each with a status, and whether it passes."""
 
 from __future__ import annotations
 

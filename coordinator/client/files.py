@@ -1,4 +1,4 @@
-"""Files that several agents edit: leases before an edit, and what each has seen."""
+"""Files that several agents edit: leases before an edit, and the content that each has seen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TTL_S = files.TTL.total_seconds()
 
 
 class Files:
-    """The files of the client's project, for programs that come and go under one name, such as the session of a tool."""
+    """The files of the client's project, for programs that start and end often under one name, such as the session of a tool."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller

@@ -1,4 +1,4 @@
-"""Finish what undoes a request, even if the task that needs it is cancelled.
+"""Finish the undoing of a request, even if the task that needs it is cancelled.
 
 A cancel scope of anyio shields only from other scopes; ``asyncio.Task.cancel`` and ``asyncio.timeout`` pass it. So the work runs
 in a task of the client.
@@ -18,7 +18,7 @@ Ts = TypeVarTuple("Ts")
 
 
 async def finish(tasks: TaskGroup, work: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
-    """Run work that bounds its own time, and wait for its end; it reaches its end even if this wait is cancelled."""
+    """Run work that limits its own time, and wait for its end; the work finishes even if this wait is cancelled."""
     done = anyio.Event()
 
     async def run() -> None:

@@ -33,13 +33,13 @@ log = structlog.get_logger()
 
 
 class LockLost(Conflict):
-    """The lock is no longer held: broken, expired, or ended with its agent. Stop the work that needed it."""
+    """The lock is no longer held: it was broken, it expired, or it ended with its agent. Stop the work that needed it."""
 
     sqlstate = "ZC311"
 
 
 class Handle(msgspec.Struct, frozen=True):
-    """What a process needs to resume locks, this one or another: holder, tokens and request. JSON keeps it intact."""
+    """What this or another process needs to resume locks: holder, tokens and request. It survives a round trip through JSON."""
 
     project: str
     agent: UUID
@@ -70,7 +70,7 @@ class Held:
 
     @property
     def state(self) -> LeaseState:
-        """What is known now. Past the local deadline the locks are lost, even if no task has noticed yet."""
+        """The current state. After the local deadline, the locks are lost, even if no task has noticed it yet."""
         state = self._lease.state
         if state is LeaseState.LOST and self._error is None:
             ttl_s = self.handle.ttl.total_seconds()
@@ -108,7 +108,7 @@ class Held:
 
     @property
     def owner(self) -> str:
-        """Who holds the locks below the agent. Pass it to another block that may use them, or ``f"{owner}/part"``."""
+        """The owner that holds the locks, below the agent. Pass it to another block that may use them, or ``f"{owner}/part"``."""
         return self.handle.owner
 
     @property
@@ -141,7 +141,7 @@ class Held:
             self._lease.release()
 
     def lose(self, error: CoordinatorError) -> None:
-        """Record the server's word that the lock is gone."""
+        """Record that the server reported the lock as lost."""
         self._lease.refused()
         self._lose(error.message, error.hint, detail=error.detail, code=error.code)
 

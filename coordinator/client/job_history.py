@@ -1,4 +1,4 @@
-"""Jobs as readers see them: their states and attempts, why they are not done, their results, and retrying them."""
+"""Reading jobs: their states, attempts and results, why they are not finished, and retrying them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["JobHistory"]
 
 
 class JobHistory:
-    """What can be asked about the jobs of the client's project."""
+    """Reads and retries of the jobs of the client's project."""
 
     def __init__(self, caller: Caller, events: Events) -> None:
         self._caller = caller

@@ -16,7 +16,7 @@ __all__ = ["JobTrees"]
 
 
 class JobTrees(JobWaits):
-    """What can be done with a job and those below it."""
+    """Operations on a job and those below it."""
 
     def tree(self, job: UUID, *, after: str | None = None, limit: int = PAGE) -> Listing[Job]:
         """List a job and all those below it, whether they wait, run or have ended, oldest first: a parent before its children."""

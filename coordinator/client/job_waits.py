@@ -34,7 +34,7 @@ def attempt_of(job: JobGrant | UUID, fence: int | None) -> tuple[UUID, int]:
 
 
 class JobWaits(JobHistory):
-    """What a worker stores of its work, and what it lets a job wait for."""
+    """Steps that a worker stores, and waits of its jobs."""
 
     async def step(
         self,
@@ -77,7 +77,7 @@ class JobWaits(JobHistory):
         fence: int | None = None,
         agent: AgentRef | None = None,
     ) -> JobSuspension:
-        """Let a job wait for the first of several conditions, without its worker, slots and locks. This spends no attempt.
+        """Suspend a job until the first of several conditions is met; meanwhile, it holds no worker, slots or locks. This spends no attempt.
 
         A condition is ``{"at": instant}``, ``{"delay": "10m"}``, ``{"signal": key}`` (also with a ``value``), ``{"event": topic}`` (also
         with a ``key``), ``{"jobs": [ids]}`` (all, or with ``"mode": "any"``), or ``{"directive": id}``. The outcome becomes the result of the
@@ -147,7 +147,7 @@ class JobWaits(JobHistory):
     ) -> JobStep:
         """Answer the question of a job; with ``step``, only if it asks this one. Whoever asked may not answer.
 
-        Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is over; ``PermissionDenied``.
+        Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is closed; ``PermissionDenied``.
         """
         return await self._caller.run(
             job_waits.Answer(

@@ -1,4 +1,4 @@
-"""Jobs: work that is handed over, claimed under a fence, and ended once."""
+"""Jobs: work that is enqueued, claimed under a fence, and ended once."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ class Jobs(JobTrees):
     async def snooze(
         self, job: JobGrant | UUID, delay: Duration, *, fence: int | None = None, agent: AgentRef | None = None
     ) -> JobOutcome:
-        """Put a job off for ``delay``, 1 second to 366 days, with its checkpoint. This spends no attempt.
+        """Snooze a job for ``delay``, 1 second to 366 days, with its checkpoint. This spends no attempt.
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """

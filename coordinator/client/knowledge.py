@@ -1,4 +1,4 @@
-"""Knowledge: texts with a title and a source, to be searched."""
+"""Knowledge: searchable texts with a title and a source."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Knowledge:
         after: str | None = None,
         limit: int = PAGE,
     ) -> Listing[KnowledgeEntry]:
-        """List entries, those first that were last put; from a source, or with these members in their metadata."""
+        """List entries, the most recently put first; from a source, or with these members in their metadata."""
         operation = knowledge.List(
             project=self._caller.project,
             source_type=source_type,

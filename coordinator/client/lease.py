@@ -1,4 +1,4 @@
-"""A lease as this machine's clock sees it: whether it can be trusted, for how long, and when to renew it.
+"""The local clock of a lease: whether it can be trusted, for how long, and when to renew it.
 
 Its owner asks the server and reports each outcome: answered, unanswered or refused. What is leased does not matter here:
 locks and the registration of an agent both end at their TTL unless they are renewed.
@@ -36,7 +36,7 @@ TICK_S = 1.0  # the event loop's timers do not count suspended time, so look at 
 
 
 class LeaseState(Enum):
-    """What is known of a lease without asking the server."""
+    """What is known about a lease without asking the server."""
 
     HELD = "held, as the last response said"
     UNKNOWN = "the server does not answer; trusted until the local deadline"
@@ -52,7 +52,7 @@ def now_s() -> float:
 
 
 def is_refusal(error: CoordinatorError) -> bool:
-    """Return whether an error is the server's word that a lease has ended, and not a failed attempt to renew it."""
+    """Return whether an error means that the server has ended the lease, not only that an attempt to renew it failed."""
     return error.code.startswith(("ZC2", "ZC3"))
 
 
@@ -69,7 +69,7 @@ class Lease:
 
     @property
     def state(self) -> LeaseState:
-        """What is known now."""
+        """The current state."""
         if self._ended is None and self._past_deadline and not self._revivable:
             self._ended = LeaseState.LOST
         if self._ended is not None:
@@ -99,7 +99,7 @@ class Lease:
 
     @property
     def nearly_due(self) -> bool:
-        """Whether to renew if another lease is due: one call can renew many, and those renewed together stay together."""
+        """Whether to renew if another lease is due: one call can renew many leases, and leases renewed together stay together."""
         early_s = self._ttl_s / RENEWALS_PER_TTL * (1 - RENEW_WITH_OTHERS)
         return self.live and (self.renew_in_s <= early_s or not self._known)
 
@@ -127,7 +127,7 @@ class Lease:
         self._renew_at = min(self._renew_at, now_s() + ttl_s / RENEWALS_PER_TTL)
 
     def refused(self) -> None:
-        """Record the server's word that the lease has ended."""
+        """Record that the server reported the lease as ended."""
         self._ended = LeaseState.LOST
 
     def release(self) -> None:

@@ -1,4 +1,4 @@
-"""Keeping locks: what runs beside the code that holds them, and their release.
+"""Keeping locks: the tasks that run beside the code that holds them, and their release.
 
 One task for each block renews its locks. One more watches the log for locks that were broken or that ended with their agent,
 so that the holder learns of it within about a second instead of at the next renewal.
@@ -31,7 +31,7 @@ from coordinator.telemetry import tracing
 __all__ = ["LockKeeper"]
 
 RELEASE_S = 5.0
-WATCH_S = 1.0  # between two looks at the log, however busy it is
+WATCH_S = 1.0  # minimum between two reads of the log, however busy it is
 TOPICS = ["lock.broken", "lock.ended"]
 
 log = structlog.get_logger()
@@ -118,7 +118,7 @@ class LockKeeper:
             return
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
-        """Renew at once the locks that were taken away according to the log. It only hints: the renewal decides."""
+        """Immediately renew locks that were taken away according to the log. The log is only a hint: the renewal decides."""
         reader = LogReader(project=self._caller.project, topics=TOPICS, outlasts=(CoordinatorError,))
         with scope:
             await anyio.sleep(WATCH_S)  # most locks are released by then

@@ -242,7 +242,7 @@ class Locks:
         return Listing(self._caller, operation, after)
 
     async def chains(self) -> list[LockBlocker]:
-        """Return who waits for whom: the oldest 200 tickets."""
+        """List which tickets wait for which holders: the oldest 200."""
         return await self._caller.run(locks.Chains(project=self._caller.project))
 
     def list(

@@ -28,7 +28,7 @@ Expected = int | LogEntry | LogReceipt | Log | None
 
 
 class LogReset(NamedTuple):
-    """In what follows a log: entries that were not read are gone. What is there follows, from the start."""
+    """Marks a gap while following a log: entries that were not read are gone. The remaining entries follow, from the start."""
 
     reason: str
 
@@ -179,7 +179,7 @@ class Logs:
     def list(
         self, kind: str | None = None, prefix: str = "", *, after: str | None = None, limit: int = PAGE
     ) -> Listing[Log]:
-        """List logs, of one kind or of all, whose keys begin with ``prefix``, by kind and key in byte order."""
+        """List logs whose keys begin with ``prefix``, of one kind or of all kinds, by kind and key in byte order."""
         return Listing(
             self._caller, logs.List(project=self._caller.project, kind=kind, prefix=prefix, limit=limit), after
         )

@@ -108,7 +108,7 @@ class Memories:
         after: str | None = None,
         limit: int = PAGE,
     ) -> Listing[MemoryEntry]:
-        """List memories, those first that were last recorded; with ``superseded`` also those that were superseded."""
+        """List memories, the most recently recorded first; with ``superseded``, also superseded ones."""
         operation = memories.List(
             project=self._caller.project, memory_scope=scope, tool_name=tool_name, superseded=superseded, limit=limit
         )

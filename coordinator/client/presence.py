@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 class Presence:
-    """One incarnation: ``id`` is new at each start, ``name`` stays. ``lost`` is set when the agent was reaped."""
+    """One incarnation of an agent: ``id`` is new at each start, ``name`` stays. ``lost`` is set when the agent was reaped."""
 
     def __init__(self, agent: Agent, asked_at: float, liveness: Liveness | None, executor: Runner) -> None:
         self.id = agent.id
@@ -68,7 +68,7 @@ class Presence:
 
     @property
     def state(self) -> LeaseState:
-        """What is known of the registration without asking the server."""
+        """The state of the registration, without asking the server."""
         return self._lease.state
 
     async def alive(self) -> UUID:
@@ -120,7 +120,7 @@ class Presence:
         self._lease.release()
 
     def lose(self) -> None:
-        """Record the server's word that the agent was reaped."""
+        """Record that the server reported the agent as reaped."""
         self._lease.refused()
         if not self.lost.is_set():
             log.error("agent.lost", agent=self.name, id=str(self.id), hint="It was reaped, with all that it held.")

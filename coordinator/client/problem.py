@@ -47,7 +47,7 @@ class _ReceivedProblem(msgspec.Struct):
 
 
 def error_of(status: int, body: bytes) -> CoordinatorError:
-    """Make the error that a response other than success stands for."""
+    """Return the error for an unsuccessful response."""
     try:
         problem = msgspec.json.decode(body, type=_ReceivedProblem)
     except msgspec.DecodeError:

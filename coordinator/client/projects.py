@@ -94,7 +94,7 @@ class Projects:
     def export(self, project: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Listing[ExportLine]:
         """Read a project (default: the client's own) as lines of JSON, for ``import_``: ``line`` of each row.
 
-        What changes meanwhile may be in the export or not. Passwords and tokens are absent.
+        A change during the export may or may not be in it. Passwords and tokens are absent.
         """
         project = self._caller.project if project is None else project
         return Listing(self._caller, transfers.Export(project=project, limit=limit), after)

@@ -1,4 +1,4 @@
-"""The span of a request that a client sends, and the headers that lead from it to the server's."""
+"""The span of a request that a client sends, and the headers that propagate it to the server."""
 
 from __future__ import annotations
 

@@ -47,9 +47,9 @@ class Retentions:
         )
 
     async def reset(self, subject: Subject, kind: str = "*", *, everywhere: bool = False) -> RetentionPolicy:
-        """Remove the project's policy of a kind; return the one of all projects, which applies then.
+        """Remove the project's policy of a kind; return the policy of all projects, which then applies.
 
-        With ``everywhere``, set the policy of all projects back to its default.
+        With ``everywhere``, reset the policy of all projects to its default.
         """
         return await self._caller.run(
             retentions.Reset(
@@ -66,9 +66,9 @@ class Retentions:
         return Listing(self._caller, retentions.Show(project=self._caller.project, limit=limit), after)
 
     def plan(self, *, after: str | None = None, limit: int = PAGE) -> Listing[RetentionForecast]:
-        """Say what would go now, by subject, kind and reason."""
+        """List what retention would remove now, by subject, kind and reason."""
         return Listing(self._caller, retentions.Preview(project=self._caller.project, limit=limit), after)
 
     async def run(self) -> bool:
-        """Have the leading daemon remove what ``plan`` says now, in paced batches, instead of when it is due."""
+        """Have the leading daemon remove now what ``plan`` lists, in paced batches, instead of when it is due."""
         return await self._caller.run(retentions.Run(project=self._caller.project, actor=await self._caller.actor()))

@@ -61,7 +61,7 @@ class Sessions:
         after: str | None = None,
         limit: int = PAGE,
     ) -> Listing[Session]:
-        """List the sessions, of a user or with a status if given, the one that was used last first.
+        """List the sessions, optionally of one user or with one status, the most recently used first.
 
         Raises: ``NotFound`` if there is no such user.
         """
@@ -96,7 +96,7 @@ class Sessions:
         )
 
     async def archive(self, session: str) -> Session:
-        """Archive a session: it stays readable, and takes nothing more. Archiving it again changes nothing.
+        """Archive a session: it stays readable, but nothing can be appended. Archiving it again changes nothing.
 
         Raises: ``NotFound``.
         """

@@ -40,7 +40,7 @@ class Todos:
     async def item(self, key: str, item: str | int, patch: Mapping[str, Json] | JsonText) -> DocumentHeader:
         """Change one item, found by its id: ``await client.todos.item("release", 3, {"status": "COMPLETED"})``.
 
-        Two at once lose nothing, and neither needs to read first.
+        Concurrent calls lose nothing, and no caller needs to read first.
 
         Raises: ``NotFound`` without such a list or item.
         """

@@ -19,7 +19,7 @@ class Transactions:
         self._caller = caller
 
     async def run(self, *writes: Operation[Any], conditions: Iterable[Operation[Any]] = ()) -> list[Any]:
-        """Do the writes if all conditions hold: all, or none; return the result of each, as its own method does.
+        """Run writes atomically if all conditions hold; return the result of each, as its own method does.
 
         Parts are operations of ``coordinator.operations``, such as ``signals.Set(project=client.project, key="k", value=1)``. They
         hold until the writes are done. The client's own agent is the actor of writes that name none. Do not release a lock here

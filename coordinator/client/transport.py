@@ -1,4 +1,4 @@
-"""How a client reaches the coordinator: the only module that looks at the scheme of an address."""
+"""How a client reaches the coordinator: the only module that reads the scheme of an address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Transport", "open_transport"]
 
 
 class Transport(msgspec.Struct, frozen=True):
-    """What runs operations, and what opens a direct connection that can prove that this process lives.
+    """Runs operations, and opens a direct connection that can prove that this process is alive.
 
     Over HTTP there is no ``session``: heartbeats keep an agent alive, or a sidecar's proof of life.
     """

@@ -39,7 +39,7 @@ class Users:
         )
 
     async def verify(self, username: str, password: str) -> User:
-        """Return the user whose password this is.
+        """Verify a password, and return its user.
 
         Raises: ``Unauthenticated`` for a wrong password, an unknown or disabled user (``ZC504``), or after too many attempts (``ZC505``).
         """

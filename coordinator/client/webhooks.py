@@ -94,7 +94,7 @@ class Webhooks:
         )
 
     async def test(self, webhook: int) -> WebhookDelivery:
-        """Deliver a message of type ``test`` once; ``delivery`` shows what became of it.
+        """Deliver a message of type ``test`` once; ``delivery`` shows its outcome.
 
         Raises: ``NotFound``.
         """

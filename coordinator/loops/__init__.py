@@ -1,1 +1,1 @@
-"""The loops that keep the database clean: a table of them, and the keeper that runs them on the leader."""
+"""The maintenance loops of the database: a table of them, and the keeper that runs them on the leader."""

@@ -35,7 +35,7 @@ __all__ = ["Keeper"]
 HEARTBEAT_S = 1.0
 RETRY_S = 0.25  # after a heartbeat that failed, and until this process has its liveness lock again
 LEAD_S = 5.0
-SILENT_S = 4.5  # without an answer the database is away, though nothing has failed
+SILENT_S = 4.5  # without a response for this long, the database counts as unavailable, even if nothing has failed
 
 log = structlog.get_logger()
 
@@ -82,7 +82,7 @@ class Keeper:
         return time.monotonic() < self._leads_until
 
     def obstacle(self) -> str | None:
-        """Return why the database does not answer, if that is so."""
+        """Return why the database does not respond, or None if it does."""
         if reason := self._progress.obstacle(0):
             return reason
         silent = time.monotonic() - self._heard_at > SILENT_S
@@ -143,7 +143,7 @@ class Keeper:
         if self._led != led:
             log.info("leader.changed", leads=self._led)
         if not self._led:
-            metrics.SAMPLES.clear()  # the next leader has them; a sample may have ended after the lead
+            metrics.SAMPLES.clear()  # the next leader shows them; a sample may have ended after the lead
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 

@@ -1,4 +1,4 @@
-"""What a loop is: an operation, and how often it runs."""
+"""Loops: an operation, and how often it runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Loop", "LoopRun"]
 
 
 class LoopRun(msgspec.Struct, frozen=True):
-    """What one run did: how many things it handled, and in how many seconds to run again (None: at the usual time)."""
+    """The result of one run: how many things it handled, and in how many seconds to run again (None: at the usual time)."""
 
     handled: int
     again_s: float | None = None
 
 
 def _counted(count: int) -> LoopRun:
-    """Run again at once while there is anything to do."""
+    """Run again immediately while there is work."""
     return LoopRun(count, again_s=0 if count else None)
 
 

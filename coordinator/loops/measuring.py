@@ -1,4 +1,4 @@
-"""Measures how large the database is, for the doctor, who compares it with earlier days."""
+"""Measures the size of the database, for the doctor, which compares it with earlier days."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Measuring"]
 
 
 class Measuring(Loop, frozen=True, kw_only=True):
-    """Keeps the sizes of today. ``disk`` is where the database is, if that is on this host: its free space limits the database."""
+    """Records today's sizes. ``disk`` is where the database is, if it is on this host: its free space limits the database."""
 
     operation: SizesMeasure
     disk: Path | None

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class Sampling(Loop, frozen=True, kw_only=True):
-    """Keeps what samplers find in ``metrics.SAMPLES``."""
+    """Stores the results of samplers in ``metrics.SAMPLES``."""
 
     operation: SampleMetrics
 

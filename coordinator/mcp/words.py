@@ -30,7 +30,7 @@ Errors: `Conflict` with what is there in `facts`, or if the `uid` belongs to oth
     "document_item": """\
 Merge an object into one item of a list in a document, found by its id, in one call.
 
-Two at once lose nothing, and neither needs to read first. `path` leads to the list; by default it is where todo lists and \
+Concurrent calls lose nothing, and no caller needs to read first. `path` leads to the list; by default it is where todo lists and \
 features have theirs, else the document itself. `field` is the key of the ids; the id 3 matches `3` and `"3"`. `expect` is the \
 version that the document must have now, and `epoch` the epoch of that version.
 

@@ -1,4 +1,4 @@
-"""Operations: what can be done, as calls of SQL functions. A module is a noun, a class in it a verb."""
+"""Operations: calls of SQL functions. A module is a noun, and a class in it is a verb."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
 
 
 class Join(Operation[Agent], frozen=True, kw_only=True):
-    """Return the registered agent of a name, or register it: for programs that come and go under one name, such as the session of a tool.
+    """Return the registered agent with a name, or register it: for programs that start and end often under one name, such as the session of a tool.
 
     A call is a heartbeat, and renews all leases of the agent. ``metadata`` is merged into what it has. With ``process``, it is also reaped
     within 2 seconds of that process's death; one that is dead does not count. ``unreserved`` is as in ``Register``.
@@ -93,7 +93,7 @@ class Deregister(Operation[bool], frozen=True, kw_only=True):
 
 
 class Find(Operation[UUID], frozen=True, kw_only=True):
-    """Return the id of an agent that is given by name; an id is returned as it is.
+    """Return the id of an agent, given its name; an id is returned unchanged.
 
     Raises: ``NotFound``, which says when the last agent of this name ended, or which name was probably meant;
     ``InvalidArgument`` if several agents have the name.
@@ -159,7 +159,7 @@ class Reap(Operation[Reaped], frozen=True, kw_only=True):
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
-    """Forget agents that ended longer ago than ``retention``; return how many. Repeat until 0."""
+    """Delete the records of agents that ended longer ago than ``retention``; return how many. Repeat until 0."""
 
     function = "agent_prune"
     internal = True

@@ -32,7 +32,7 @@ OCTETS = "application/octet-stream"
 
 
 class Put(Operation[Artifact], frozen=True, kw_only=True):
-    """Store an artifact of at most 1 MiB, in place of what has its name. Storing the same again changes nothing.
+    """Store an artifact of at most 1 MiB; it replaces one with the same name. Storing the same content again changes nothing.
 
     ``sha256``, in hexadecimal, is compared. ``expect`` is the hash of the content that the name must have now; 0: it must be absent.
 
@@ -58,7 +58,7 @@ class Put(Operation[Artifact], frozen=True, kw_only=True):
 class Begin(Operation[Upload], frozen=True, kw_only=True):
     """Begin to upload an artifact in parts of 1 MiB, or continue: uploads with the same ``sha256`` are one.
 
-    Write the parts that are not there, in any order, then finish. The upload ends when nothing was written for an hour. ``expect`` is
+    Write the missing parts in any order, then finish. The upload ends when nothing was written for an hour. ``expect`` is
     compared now and by ``Finish``.
 
     Raises: ``InvalidArgument`` for an artifact that is too large, too many uploads in progress, or a project that is full; ``Conflict`` if
@@ -139,7 +139,7 @@ class Abort(Operation[bool], frozen=True, kw_only=True):
 
 
 class Show(Operation[Artifact], frozen=True, kw_only=True):
-    """Read what is known of an artifact, without its bytes.
+    """Read the metadata of an artifact, without its bytes.
 
     Raises: ``NotFound``.
     """
@@ -155,7 +155,7 @@ class Show(Operation[Artifact], frozen=True, kw_only=True):
 
 
 class Part(Operation[ArtifactPart], frozen=True, kw_only=True):
-    """Read up to ``length`` bytes of an artifact from ``offset`` on, at most 1 MiB; none at its end.
+    """Read up to ``length`` bytes of an artifact from ``offset`` on, at most 1 MiB; the result is empty at its end.
 
     With ``sha256``, read that content, even if the name was given to another one since.
 
@@ -220,7 +220,7 @@ class Keep(Operation[Artifact], frozen=True, kw_only=True):
 
 
 class Delete(Operation[bool], frozen=True, kw_only=True):
-    """Delete an artifact. Its bytes go an hour later, unless another one has them.
+    """Delete an artifact. Its bytes are deleted an hour later, unless another artifact has the same content.
 
     Raises: ``NotFound``.
     """
@@ -236,7 +236,7 @@ class Delete(Operation[bool], frozen=True, kw_only=True):
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
-    """Delete what is left of uploads that were not finished, and contents without an artifact. Repeat until 0."""
+    """Delete the remains of unfinished uploads, and contents without an artifact. Repeat until 0."""
 
     function = "artifact_prune"
     internal = True
@@ -245,7 +245,7 @@ class Prune(Operation[int], frozen=True, kw_only=True):
 
 
 class Move(Operation[list[ArtifactObject]], frozen=True, kw_only=True):
-    """Return a content to be moved to the object store; none: everything is there."""
+    """Return a content to be moved to the object store; none if all are moved."""
 
     function = "artifact_move"
     internal = True
@@ -254,7 +254,7 @@ class Move(Operation[list[ArtifactObject]], frozen=True, kw_only=True):
 
 
 class Chunk(Operation[bytes | None], frozen=True, kw_only=True):
-    """Return a part of a content that is being moved; None: the content is gone."""
+    """Return a part of a content that is being moved; None if the content was deleted."""
 
     function = "artifact_chunk"
     reads = True
@@ -265,7 +265,7 @@ class Chunk(Operation[bytes | None], frozen=True, kw_only=True):
 
 
 class Moved(Operation[bool], frozen=True, kw_only=True):
-    """Use a verified object in place of the parts in the database; false: the content is gone or moved already, or it took too long."""
+    """Use a verified object in place of the parts in the database; false if the content was deleted or has already moved, or it took too long."""
 
     function = "artifact_moved"
     internal = True

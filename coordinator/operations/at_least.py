@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class ReadsAtLeast:
-    """A reader whose reads include a position: they wait for it. Writes are as before."""
+    """An executor whose reads wait until they include a position. Writes do not change."""
 
     def __init__(self, executor: AtLeastRunner, position: str) -> None:
         self._executor = executor
@@ -32,13 +32,13 @@ class ReadsAtLeast:
         return await self._executor.run_at_least(Included(position=self._position, in_log=operation.of_log), operation)
 
     async def run_at_least(self, included: Included, operation: Operation[R]) -> R:
-        """Run a read that includes another position, too."""
+        """Run a read that also includes another position."""
         both = f"{self._position},{included.position}"
         return await self._executor.run_at_least(Included(position=both, in_log=included.in_log), operation)
 
 
 class AtLeast(ReadsAtLeast):
-    """The same of an executor."""
+    """The same for an executor."""
 
     _executor: Executor
 

@@ -20,7 +20,7 @@ class _Runs(Protocol):
 
 
 class IntactTrail(NamedTuple):
-    """A trail that is intact: its head, and how many entries were verified, and how many are from before there were hashes."""
+    """An intact trail: its head, how many entries were verified, and how many are older than the hashes."""
 
     head: AuditHead
     checked: int
@@ -30,9 +30,10 @@ class IntactTrail(NamedTuple):
 async def verified(
     run: _Runs, project: str | None, head: AuditHead | None = None, progress: Callable[[int, int], None] | None = None
 ) -> IntactTrail:
-    """Verify a trail. ``progress`` is called with how many entries were verified, and of how many.
+    """Verify a trail.
 
-    Retention may remove entries meanwhile: then it begins again, from the new anchor.
+    ``progress`` is called with the number of verified entries and of all entries. If retention removes entries during the verification, it begins
+    again from the new anchor.
 
     Raises: ``Conflict``.
     """

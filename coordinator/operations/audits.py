@@ -73,7 +73,7 @@ class Set(Operation[AuditState], frozen=True, kw_only=True):
 
 
 class Reset(Operation[AuditState], frozen=True, kw_only=True):
-    """Let the default of what is audited apply to a project again."""
+    """Reset the audited topics of a project to the default."""
 
     function = "audit_reset"
     scope = Scope.IN_PROJECT
@@ -85,7 +85,7 @@ class Reset(Operation[AuditState], frozen=True, kw_only=True):
 
 
 class Copy(Operation[int], frozen=True, kw_only=True):
-    """Copy audited events from up to ``limit`` chunks of the log into the trails; returns how many chunks it has looked at."""
+    """Copy audited events from up to ``limit`` chunks of the log into the trails; returns how many chunks it has read."""
 
     function = "audit_copy"
     internal = True

@@ -11,7 +11,7 @@ __all__ = ["List", "Prune", "Read", "Subscribe"]
 
 
 class Read(Operation[list[BriefingItem]], frozen=True, kw_only=True):
-    """Brief an agent: what is addressed to it, which signals that it watches changed, who else is at work, and what they hold.
+    """Brief an agent: return its directives, the changed signals that it watches, the other agents, and the locks that they hold.
 
     Directives that are returned become seen. ``news``: only the first two, and only what is new: nothing is returned twice as news, whichever
     process asks. ``again``: also directives that it has seen and not answered, and all signals that it watches.
@@ -46,7 +46,7 @@ class Subscribe(Operation[Briefing], frozen=True, kw_only=True):
 
 
 class List(Operation[list[Briefing]], frozen=True, kw_only=True):
-    """List what agents watch and were told of, by name."""
+    """List what agents watch and were told, by name."""
 
     function = "briefing_list"
     reads = True
@@ -59,7 +59,7 @@ class List(Operation[list[Briefing]], frozen=True, kw_only=True):
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
-    """Forget agents that have read no news for ``retention``; return how many, at most ``limit``."""
+    """Delete what was recorded of agents that have read no news for ``retention``; return how many, at most ``limit``."""
 
     function = "briefing_prune"
     internal = True

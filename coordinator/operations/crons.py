@@ -1,4 +1,4 @@
-"""Crons: jobs that are enqueued at times that recur, once over any number of daemons."""
+"""Crons: jobs that are enqueued at recurring times, once however many daemons run."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Resume(Operation[Cron], frozen=True, kw_only=True):
 
 
 class Run(Operation[JobReceipt], frozen=True, kw_only=True):
-    """Enqueue the job of a cron now, even if it is paused. Its next time stays.
+    """Enqueue the job of a cron now, even if it is paused. Its next time does not change.
 
     Raises: ``NotFound``; what ``jobs.Enqueue`` raises.
     """

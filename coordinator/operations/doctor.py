@@ -23,7 +23,7 @@ class Run(Operation[list[Finding]], frozen=True, kw_only=True):
 
 
 class Fix(Operation[list[str]], frozen=True, kw_only=True):
-    """Fix what a check finds, where that destroys nothing; return what was done."""
+    """Fix what a check finds, if the repair is non-destructive; return what was done."""
 
     function = "doctor_fix"
     internal = True

@@ -62,7 +62,7 @@ class Get(Operation[Document], frozen=True, kw_only=True):
 class Patch(Operation[DocumentHeader], frozen=True, kw_only=True):
     """Merge an object into a document (RFC 7396): null deletes a key, objects are merged, anything else replaces.
 
-    Two at once lose nothing, and neither needs to read first.
+    Concurrent calls lose nothing, and no caller needs to read first.
 
     Raises: ``NotFound``; ``Conflict`` as in ``Put``; ``InvalidArgument`` if the document is not an object.
     """
@@ -87,7 +87,7 @@ class Patch(Operation[DocumentHeader], frozen=True, kw_only=True):
 class Item(Operation[DocumentHeader], frozen=True, kw_only=True):
     """Merge an object into one item of a list in a document, found by its id, in one call.
 
-    Two at once lose nothing, and neither needs to read first. ``path`` leads to the list; by default it is where todo lists and
+    Concurrent calls lose nothing, and no caller needs to read first. ``path`` leads to the list; by default it is where todo lists and
     features have theirs, else the document itself. ``field`` is the key of the ids; the id 3 matches ``3`` and ``"3"``.
 
     Raises: ``NotFound`` without such an item (``ZC219``); ``Conflict`` if several have the id (``ZC333``), and as in ``Put``.

@@ -16,7 +16,7 @@ POLL_S = 10.0  # a reader looks this often, in seconds, when no hint comes
 
 
 class Emit(Operation[None], frozen=True, kw_only=True):
-    """Emit an event of your own, with a type ``custom.…``."""
+    """Emit a custom event, with a type ``custom.…``."""
 
     function = "event_emit"
     scope = Scope.IN_PROJECT

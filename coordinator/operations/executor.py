@@ -39,7 +39,7 @@ class Runner(Protocol):
 
 
 class AtLeastRunner(Runner, Protocol):
-    """Runs operations, also reads that include a position."""
+    """Runs operations, including reads that include a position."""
 
     async def run_at_least(self, included: Included, operation: Operation[R]) -> R:
         """Run a read on a server that includes a position, and wait until there is one.
@@ -59,7 +59,7 @@ class Executor(AtLeastRunner, Protocol):
 
 
 class Source(Runner, Protocol):
-    """What a process serves from: the database, or a daemon in its place."""
+    """The backend of a process: the database, or a daemon in its place."""
 
     def transaction(self, idempotency_key: str | None = None) -> AbstractAsyncContextManager[Runner]:
         """Run several operations in one transaction; a daemon in place of the database runs one, under the key."""

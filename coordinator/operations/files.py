@@ -1,4 +1,4 @@
-"""Files that several agents edit: leases before an edit, and what each has seen, so that none overwrites another's work."""
+"""Files that several agents edit: leases before an edit, and the content that each has seen, so that no agent overwrites another's work."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class List(Operation[list[FileView]], frozen=True, kw_only=True):
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
-    """Forget views of files that are older than ``retention``; return how many. Repeat until 0."""
+    """Delete views of files that are older than ``retention``; return how many. Repeat until 0."""
 
     function = "file_prune"
     internal = True

@@ -1,4 +1,4 @@
-"""Jobs that wait, run and have ended: reading them, retrying them, and how long they are kept."""
+"""Waiting, running and ended jobs: reading them, retrying them, and how long they are kept."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class Stats(Operation[list[JobStatistics]], frozen=True, kw_only=True):
 
 
 class Why(Operation[JobExplanation], frozen=True, kw_only=True):
-    """Say in one sentence why a job is in its state.
+    """Explain in one sentence why a job is in its state.
 
     Raises: ``NotFound``.
     """
@@ -239,7 +239,7 @@ class Index(Operation[int], frozen=True, kw_only=True):
 
 
 class ListPrunable(Operation[list[PrunableJobs]], frozen=True, kw_only=True):
-    """List what of history is older than its retention: at most one day and one default partition for each of two kinds."""
+    """List the part of the history that is older than its retention: at most one day and one default partition for each of two kinds."""
 
     function = "job_prunable"
     reads = True

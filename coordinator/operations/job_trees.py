@@ -1,4 +1,4 @@
-"""Trees of jobs: a job, its children, and what is below them."""
+"""Trees of jobs: a job and its descendants."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Resume(Operation[JobOutcome], frozen=True, kw_only=True):
 
 
 class Settle(Operation[int], frozen=True, kw_only=True):
-    """Tell jobs that wait for others about their ends, where one call told too many; return how many. Repeat until 0."""
+    """Tell waiting jobs that the jobs they wait for have ended, if these were too many for one call; return how many. Repeat until 0."""
 
     function = "job_settle_due"
     internal = True

@@ -35,7 +35,7 @@ class FinishStep(Operation[JobStep], frozen=True, kw_only=True):
 
 
 class Suspend(Operation[JobSuspension], frozen=True, kw_only=True):
-    """Let a job wait for the first of several conditions, without its worker, slots and locks. The attempt ends; none is spent.
+    """Suspend a job until the first of several conditions is met; meanwhile, it holds no worker, slots or locks. The attempt ends; none is spent.
 
     A condition is ``{"at": instant}``, ``{"delay": duration}``, ``{"signal": key, "value": json}`` (any value without one),
     ``{"event": topic, "key": key}`` (any key without one), ``{"jobs": [ids], "mode": "all" or "any"}``, or ``{"directive": id}``.
@@ -92,7 +92,7 @@ class Ask(Operation[JobSuspension], frozen=True, kw_only=True):
 class Answer(Operation[JobStep], frozen=True, kw_only=True):
     """Answer the question of a job; with ``step`` and ``ordinal``, only if it asks this one. The agent that asked cannot answer.
 
-    Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is over; ``PermissionDenied``; ``InvalidArgument``.
+    Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is closed; ``PermissionDenied``; ``InvalidArgument``.
     """
 
     function = "job_answer"
@@ -123,7 +123,7 @@ class ListQuestions(Operation[list[JobQuestion]], frozen=True, kw_only=True):
 
 
 class Match(Operation[int], frozen=True, kw_only=True):
-    """Compare events with what jobs wait for, and end waits whose time is over; return how much was done. Repeat until 0."""
+    """Match events with the waits of jobs, and end waits that have timed out; return how many. Repeat until 0."""
 
     function = "job_wait_match"
     internal = True

@@ -213,7 +213,7 @@ class Write(Operation[int], frozen=True, kw_only=True):
 
 
 class Snooze(Operation[model.JobOutcome], frozen=True, kw_only=True):
-    """Put a job off for ``delay``, with its checkpoint, without spending an attempt.
+    """Snooze a job for ``delay``, with its checkpoint, without spending an attempt.
 
     Raises: ``Conflict`` if the fence is stale.
     """
@@ -230,7 +230,7 @@ class Snooze(Operation[model.JobOutcome], frozen=True, kw_only=True):
 
 
 class Release(Operation[model.JobOutcome], frozen=True, kw_only=True):
-    """Give a job back to its old place in the queue, with its checkpoint, without spending an attempt.
+    """Return a job to its old place in the queue, with its checkpoint, without spending an attempt.
 
     Raises: ``Conflict`` if the fence is stale.
     """
@@ -318,7 +318,7 @@ class Assert(Operation[None], frozen=True, kw_only=True):
 
 
 class Promote(Operation[int], frozen=True, kw_only=True):
-    """Let workers claim scheduled jobs whose time has come; return how many. Repeat until 0."""
+    """Make scheduled jobs claimable when their time has come; return how many. Repeat until 0."""
 
     function = "job_promote"
     internal = True
@@ -327,7 +327,7 @@ class Promote(Operation[int], frozen=True, kw_only=True):
 
 
 class WakeDue(Operation[int], frozen=True, kw_only=True):
-    """Wake jobs that wait and are to be looked at now; return how many. Repeat until 0."""
+    """Wake waiting jobs that are due to be checked; return how many. Repeat until 0."""
 
     function = "job_wake_due"
     internal = True
@@ -354,7 +354,7 @@ class Rescue(Operation[int], frozen=True, kw_only=True):
 
 
 class PruneClasses(Operation[int], frozen=True, kw_only=True):
-    """Forget combinations of queue, type and labels without open jobs, where a project has many; return how many. Repeat until 0."""
+    """Delete combinations of queue, type and labels without open jobs, if a project has many; return how many. Repeat until 0."""
 
     function = "job_class_prune"
     internal = True

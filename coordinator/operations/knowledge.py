@@ -1,4 +1,4 @@
-"""Knowledge: texts with a title and a source, to be searched."""
+"""Knowledge: searchable texts with a title and a source."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Get(Operation[KnowledgeEntry], frozen=True, kw_only=True):
 
 
 class List(Operation[list[KnowledgeEntry]], frozen=True, kw_only=True):
-    """List entries of knowledge, those first that were last put; from a source, or with these members in their metadata."""
+    """List entries of knowledge, the most recently put first; from a source, or with these members in their metadata."""
 
     function = "knowledge_list"
     reads = True

@@ -123,7 +123,7 @@ class Release(Operation[Limit], frozen=True, kw_only=True):
 
 
 class Refill(Operation[int], frozen=True, kw_only=True):
-    """Wake workers that lacked a limit of which there is some again, and jobs that wait for that of their tree. Repeat until 0."""
+    """Wake workers that waited for a limit that is available again, and jobs that wait for the limit of their tree. Repeat until 0."""
 
     function = "limit_refill"
     internal = True

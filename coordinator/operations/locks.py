@@ -74,7 +74,7 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
 
 
 class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
-    """Ask for the locks that a ticket waits for. Ask within 10 seconds of the hand-off: the TTL starts then.
+    """Poll for the locks that a ticket waits for. Poll within 10 seconds of the grant: the TTL starts then.
 
     Raises: ``WaitTimedOut``, which names who was in the way, or if the ticket was cancelled or not polled in time: acquire
     again.
@@ -284,7 +284,7 @@ class ListWaiting(Operation[list[model.Waiter]], frozen=True, kw_only=True):
 
 
 class Chains(Operation[list[model.LockBlocker]], frozen=True, kw_only=True):
-    """List who waits for whom: the oldest 200 tickets."""
+    """List which tickets wait for which holders: the oldest 200."""
 
     function = "lock_chains"
     reads = True

@@ -187,7 +187,7 @@ class Show(Operation[log.Log], frozen=True, kw_only=True):
 
 
 class List(Operation[list[log.Log]], frozen=True, kw_only=True):
-    """List logs, of one kind or of all, whose keys begin with ``prefix``, by kind and key in byte order."""
+    """List logs whose keys begin with ``prefix``, of one kind or of all kinds, by kind and key in byte order."""
 
     function = "log_list"
     reads = True

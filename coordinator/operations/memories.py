@@ -85,7 +85,7 @@ class Get(Operation[MemoryEntry], frozen=True, kw_only=True):
 
 
 class List(Operation[list[MemoryEntry]], frozen=True, kw_only=True):
-    """List memories, those first that were last recorded; with ``superseded`` also those that were superseded."""
+    """List memories, the most recently recorded first; with ``superseded``, also superseded ones."""
 
     function = "memory_list"
     reads = True

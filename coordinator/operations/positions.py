@@ -1,4 +1,4 @@
-"""A position as a read needs it: what its writer wrote is included."""
+"""Positions: whether reads include what a writer wrote."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Included(Operation[bool], frozen=True, kw_only=True):
 
     ``in_log``: the events of the write have their numbers, too, so that reads of the log include them.
 
-    Raises: ``InvalidArgument``; ``Conflict`` if no read will: the transaction was rolled back, or may be lost.
+    Raises: ``InvalidArgument``; ``Conflict`` if no read will ever include it: the transaction was rolled back, or may be lost.
     """
 
     function = "position_included"

@@ -11,7 +11,7 @@ __all__ = ["Create", "Delete", "List", "Set", "Show"]
 
 
 class Create(Operation[Project], frozen=True, kw_only=True):
-    """Create a project. ``settings`` is an object of the callers' own.
+    """Create a project. ``settings`` is an object that callers define.
 
     Raises: ``Conflict`` if the name is taken; ``NotFound`` if there is no such user.
     """

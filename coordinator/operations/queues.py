@@ -111,7 +111,7 @@ class List(Operation[list[Queue]], frozen=True, kw_only=True):
 
 
 class Arrange(Operation[int], frozen=True, kw_only=True):
-    """Place queued jobs by the present policy of their queue; return how many were looked at. Repeat until 0."""
+    """Arrange queued jobs by the current policy of their queue; return how many were examined. Repeat until 0."""
 
     function = "queue_place"
     internal = True

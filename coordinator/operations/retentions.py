@@ -52,9 +52,9 @@ class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
 
 
 class Reset(Operation[RetentionPolicy], frozen=True, kw_only=True):
-    """Remove the policy of a project, so that the one of all projects applies; return what applies now.
+    """Remove the policy of a project, so that the policy of all projects applies; return what applies now.
 
-    ``everywhere`` sets the policy of all projects back to its default.
+    ``everywhere`` resets the policy of all projects to its default.
     """
 
     function = "retention_reset"
@@ -87,7 +87,7 @@ class Show(Operation[list[RetentionPolicy]], frozen=True, kw_only=True):
 
 
 class Preview(Operation[list[RetentionForecast]], frozen=True, kw_only=True):
-    """Say what would go now, by subject, kind and reason. It looks at every log, document, session and artifact of the project."""
+    """List what retention would remove now, by subject, kind and reason. It reads every log, document, session and artifact of the project."""
 
     function = "retention_plan"
     reads = True
@@ -100,9 +100,9 @@ class Preview(Operation[list[RetentionForecast]], frozen=True, kw_only=True):
 
 
 class Run(Operation[bool], frozen=True, kw_only=True):
-    """Have the leading daemon look at every log, document, session and artifact of a project now.
+    """Have the leading daemon examine every log, document, session and artifact of a project now.
 
-    It removes, in paced batches, what ``Preview`` says.
+    It removes what ``Preview`` lists, in paced batches.
     """
 
     function = "retention_run"
@@ -115,7 +115,7 @@ class Run(Operation[bool], frozen=True, kw_only=True):
 
 
 class Configure(Operation[int], frozen=True, kw_only=True):
-    """Set bounds of observations in all projects, as the daemon's settings say; returns 1 if that changed anything."""
+    """Set the limits of observations in all projects, from the daemon's settings; returns 1 if that changed anything."""
 
     function = "retention_configure"
     internal = True
@@ -125,7 +125,7 @@ class Configure(Operation[int], frozen=True, kw_only=True):
 
 
 class Sweep(Operation[int], frozen=True, kw_only=True):
-    """Bring a change of retention to the logs, documents, sessions and artifacts that it concerns. Repeat until 0."""
+    """Apply a change of retention to the logs, documents, sessions and artifacts that it affects. Repeat until 0."""
 
     function = "retention_sweep"
     internal = True
@@ -134,7 +134,7 @@ class Sweep(Operation[int], frozen=True, kw_only=True):
 
 
 class Trim(Operation[list[RetentionResult]], frozen=True, kw_only=True):
-    """Delete entries of logs that are due; returns a row for each log that it has looked at. Repeat until there is none."""
+    """Delete entries of logs that are due; returns a row for each log that it has examined. Repeat until there is none."""
 
     function = "log_trim"
     internal = True
@@ -152,7 +152,7 @@ class ExpireDocuments(Operation[list[RetentionResult]], frozen=True, kw_only=Tru
 
 
 class ExpireSessions(Operation[list[RetentionResult]], frozen=True, kw_only=True):
-    """Delete a session that was idle for long enough, with its contents. Repeat until there is no row."""
+    """Delete a session that has been idle for too long, with its contents. Repeat until there is no row."""
 
     function = "session_expire"
     internal = True
@@ -161,7 +161,7 @@ class ExpireSessions(Operation[list[RetentionResult]], frozen=True, kw_only=True
 
 
 class ExpireArtifacts(Operation[list[RetentionResult]], frozen=True, kw_only=True):
-    """Delete artifacts of no session that were stored long enough ago. Repeat until there is no row."""
+    """Delete artifacts without a session that are older than their retention. Repeat until there is no row."""
 
     function = "artifact_expire"
     internal = True

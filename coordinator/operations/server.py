@@ -9,7 +9,7 @@ __all__ = ["ListCalls", "ListSizes"]
 
 
 class ListCalls(Operation[list[ServerCalls]], frozen=True, kw_only=True):
-    """List calls by function: how many run, for how long, and how many ended, in which time."""
+    """List calls by function: how many run and for how long, and how many have ended and how long they took."""
 
     function = "server_calls"
     reads = True
@@ -18,7 +18,7 @@ class ListCalls(Operation[list[ServerCalls]], frozen=True, kw_only=True):
 
 
 class ListSizes(Operation[list[ServerSize]], frozen=True, kw_only=True):
-    """List how large the database, its tables and its projects are, and how much they grew in a day and in a week."""
+    """List the sizes of the database, its tables and its projects, and their growth in a day and in a week."""
 
     function = "server_sizes"
     reads = True

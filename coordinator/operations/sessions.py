@@ -47,7 +47,7 @@ class Show(Operation[Session], frozen=True, kw_only=True):
 
 
 class List(Operation[list[Session]], frozen=True, kw_only=True):
-    """List the sessions of a project, of a user or with a status if given, the one that was used last first.
+    """List the sessions of a project, optionally of one user or with one status, the most recently used first.
 
     Raises: ``NotFound`` if there is no such user.
     """

@@ -1,4 +1,4 @@
-"""Status: whether all is well, and how much there is."""
+"""Status: whether the server is healthy, and how much it contains."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ __all__ = ["Run"]
 
 
 class Run(Operation[list[Outcome]], frozen=True, kw_only=True):
-    """Do several writes if all conditions hold: all of them, or none. At most 100 parts, none of which waits.
+    """Run several writes atomically if all conditions hold. A transaction has at most 100 parts, and no part waits.
 
     A part is an object such as ``{"verb": "signal_set", "key": "k", "value": 1}``: the verb and its fields, without the project. A
     condition has a verb such as ``assert_signal``, and holds until the writes are done. The error for an unknown verb or field lists

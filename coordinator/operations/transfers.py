@@ -30,7 +30,7 @@ Lines = Iterable[str | bytes] | AsyncIterable[str | bytes]
 class Export(Operation[list[ExportLine]], frozen=True, kw_only=True):
     """Return a project as lines of JSON: its own fields, sessions, logs, documents, artifacts, signals, rules and policies of retention.
 
-    What changes between two pages may be in the export or not. Passwords and tokens are absent.
+    A change between two pages may or may not be in the export. Passwords and tokens are absent.
     """
 
     function = "project_export"

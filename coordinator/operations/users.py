@@ -27,7 +27,7 @@ WAITING_MAX = 50  # passwords that wait to be hashed
 
 
 class _Turns:
-    """Whose turn it is to hash, in one event loop."""
+    """Lets callers hash passwords one at a time, in one event loop."""
 
     def __init__(self) -> None:
         self.one = anyio.CapacityLimiter(1)
@@ -109,7 +109,7 @@ class ChangePassword(Operation[User], frozen=True, kw_only=True):
 
 
 class Verify(Operation[User], frozen=True, kw_only=True):
-    """Return the user whose password this is.
+    """Verify a password, and return its user.
 
     Raises: ``Unauthenticated`` for a wrong password, an unknown or disabled user (``ZC504``), or after too many attempts (``ZC505``).
     """

@@ -1,4 +1,4 @@
-"""Whether the agent's process lives, known by its process id or by a connection that it keeps open.
+"""Watches whether the agent's process is alive, by its process id or by a connection that it keeps open.
 
 The process sends ``POST /v1/sidecar/attach`` and reads it for as long as it lives, as ``curl -N -X POST`` does. The kernel closes the
 connection however the process ends. When the last such connection closes, or the process of ``--pid`` ends, the agent is

@@ -1,4 +1,4 @@
-"""What the sidecar's HTTP face runs operations on: the database or a daemon, while the books of locks and jobs watch its agent's calls.
+"""The backend of the sidecar's HTTP API: the database or a daemon. The books of locks and jobs observe the calls of its agent.
 
 All that need a direct connection share one: it listens, carries the liveness lock, and transports heartbeats and renewals.
 An operation that names no speaker runs in the name of the sidecar's agent. What joins through the sidecar, such as the session of a tool
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 
 class Backend:
-    """Runs the operations of the face."""
+    """Runs the operations of the HTTP API."""
 
     def __init__(self, source: Source) -> None:
         self._source = source

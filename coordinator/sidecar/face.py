@@ -31,7 +31,7 @@ class AgentReport(msgspec.Struct, frozen=True):
 
 
 class SidecarReport(msgspec.Struct, frozen=True):
-    """What the sidecar knows without asking; ``connected``: the database or the daemon answers."""
+    """What the sidecar knows without asking; ``connected``: the database or the daemon responds."""
 
     agent: AgentReport
     connected: bool

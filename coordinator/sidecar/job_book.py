@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 
 class JobReport(msgspec.Struct, frozen=True):
-    """What is known of a job: ``state`` HELD, UNKNOWN (no answer), CANCELLED (a cancellation was requested: stop) or LOST.
+    """What is known about a job: ``state`` HELD, UNKNOWN (no answer), CANCELLED (a cancellation was requested: stop) or LOST.
 
     The agent stops the work on a lost one, and drops its result.
     """
@@ -75,7 +75,7 @@ class JobBook:
             self.note(part, None)
 
     def report(self, agent: LeaseState) -> list[JobReport]:
-        """Return what is known of each job, given the state of the agent, without asking the server."""
+        """Return what is known about each job, given the state of the agent, without asking the server."""
         held = agent.name if agent in (LeaseState.UNKNOWN, LeaseState.LOST) else LeaseState.HELD.name
         return [
             JobReport(self.project, job, fence, held if agent is LeaseState.LOST else self._told.get(fence, held))

@@ -49,7 +49,9 @@ def listeners(listen: str, path: Path | None) -> Iterator[list[socket.socket]]:
             sockets.append(stack.enter_context(_bind(path)))
             stack.callback(path.unlink, missing_ok=True)
         if not sockets:
-            raise ConfigurationError("the sidecar listens nowhere", hint="Pass --listen, --socket, or both.")
+            raise ConfigurationError(
+                "the sidecar has no address to listen on", hint="Pass --listen, --socket, or both."
+            )
         yield sockets
 
 

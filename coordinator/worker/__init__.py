@@ -1,4 +1,4 @@
-"""Workers: processes that claim jobs and run them, each with a function of its own for a type of jobs.
+"""Workers: processes that claim jobs and run them, with one function per job type.
 
     worker = coordinator.Worker(concurrency=20)
 

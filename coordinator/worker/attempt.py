@@ -57,7 +57,7 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
 
     def stop(self, reason: StopReason) -> None:
-        """Cancel the function. That the job is lost outweighs what else was said."""
+        """Cancel the function. The reason that the job is lost overrides any other."""
         if not self.ended and (self.stopped is None or reason is StopReason.LOST):
             self.stopped = reason
             if self.scope is not None:
@@ -109,7 +109,7 @@ class Attempt:
 
     @property
     def failure(self) -> str | None:
-        """How the attempt failed; None: it did not, it waits without a worker, or it was snoozed."""
+        """How the attempt failed; None if it did not fail, waits without a worker, or was snoozed."""
         if self.stopped is not None:
             return None if self.stopped is StopReason.SUSPENDED else self.stopped.name.lower()
         return None if self.error is None or isinstance(self.error, SnoozeJob) else type(self.error).__name__

@@ -1,4 +1,4 @@
-"""What a function knows of its job, and what it can do while it runs.
+"""The context of a function: its job, and what it can do while it runs.
 
 Steps and waits are durable: a function begins again at each attempt, and gets the results of what it has finished. A wait that is not
 over ends the attempt, and frees the worker's place; the function is cancelled there, and the next attempt passes that point.
@@ -54,7 +54,7 @@ class JobContext:
     def __init__(self, grant: JobGrant, client: Client, stop: Callable[[StopReason], None]) -> None:
         self.client = client
         self.checkpoint: Json = grant.checkpoint
-        """What an earlier attempt saved, or this one; None: nothing."""
+        """The value that this or an earlier attempt saved; None if none did."""
         self._grant = grant
         self._journal: Journal | None = None
         self._output: JobOutput | None = None
@@ -168,7 +168,7 @@ class JobContext:
         await self._output.add(chunk)
 
     async def finish_output(self) -> None:
-        """Write what is left of the output.
+        """Write the rest of the output.
 
         Raises: what ``output`` raises.
         """
@@ -176,7 +176,7 @@ class JobContext:
             await self._output.flush()
 
     def drop_output(self) -> None:
-        """Drop what is left of the output."""
+        """Discard the rest of the output."""
         if self._output is not None:
             self._output.drop()
 
@@ -313,7 +313,7 @@ class JobContext:
         return suspension.result
 
     async def _insist(self, call: Callable[[], Awaitable[R]]) -> R:
-        """Call until there is an answer: what an unanswered call did is what its repetition finds."""
+        """Call until there is a response: repeating the call returns what an unanswered call did."""
         backoff = Backoff()
         while True:
             try:

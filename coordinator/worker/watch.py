@@ -1,4 +1,4 @@
-"""Which function blocks the event loop: a thread looks whether the loop goes round, and if not, which attempt it runs.
+"""Finds the function that blocks the event loop: a thread checks whether the loop runs, and if not, which attempt blocks it.
 
 A blocked loop sends no heartbeats, and all other functions stand still. The log names the function, its line, and how long it blocked. What
 only pauses the whole process is nobody's fault: the thread has to see the same attempt twice.
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class _Look:
-    """What the thread has seen since the last tick."""
+    """What the thread has observed since the last tick."""
 
     def __init__(self) -> None:
         self.ticked = time.monotonic()
@@ -36,7 +36,7 @@ class _Look:
         self._places: dict[Attempt, str] = {}
 
     def tick(self) -> None:
-        """Note that the loop goes round, and say who kept it from doing so."""
+        """Record that the loop runs, and log the function that blocked it."""
         blocked_s = time.monotonic() - self.ticked
         self.ticked = time.monotonic()
         seen, self._seen = self._seen, Counter()
@@ -54,7 +54,7 @@ class _Look:
                 )
 
     def look(self, suspect: Attempt | None, thread: int) -> None:
-        """Note that the loop stands still while it runs an attempt. What runs after it, until the next tick, does not hide it."""
+        """Record that an attempt blocks the loop. An attempt that runs after it, before the next tick, does not hide it."""
         if suspect is not None:
             self._seen[suspect] += 1
             if (place := _place(suspect, thread)) is not None:

@@ -64,7 +64,7 @@ class Worker:
         """Whether the log has a line for each job that starts, and for each that completes."""
         self.handlers: dict[str, Handler] = {}
         self.stuck: set[asyncio.Task[None]] = set()
-        """Functions that ignore their cancellation; each keeps its place among those that run at once."""
+        """Functions that ignore their cancellation; each still counts towards the concurrency."""
         self._stop: anyio.Event | None = None
 
     def job(self, type: str) -> Callable[[F], F]:
@@ -88,7 +88,7 @@ class Worker:
         return register
 
     def stop(self) -> None:
-        """Have ``run`` end in order, as at SIGTERM."""
+        """Shut ``run`` down gracefully, as SIGTERM does."""
         if self._stop is not None:
             self._stop.set()
 

@@ -327,7 +327,7 @@ async def test_through_a_daemon_it_needs_no_connection_to_the_database(db: Datab
     [
         (("--agent", "a", "--listen", "0.0.0.0:0"), 78, "does not listen on 0.0.0.0"),
         (("--agent", "a", "--listen", "7421"), 78, "invalid address"),
-        (("--agent", "a", "--listen", "none"), 78, "listens nowhere"),
+        (("--agent", "a", "--listen", "none"), 78, "no address to listen on"),
         (("--agent", "a", "--socket", "/nowhere/s.sock"), 78, "cannot listen"),
         ((), 78, "has no name"),
         (("--agent", "a", "--project", "nowhere"), 3, "nowhere"),
