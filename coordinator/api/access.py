@@ -1,4 +1,4 @@
-"""Access to HTTP: whether it asks for tokens, and who is behind a request.
+"""Access to HTTP: whether it requires tokens, and who sent a request.
 
 A client presents a token (``Authorization: Bearer coo_…``). Where access is open, which only loopback can be, everyone is
 an administrator. ``api.principal`` says what a principal may do, ``api.tokens`` for how long a check is believed.

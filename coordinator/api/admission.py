@@ -1,4 +1,4 @@
-"""Admits calls to the database: a number of them run, a number queue for a short time, the others get 503.
+"""Admits calls to the database: a limited number run, a limited number queue for a short time, and the others get 503.
 
 A project whose calls wait, for instance for a row that somebody holds, does not stop the others. While other projects
 have calls, it gets at most half of the turns; alone, it leaves a quarter free for whoever comes next. Projects that queue

@@ -1,4 +1,4 @@
-"""Answers that are believed for a while, so that the database is asked less often."""
+"""A cache of responses that expire soon, so that the database is asked less often."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._settings = settings
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for a head."""
+        """Start the timeout for a head."""
         super().connection_made(transport)
         self.on_lost: Callable[[], None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -69,7 +69,7 @@ class LimitedConnection(HttpToolsProtocol):
             self._close(Overloaded("this daemon has the maximum number of connections", hint="Try again later."))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop the timeout."""
         self._disarm()
         super().connection_lost(error)
         if self.on_lost is not None:
@@ -84,7 +84,7 @@ class LimitedConnection(HttpToolsProtocol):
                 self._refuse_head()
 
     def send_400_response(self, msg: str) -> None:
-        """Respond to what the parser could not read."""
+        """Respond to data that the parser could not read."""
         if self._held > self._settings.http_head_bytes:
             self._refuse_head()
         else:

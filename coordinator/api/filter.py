@@ -1,4 +1,4 @@
-"""Which events a subscriber wants: projects, topics, keys and actors. A filter is compiled once and checks every event."""
+"""Filters of events: the projects, topics, keys and actors that a subscriber wants. A filter is compiled once and checks every event."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Filter:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What makes two filters the same."""
+        """The values by which filters are equal."""
         return self.projects, self.topics, self.keys, self.actors
 
     def takes(self, event: Event | Frame) -> bool:

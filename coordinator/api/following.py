@@ -1,4 +1,4 @@
-"""A list that grows at its end, as Server-Sent Events: its rows, and then those that come.
+"""A growing list as Server-Sent Events: its rows, and then each new row.
 
 A GET of such a list that accepts ``text/event-stream`` gets a frame for each row, with the row as ``data:`` and its cursor as
 ``id:``. ``Last-Event-ID`` resumes after a row, as a browser does automatically, and ``after`` begins after one. If nothing can follow a

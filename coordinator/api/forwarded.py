@@ -1,4 +1,4 @@
-"""Clients behind reverse proxies: whose address a request comes from, if a trusted proxy passed it on.
+"""Clients behind reverse proxies: the client's address of a request that a trusted proxy forwarded.
 
 A proxy of the setting ``trusted_proxies`` appends the address that it sees to ``X-Forwarded-For``. The client is the last address there
 that is not itself of a trusted proxy: what stands before it, anybody can send. From any other peer the header is ignored, and so is a value

@@ -187,7 +187,7 @@ class Gateway:
         log.info("gateway.started", epoch=self.epoch)
 
     async def _rest(self) -> None:
-        """Return when somebody needs events."""
+        """Wait until a stream or long-poll needs events."""
         self._progress.made()
         self._reader.progress.made()
         self._awake = anyio.Event()

@@ -1,4 +1,4 @@
-"""Agents as the gateway knows them: in which project each is, and which names are those of agents."""
+"""A cache of agents: the project of each, and which names belong to agents."""
 
 from __future__ import annotations
 

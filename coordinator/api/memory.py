@@ -66,7 +66,7 @@ class Memory:
             raise Overloaded("large requests take up this daemon's memory", hint="Try again in a second.")
 
     def release(self, size: int) -> None:
-        """Take bytes back."""
+        """Release bytes."""
         self._free += size
         self._advance()
 

@@ -49,13 +49,13 @@ _MEANINGS = {
 }
 _GIVEN = {  # with any request
     "traceparent": "The trace (W3C Trace Context) that the request continues; one that is not valid is ignored.",
-    "tracestate": "What tracers add to it; ignored without a traceparent, and beyond 512 characters.",
+    "tracestate": "Data of tracers; ignored without a traceparent, and if it exceeds 512 characters.",
     "X-Request-ID": "1 to 128 letters, digits or ._~:/+=@-: the id of the request in the log; without a valid one, the daemon makes one.",
 }
 _SENT: dict[str, tuple[str, dict[str, Any]]] = {  # with responses
     "Accept-Ranges": ("bytes: ranges of the content can be read.", {"type": "string"}),
     "Content-Disposition": ("The name under which to save the content.", {"type": "string"}),
-    "Content-Range": ("Which bytes these are; after 416, how many there are.", {"type": "string"}),
+    "Content-Range": ("The range of bytes in the response; after 416, the total number of bytes.", {"type": "string"}),
     "ETag": ("The version.", {"type": "string"}),
     "Event-Cursor": ("The cursor of the event log at which the snapshot was taken.", {"type": "string"}),
     "Idempotency-Replayed": (
@@ -64,12 +64,12 @@ _SENT: dict[str, tuple[str, dict[str, Any]]] = {  # with responses
     ),
     "Position": ("The position of the write, for at_least; absent if it changed nothing.", {"type": "string"}),
     "Replica-Lag": (
-        "Seconds by which the replica, which served this, was at most behind; absent if the primary served it.",
+        "Maximum lag, in seconds, of the replica that served the response; absent if the primary served it.",
         {"type": "number"},
     ),
     "Repr-Digest": ("The SHA-256 of the whole content, as sha-256=:BASE64:.", {"type": "string"}),
     "Retry-After": ("Seconds after which to try again.", {"type": "integer"}),
-    "WWW-Authenticate": ("Bearer, and why the token does not suffice.", {"type": "string"}),
+    "WWW-Authenticate": ("Bearer, and why the token is not sufficient.", {"type": "string"}),
     "X-Request-ID": ("The id of the request, which lines of the log have.", {"type": "string"}),
 }
 _OF_STATUS = {
@@ -242,9 +242,7 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
         rows = {"type": "integer", "minimum": 1, "maximum": LIMITS["page"], "default": limit.default}
         parameters.append(_parameter("limit", rows, "Rows of one page."))
         parameters.append(_parameter("after", {"type": "string"}, "The cursor of the previous page."))
-        parameters.append(
-            _parameter("max_lag", _DURATION, "Let the replica respond if what it has is at most this old.")
-        )
+        parameters.append(_parameter("max_lag", _DURATION, "Let the replica respond if its data is at most this old."))
     if endpoint.operation.woken_by:
         parameters.append(_parameter("wait", _DURATION, "Wait up to this long for a result that is not empty."))
     parameters.append(_parameter("at_least", {"type": "string"}, "A position: wait until the response includes it."))
@@ -339,14 +337,14 @@ def _transfers(schema_of: dict[str, Any]) -> dict[str, Any]:
     put = {
         "operationId": "artifact_upload",
         "tags": ["artifacts"],
-        "summary": "Store the body as an artifact, in place of what has its name.",
+        "summary": "Store the body as an artifact; it replaces one with the same name.",
         "description": "At most 64 MiB, with a length or chunked; Content-Type is the media type. Readers see it when it is complete and verified.",
         "parameters": [
             *named,
             _parameter(
                 "sha256", {"type": "string", "pattern": "^[0-9a-f]{64}$"}, "The SHA-256 that the body must have."
             ),
-            _header("Repr-Digest", "The same as sha-256=:BASE64:; Content-Digest and Digest are understood, too."),
+            _header("Repr-Digest", "The same as sha-256=:BASE64:; Content-Digest and Digest are also accepted."),
             _header("If-Match", "An ETag: store it only in place of this content."),
             _header("If-None-Match", "*: store it only if there is no artifact of this name."),
         ],
@@ -377,12 +375,12 @@ def _transfers(schema_of: dict[str, Any]) -> dict[str, Any]:
 
 _OF_CONTENT = ("ETag", "Accept-Ranges", "Content-Disposition", "Repr-Digest")
 _OF_RANGES = {
-    "Range": "bytes=FIRST-LAST: a part of it; several ranges get all of it.",
-    "If-Range": "An ETag: all of it if it has another content by now.",
+    "Range": "bytes=FIRST-LAST: a part of the content; several ranges get the whole content.",
+    "If-Range": "An ETag: the whole content if it has changed.",
 }
 _OF_DOWNLOADS = {
-    "If-Match": "An ETag: 412 if it has another content by now.",
-    "If-None-Match": "An ETag: no body if it still has this content.",
+    "If-Match": "An ETag: 412 if the content has changed.",
+    "If-None-Match": "An ETag: no body if the content has not changed.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Principals: who is behind a request, and what they may do. Every call and every stream is checked here, nowhere else.
+"""Principals: who sent a request, and what they may do. Every call and every stream is checked here, and nowhere else.
 
 A principal needs the role of the operation. A token for one project opens no other, whichever way a call reaches one: the
 operation says what it is about (``Operation.scope``).
@@ -54,7 +54,7 @@ class Principal:
 
     @property
     def caller(self) -> str:
-        """Whose idempotency keys these are; empty where access is open."""
+        """The owner of the idempotency keys; empty if access is open."""
         return "" if self._token is None else str(self._token.id)
 
     def origin(self, address: str | None) -> CallOrigin:

@@ -89,7 +89,7 @@ class Ring:
         self.floor = self.head = seq
 
     def advance(self, seq: int) -> None:
-        """Record that there is nothing more up to event ``seq``."""
+        """Record that the ring is complete up to event ``seq``."""
         self.head = max(self.head, seq)
 
     def extend(self, frames: Sequence[Frame]) -> None:

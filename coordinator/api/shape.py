@@ -1,4 +1,4 @@
-"""What a request should have contained: the hint for one of another shape."""
+"""Hints for requests of the wrong shape: what they should contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens as the gateway knows them: checks that are believed for a moment, and what ends when a token does.
+"""A cache of token checks, and what ends when a token ends.
 
 Guarantees: a check is believed for at most ``BELIEVED_S``, and every check is forgotten when a revocation is notified, so a
 revoked token opens nothing more. The streams and waits that it opened end at once. If the notification is lost, both take
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 class Tokens:
-    """Checks tokens, and tells those who watch one when it ends."""
+    """Checks tokens, and notifies watchers of a token when it ends."""
 
     def __init__(self, executor: Runner) -> None:
         self.agents = KnownAgents(executor)

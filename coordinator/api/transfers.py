@@ -64,7 +64,7 @@ _PLAIN = re.compile(r"[^A-Za-z0-9 ._+-]")
 
 
 class Transfers:
-    """The handlers of both; made once, by the application."""
+    """The handlers of uploads and downloads; made once, by the application."""
 
     def __init__(self, calls: Calls, config: Config) -> None:
         self._calls = calls
@@ -136,7 +136,7 @@ class Transfers:
         return leave
 
     def _begin(self, request: Request) -> artifacts.Begin:
-        """Read what the path, the query and the headers say of the artifact.
+        """Read the properties of the artifact from the path, the query and the headers.
 
         Raises: ``InvalidArgument``, ``MalformedRequest``, ``TooLarge``, ``UnsupportedMediaType``.
         """

@@ -1,4 +1,4 @@
-"""The commands that recac's program has not: observations, locks, directives and the specification.
+"""The commands that recac's program lacks: observations, locks, directives and the specification.
 
 An agent that locks or reads directives is registered under its name, for ``AGENT_TTL``, which each such command extends: its
 process ends at once, and the lock has to outlive it.
@@ -28,7 +28,7 @@ LONGEST_WAIT = timedelta(minutes=10)
 AGENT_TTL = LOCK_TTL + LONGEST_WAIT
 LOOK_S = 0.5
 HISTORY = 20  # observations
-MANAGER = "MANAGER"  # may release the lock of anybody
+MANAGER = "MANAGER"  # may release the locks of all agents
 
 
 async def observe(bridge: Bridge, arguments: list[str]) -> None:
@@ -70,7 +70,7 @@ async def history(bridge: Bridge, arguments: list[str]) -> None:
 
 
 async def _logs(bridge: Bridge, agent: str | None) -> list[Any]:
-    """Return the logs of observations, the one that was appended to last first."""
+    """Return the logs of observations, the most recently appended first."""
     from coordinator.model.page import walk  # noqa: PLC0415
     from coordinator.operations import logs  # noqa: PLC0415
 
@@ -204,7 +204,7 @@ async def _held(bridge: Bridge, project: str, resource: str, agent: str) -> list
 
 
 async def _wait(bridge: Bridge, request: Any, ticket: int) -> Any:
-    """Ask for a ticket's turn until it comes; the database ends the wait."""
+    """Poll a ticket until it is granted; the database ends the wait."""
     from coordinator.client.brief import pause  # noqa: PLC0415
     from coordinator.operations import locks  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""One run of the program: where the coordinator is, which project it is about, and its connection."""
+"""One run of the program: the coordinator's address, the project, and the connection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 class BridgeError(Exception):
-    """A command cannot be carried out; its text is the line that says why."""
+    """A command failed; the text of the error is the line that says why."""
 
 
 def project_name(project_id: str) -> str:
@@ -39,7 +39,7 @@ def project_name(project_id: str) -> str:
 
 
 class Bridge:
-    """What a command works with. It connects at the first call."""
+    """The context of a command. It connects at the first call."""
 
     def __init__(self, given: BridgeSettings) -> None:
         self.config = given.config

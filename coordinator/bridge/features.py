@@ -30,7 +30,7 @@ class _Dependencies(msgspec.Struct):
 
 
 class _Feature(msgspec.Struct):
-    """What recac knows of a feature."""
+    """The fields of a feature in recac."""
 
     id: str | None = None
     category: str | None = None
@@ -158,7 +158,7 @@ def _with_signal(project: str, put: documents.Put) -> Operation[Any]:
 
 
 def _changed(data: bytes, feature_id: str, status: str, *, passes: bool) -> tuple[JsonText, bool]:
-    """Return a list with one feature changed, and whether all are done."""
+    """Return a list with one feature changed, and whether all features are done."""
     try:
         known, parts, document = _read(data)
         place = next(place for place, one in enumerate(known) if str(one.id) == feature_id)

@@ -1,4 +1,4 @@
-"""The program as a process: finds the command, runs it, and turns what ends it into a line and an exit code."""
+"""The program as a process: finds the command, runs it, and turns an error into a line and an exit code."""
 
 from __future__ import annotations
 

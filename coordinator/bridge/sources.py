@@ -1,4 +1,4 @@
-"""Databases of recac, read as they are: PostgreSQL, or a SQLite file. Nothing in them is changed.
+"""Reads databases of recac: PostgreSQL, or a SQLite file. It changes nothing in them.
 
 Early versions have no column ``project_id``, and not all tables.
 """

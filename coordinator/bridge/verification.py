@@ -27,7 +27,7 @@ LOOK_S = 0.01
 
 
 class NotJson(Exception):
-    """The file is not what it should be."""
+    """The file is not valid."""
 
 
 class _Verifications(msgspec.Struct):

@@ -135,7 +135,7 @@ def _decode_jsonb(value: bytes) -> object:
 
 
 def _check_jsonb(value: bytes) -> object:
-    """Return the JSON as it is, or what stands for it."""
+    """Return the JSON unchanged, or its placeholder."""
     if len(value) > SURELY_READABLE or value.startswith(_PLACEHOLDER):
         found = _decode_jsonb(value)
         if fault_of(found):
@@ -241,7 +241,7 @@ async def _first(attempts: Sequence[Callable[[], Awaitable[asyncpg.Connection]]]
 
 
 def _close(attempt: asyncio.Future[asyncpg.Connection]) -> None:
-    """Close the connection of an attempt that nobody waits for any more."""
+    """Close the connection of an abandoned attempt."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().terminate()
 

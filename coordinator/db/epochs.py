@@ -1,4 +1,4 @@
-"""The newest epoch of a database that this process knows of: a connection to a server that is behind it is none to use.
+"""The newest epoch of a database that this process knows: a connection to a server that is behind it must not be used.
 
 A primary that stood still while another one succeeded it goes on, and takes itself for the primary until somebody tells it. An address that names several
 servers leads to it again. So each new connection is asked whether the server's epoch is earlier than the newest; so is one that was idle or busy for
@@ -26,7 +26,7 @@ _LATER = "select coordinator.epoch_later($1)"
 
 
 class Epochs:
-    """What a process knows of the epochs of its database."""
+    """What a process knows about the epochs of its database."""
 
     def __init__(self) -> None:
         self._newest: str | None = None
@@ -51,7 +51,7 @@ class Epochs:
         if behind:
             raise ServerBehind(
                 "the server is behind: another one has succeeded it",
-                hint="Try again. If it persists, end the server that takes itself for the primary; see docs/failover.md.",
+                hint="Try again. If it persists, stop the server that still believes it is the primary; see docs/failover.md.",
             )
 
     async def holds(self, connection: asyncpg.Connection) -> bool:

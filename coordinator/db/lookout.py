@@ -1,4 +1,4 @@
-"""Finds the sessions that calls wait for, so that an error can name the session in the way.
+"""Finds the sessions that calls wait for, so that an error can name the blocking session.
 
 The server says so only while a call waits, and only to another connection. While calls are in progress, a timer checks whether
 one has lasted for ``LOOK_S``; one query then asks what blocks them all. This costs a call the reading of one field.
@@ -73,7 +73,7 @@ class Lookout:
             self._task.cancel()
 
     def explained(self, error: DatabaseBusy, connection: asyncpg.Connection) -> DatabaseBusy:
-        """Return the error with the session that was in the way of a connection's call, if it is known."""
+        """Return the error with the session that blocked a connection's call, if it is known."""
         if error.detail is not None:
             return error
         oldest = time.monotonic() - BELIEVED_S

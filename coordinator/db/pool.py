@@ -133,7 +133,9 @@ class Pool:
         if not sound or connection in self._aged or connection.is_closed() or connection.is_in_transaction():
             self._retire(connection)
         else:
-            if now - self._open[connection] < CHECK_AFTER_S:  # else it may have stood still, and is checked
+            if (
+                now - self._open[connection] < CHECK_AFTER_S
+            ):  # else the process may have been paused, so check the connection
                 self._open[connection] = now
             self._give(connection)
         while (
@@ -207,7 +209,7 @@ class Pool:
                 self._ageing[connection] = asyncio.get_running_loop().call_later(age_s, self._age, connection)
         except DatabaseUnavailable as error:
             if not (error.code.startswith(NO_ROOM) and self._open):
-                self._offer_room()  # whoever waits learns the reason, too
+                self._offer_room()  # callers that wait also get the reason
                 raise
             self._full_until = time.monotonic() + GROW_AGAIN_S
         except BaseException:

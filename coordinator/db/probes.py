@@ -1,4 +1,4 @@
-"""Questions about a connection and its server, which need no schema: what a doctor asks."""
+"""Probes of a connection and its server, for the doctor; they need no schema."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def server(connection: asyncpg.Connection) -> ServerFacts:
 
 
 async def pid(connection: asyncpg.Connection) -> int:
-    """Return the process of the server that answers now."""
+    """Return the process id of the server's current session."""
     with mapped_errors():
         return int(await connection.fetchval("select pg_backend_pid()"))
 

@@ -79,7 +79,7 @@ log = structlog.get_logger()
 
 
 class _BlockedError(Exception):
-    """Another session holds what the schema's change needs."""
+    """Another session holds a lock that the schema change needs."""
 
 
 class SqlFile(msgspec.Struct, frozen=True):
@@ -114,7 +114,7 @@ class _Comparison(msgspec.Struct, frozen=True):
 
     @property
     def waiting(self) -> list[FileStatus]:
-        """What this program has to apply."""
+        """The files that this program has to apply."""
         return [] if self.ahead else [file for file in self.files if file.state in ("pending", "changed")]
 
 

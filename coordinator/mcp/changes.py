@@ -1,4 +1,4 @@
-"""What changes while a request or session listens, as the one reader of the log in this process hears it.
+"""Changes while a request or session listens, from the one reader of the log in this process.
 
 Guarantees: it yields each wanted URI that an event changed which was committed after ``listening`` was entered, and all of them where events are missing. What
 has not been taken yet is kept once for each URI, so a client that is slow costs no more memory than one that is not.

@@ -1,4 +1,4 @@
-"""What serves the protocol over HTTP, from the SDK.
+"""Serves the protocol over HTTP, with the SDK.
 
 A call gets its response as JSON, at less cost than a stream. What may take long gets a stream: its signs of life keep proxies
 from closing it, and its end is noticed, so that a caller that is gone leaves the queue. A call whose envelope the SDK has accepted before goes

@@ -1,4 +1,4 @@
-"""How many requests listen: bounded in all, so that a process has room, and for each token, so that none takes the room of all."""
+"""Limits how many requests listen: in total, to protect the process, and per token, so that one token cannot use the whole limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HINT = "Listen to several resources in one request, or raise the setting mcp_li
 
 
 class Listeners:
-    """Counts those that listen: at most ``most``, and half of them for one token."""
+    """Counts requests that listen: at most ``most``, and half of them for one token."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -23,7 +23,7 @@ WINDOW = "50"  # messages of a conversation
 
 
 class McpResource(msgspec.Struct, frozen=True):
-    """What can be read below a noun. ``fields`` are the parts of the path, and ``further`` other values of the operation.
+    """A kind of resource below a noun. ``fields`` are the parts of the path, and ``further`` other values of the operation.
 
     ``topic`` is that of the events that change it. ``place`` returns the parts of the paths that an event changes; for a list, once.
     """
@@ -71,7 +71,7 @@ RESOURCES = (
     McpResource("signals", signals.List, (), "All signals", "signal.*", _whole),
     McpResource("signals", signals.Get, ("key",), "A signal", "signal.*", _keyed),
     McpResource("locks", locks.List, (), "Who holds which lock", "lock.*", _whole),
-    McpResource("agents", agents.List, (), "The agents at work", "agent.*", _whole),
+    McpResource("agents", agents.List, (), "Registered agents", "agent.*", _whole),
     McpResource("directives", directives.Inbox, ("agent",), "Open directives for an agent", "directive.*", _whole),
     McpResource("documents", documents.Get, ("kind", "key"), "A document", "document.*", _document),
     McpResource("messages", messages.Window, ("session",), "A conversation", "log.*", _conversation, {"last": WINDOW}),

@@ -193,10 +193,7 @@ class Face:
         return types.EmptyResult()
 
     def _changes(self, caller: McpCaller, wanted: Collection[str]) -> ResourceChanges:
-        """Return what changes for a caller.
-
-        Raises: ``PermissionDenied``.
-        """
+        """Return the changes for a caller. Raises: ``PermissionDenied``."""
         caller.principal.check_role(Since)
         caller.principal.check_projects([caller.project])
         return ResourceChanges(self._gateway, self._newest, caller.principal, caller.project, wanted)

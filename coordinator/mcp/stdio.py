@@ -100,7 +100,7 @@ class _Sink:
             data = data[os.write(self._sink, data[:PIECE_BYTES]) :]
 
     async def flush(self) -> None:
-        """Do nothing: what was written is with the reader."""
+        """Do nothing: written data is already with the reader."""
 
 
 async def _ready(wait: Callable[[int], Any], descriptor: int) -> None:

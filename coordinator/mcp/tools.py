@@ -1,4 +1,4 @@
-"""Tools: the operations that a model needs, at most 30 of them, since models choose worse among more.
+"""Tools: the operations that a model needs, at most 30, because models choose less well among more.
 
 Name, description and schema of a tool are those of its operation. What a model should not decide is left out of the schema:
 the project, who acts, and what only programs use.

@@ -1,1 +1,1 @@
-"""What operators see: log lines and metrics. Both are API: names are documented and do not change silently."""
+"""Log lines and metrics for operators. Both are API: names are documented and do not change silently."""

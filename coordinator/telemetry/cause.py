@@ -1,4 +1,4 @@
-"""What a line of the log is due to: its request and trace, its client, its project and agent.
+"""The cause of a log line: its request and trace, its client, its project and agent.
 
 A request costs one object; who it is about is read out of its operation when a line is written. It is cheap to import.
 """
@@ -39,7 +39,7 @@ _identity: dict[str, str] = {}  # of the process
 
 
 def about(operation: Operation[Any]) -> None:
-    """Have the lines of this request name project and agent of an operation."""
+    """Add the project and agent of an operation to the lines of this request."""
     cause = _cause.get()
     if cause is not None:
         cause.operation = operation
@@ -51,7 +51,7 @@ def identify(**facts: str) -> None:
 
 
 def facts() -> dict[str, str]:
-    """Return what is known of the cause of what happens now."""
+    """Return what is known about the current cause."""
     cause = _cause.get()
     found = dict(_identity)
     if cause is not None:

@@ -55,7 +55,7 @@ def configure(*, format: LogFormat = "auto", level: str = "info", slow_call_s: f
 
 
 def _with_cause(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Add to a line what is known of its cause; what it says itself stays."""
+    """Add what is known about its cause to a line, without replacing the line's own facts."""
     for name, value in cause.facts().items():
         line.setdefault(name, value)
     return line

@@ -210,7 +210,7 @@ SAMPLES = Samples(METRICS, REGISTRY, _LATENCY_BUCKETS_S)
 
 
 class _Collected(Collector):
-    """Metrics as they were at one moment."""
+    """A snapshot of the metrics."""
 
     def __init__(self) -> None:
         self._families = list(REGISTRY.collect())

@@ -69,7 +69,7 @@ _MESSAGING: Mapping[str, tuple[Kind, str]] = {
 
 
 class TraceContext(NamedTuple):
-    """Where in a trace something happens, as its headers have it."""
+    """A position in a trace, as its headers state it."""
 
     traceparent: str
     tracestate: str | None = None
@@ -91,7 +91,7 @@ class Span(Protocol):
         """Give another name."""
 
     def fail(self, kind: str) -> None:
-        """Say that it failed, and how (the attribute error.type)."""
+        """Record that it failed, and how (the attribute error.type)."""
 
 
 class Tracer(Protocol):
@@ -176,7 +176,7 @@ def start(service: str) -> None:
 
 
 def stop() -> None:
-    """Send what is left, for a bounded time, and trace no more."""
+    """Send the remaining spans, for a limited time, and stop tracing."""
     tracer = _tracer
     use(None)
     if tracer is not None:
