@@ -5408,7 +5408,7 @@ create function coordinator.queue_pause(p_project text, p_queue text, p_reason t
   returns SETOF coordinator.queues_live
   volatile security definer;
 
--- Place up to p_limit queued jobs of a queue by its present policy; returns how many it looked at. Repeat until 0.
+-- Place up to p_limit queued jobs of a queue by its current policy; return how many were checked. Repeat until 0.
 create function coordinator.queue_place(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -5481,7 +5481,7 @@ create function coordinator.retention_check(p_subject text, p_kind text, p_max_a
   returns void
   immutable;
 
--- Set bounds of observations in all projects, as the settings of a daemon say; returns 1 if that changed anything. No event: it concerns no project.
+-- Set the bounds of observations in all projects from the settings of a daemon; return 1 if that changed anything. No event: it concerns no project.
 create function coordinator.retention_configure(p_max_age interval default null, p_max_count bigint default null)
   returns integer
   volatile security definer;
@@ -5496,7 +5496,7 @@ create function coordinator.retention_defaults()
   returns table (subject text, kind text, max_age interval, max_count bigint)
   immutable;
 
--- Return the kind as metrics name it: * for kinds of the callers' own, of which there may be any number. Internal.
+-- Return the kind as metrics name it: * for kinds that callers chose, because their number is unlimited. Internal.
 create function coordinator.retention_label(p_subject text, p_kind text)
   returns text
   stable;

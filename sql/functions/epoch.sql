@@ -172,7 +172,7 @@ $$;
 comment on function coordinator.event_epoch() is
   'Return the id of the epoch in which this transaction writes; begin one on another run of the server or in another database. A transaction that cannot write gets the epoch of the log.';
 
--- For whoever opens connections: a server that is behind is none to use.
+-- For programs that open connections: they do not use a server that is behind.
 insert into coordinator.rights (function, role) values
   ('epoch_later', 'reader');
 

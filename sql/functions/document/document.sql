@@ -171,7 +171,7 @@ begin
     end if;
     insert into coordinator.documents (project_id, kind, key, session_id, version, epoch, actor, created_at, updated_at)
     values (p_project_id, p_kind, p_key, v_session, 0, 0, p_actor, p_now, p_now)
-    on conflict on constraint documents_key do nothing; -- whoever loses this race goes round again
+    on conflict on constraint documents_key do nothing; -- the loser of this race repeats the loop
   end loop;
   if v_document.session_id is not null then
     perform coordinator.session_continue(v_document.session_id, p_now);

@@ -22,7 +22,7 @@ begin
       return;
     end if;
   end if;
-  for v_try in 1..100 loop -- a job that moves from one table to another is met in one of them
+  for v_try in 1..100 loop -- a job that moves between tables is found in one of them
     select f.* into v_job from coordinator.job_find(v_project, p_job) f;
     if v_job.ended_at is not null then
       raise exception using errcode = 'ZC323', message = format('job %s has ended: it is %s', p_job, v_job.status),

@@ -263,7 +263,7 @@ $$;
 comment on function coordinator.job_outcome_of(bigint, uuid) is
   'Return the outcome of a job. Internal.';
 
--- What became of a job is known without a look at history, whose partitions are many.
+-- The outcome of a job is known without reading the history, which has many partitions.
 create or replace function coordinator.job_put_back_as(p_attempt coordinator.jobs_running) returns setof coordinator.job_outcome
 language sql stable
 set search_path = pg_catalog, pg_temp

@@ -12,7 +12,7 @@
 create or replace function coordinator.job_extend(p_ahead integer default 7) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '50ms' -- whoever waits for this lock makes others wait: those who look into the default partition
+set lock_timeout = '50ms' -- a transaction that waits for this lock blocks those that read the default partition
 as $$
 declare
   v_now   timestamptz := coordinator.now_utc();
@@ -45,7 +45,7 @@ begin
                      format('Jobs that ended on %s, see %s.', (v_from at time zone 'UTC')::date, v_root));
     exception when lock_not_available then
       if v_from > v_now + interval '24 hours' then
-        exit; -- somebody reads all history; there is time
+        exit; -- a transaction is reading the whole history; this can wait
       end if;
       raise;
     end;

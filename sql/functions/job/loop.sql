@@ -74,7 +74,7 @@ begin
         and exists (select from coordinator.jobs_running r where r.agent_id = a.id)
       order by a.heartbeat_at limit p_limit for no key update skip locked) c
     union all
-    (with recursive worker as ( -- each by one look at the index
+    (with recursive worker as ( -- one index lookup for each worker
        (select r.agent_id as id from coordinator.jobs_running r order by r.agent_id limit 1)
        union all
        select (select r.agent_id from coordinator.jobs_running r where r.agent_id > w.id order by r.agent_id limit 1) from worker w where w.id is not null)
@@ -144,7 +144,7 @@ begin
       and not exists (select from coordinator.jobs_running r where r.class_id = c.id)
     order by c.project_id, c.queue, c.id limit p_limit
   loop
-    -- Whoever adds jobs to the queue shares its key; one statement finds a job in one of the four tables, whoever moves it.
+    -- Transactions that add jobs to the queue share its key. One statement finds a job in one of the four tables, even if another transaction is moving it.
     if pg_try_advisory_xact_lock(hashtextextended('coordinator.queue:' || v_class.project_id || ':' || v_class.queue, 0)) then
       delete from coordinator.job_classes c
       where c.id = v_class.id

@@ -7,7 +7,7 @@
 --
 -- The outcome of a wait is stored, and its job woken, in the transaction that moves the cursor: a crash repeats both or neither. A job that
 -- another transaction has in that moment is skipped, and its outcome held until the next run; if the other one ends the job, it is dropped.
--- Of events that were pruned before they were read, the present state is looked at.
+-- For events that were pruned before they were read, it checks the current state.
 
 create or replace function coordinator.event_topics(p_type text) returns text[]
 language sql immutable parallel safe
@@ -177,13 +177,13 @@ begin
       v_log.seq := greatest(v_log.seq, v_floor);
     end if;
     for v_run in 1..20 loop
-      -- First whoever is behind, beginning with the one that has waited longest.
+      -- First the waits that are behind, the longest waiting first.
       update coordinator.job_waits w set behind = false
       where w.job_id = any (array(select o.job_id from coordinator.job_waits o where o.behind and o.after_seq >= v_log.seq for update skip locked));
       select w.after_seq into v_first from coordinator.job_waits w where w.behind and w.after_seq < v_log.seq order by w.began_at, w.job_id limit 1;
       if found then
         v_chunk := coordinator.event_chunk_after(v_first);
-        -- Trap: locked before the look at the chunk. One that appears later has not been compared with it.
+        -- Trap: lock them before reading the chunk. A wait that appears later has not been compared with it.
         v_ids := array(select o.job_id from coordinator.job_waits o
                        where o.behind and o.after_seq >= v_first and o.after_seq < least(v_chunk.last_seq, v_log.seq) for update skip locked);
         exit when v_ids = '{}'; -- others have them: at the next run

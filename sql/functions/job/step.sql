@@ -120,7 +120,7 @@ declare
   v_project bigint := coordinator.project_id(p_project);
 begin
   perform coordinator.check_page(p_limit, p_after, '{number}');
-  -- Of an open job, which each attempt asks for, without a look at history.
+  -- Each attempt asks for the steps of its open job, so read these without the history.
   if exists (select from coordinator.jobs_open j where j.id = p_job and j.project_id = v_project) then
     return query
       select s.job_id, s.place, s.name, s.ordinal, s.kind, s.result, s.fence, s.actor, s.finished_at, p_project

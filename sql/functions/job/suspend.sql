@@ -220,7 +220,7 @@ begin
     where jsonb_typeof(n.paths) = 'array';
     v_waits := v_waits || coalesce(v_found, '{}');
   end loop;
-  loop -- forget those of which one path leads only to jobs that go on
+  loop -- drop those with a path that leads only to jobs that continue
     v_known := array(
       select w.key from jsonb_each(v_waits) w
       where exists (select from jsonb_array_elements(w.value) a where not exists (select from jsonb_array_elements_text(a) t where v_waits ? t)));
@@ -386,7 +386,7 @@ begin
   if found then
     return;
   end if;
-  v_wait.after_seq := coordinator.job_wait_place(p_after, p_job, p_step, p_ordinal, v_attempt.started_at); -- before the look at the state
+  v_wait.after_seq := coordinator.job_wait_place(p_after, p_job, p_step, p_ordinal, v_attempt.started_at); -- before the current state is read
   v_met := coordinator.job_wait_look(v_project, v_wait.conditions, v_now);
   v_wait.worker := coordinator.job_worker(p_agent);
   if v_met is not null then

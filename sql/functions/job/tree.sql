@@ -137,7 +137,7 @@ begin
     exit when v_new = '{}';
     v_known := v_known || v_new;
     foreach v_job in array v_new loop
-      for v_try in 1..100 loop -- a job that moves from one table to another is met in one of them
+      for v_try in 1..100 loop -- a job that moves between tables is found in one of them
         perform from coordinator.jobs_running r where r.id = v_job for update;
         if found then
           v_running := v_running || v_job;

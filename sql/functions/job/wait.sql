@@ -1,4 +1,4 @@
--- Waiting (see job.sql): jobs that cannot start before something happens, and whoever brings that about wakes them.
+-- Waiting (see job.sql): jobs that cannot start before something happens. The transaction that makes it happen wakes them.
 --
 -- A job that waits has a row in jobs_waiting, and holds nothing. Its cause says what it waits for; the details are in tables of their
 -- own. Whoever moves it locks that row. A wake-up skips a row that another transaction has: that one wakes the job, or ends it. If it

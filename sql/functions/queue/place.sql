@@ -65,7 +65,7 @@ begin
         rank = case when v_count = p_limit then (v_next[v_count]).rank else 0 end,
         id = case when v_count = p_limit then (v_next[v_count]).id else '00000000-0000-0000-0000-000000000000' end
     where t.class_id = p_class;
-    return case when cardinality(v_rows) > 0 then v_count else 0 end; -- if others have all of them, the loop comes back a second later
+    return case when cardinality(v_rows) > 0 then v_count else 0 end; -- if others have locked all of them, the loop repeats this a second later
   end if;
 
   if not v_of.laned then
@@ -150,4 +150,4 @@ begin
 end
 $$;
 comment on function coordinator.queue_place(integer) is
-  'Place up to p_limit queued jobs of a queue by its present policy; returns how many it looked at. Repeat until 0.';
+  'Place up to p_limit queued jobs of a queue by its current policy; return how many were checked. Repeat until 0.';

@@ -258,7 +258,7 @@ begin
   perform coordinator.check_name('the name of the queue', p_queue, 100);
   perform coordinator.check_isolation('queues are deleted');
   perform coordinator.advisory_enter(coordinator.queue_key(v_project, p_queue)); -- nobody adds jobs
-  -- One statement finds a job in one of the four tables, whoever moves it.
+  -- One statement finds a job in one of the four tables, even if another transaction is moving it.
   select jsonb_object_agg(s.status, s.jobs order by s.place) filter (where s.jobs > 0) into v_open
   from (
     select 1 as place, 'queued' as status, count(*) as jobs from (

@@ -217,7 +217,7 @@ as $$
   select coalesce((select r.kind from coordinator.retention r where r.subject = p_subject and r.kind = p_kind and r.project_id is null), '*')
 $$;
 comment on function coordinator.retention_label(text, text) is
-  'Return the kind as metrics name it: * for kinds of the callers'' own, of which there may be any number. Internal.';
+  'Return the kind as metrics name it: * for kinds that callers chose, because their number is unlimited. Internal.';
 
 create or replace function coordinator.retention_configure(p_max_age interval default null, p_max_count bigint default null) returns integer
 language plpgsql volatile security definer
@@ -238,4 +238,4 @@ begin
 end
 $$;
 comment on function coordinator.retention_configure(interval, bigint) is
-  'Set bounds of observations in all projects, as the settings of a daemon say; returns 1 if that changed anything. No event: it concerns no project.';
+  'Set the bounds of observations in all projects from the settings of a daemon; return 1 if that changed anything. No event: it concerns no project.';
