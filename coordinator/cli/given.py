@@ -8,10 +8,10 @@ from functools import cached_property
 
 from coordinator import config as settings
 
-__all__ = ["Given"]
+__all__ = ["CommandLine"]
 
 
-class Given:
+class CommandLine:
     """The settings of a run. ``flags`` maps a setting to the flag as written and its value."""
 
     def __init__(self) -> None:

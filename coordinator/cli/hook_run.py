@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from msgspec.structs import replace
 
 from coordinator.cli import hook_options, streams
-from coordinator.cli.given import Given
+from coordinator.cli.given import CommandLine
 from coordinator.cli.located import located
 from coordinator.errors import CoordinatorError
 from coordinator.hooks.decide import HookOptions, decide, hashes, of_tool, unanswered
@@ -63,11 +63,11 @@ def answer(arguments: Sequence[str]) -> None:
     if options is None:
         return
     streams.prepare()
-    given = Given()
+    line = CommandLine()
     for name, setting in FLAGS.items():
         if (value := options.pop(name)) is not None:
-            given.flags[setting] = (f"--{name}", value)
-    Running(given, **options).finish()
+            line.flags[setting] = (f"--{name}", value)
+    Running(line, **options).finish()
 
 
 class _Stopped(Exception):
@@ -119,7 +119,7 @@ class Running:
 
     def __init__(
         self,
-        call: Given,
+        call: CommandLine,
         *,
         dialect: str | None,
         limit: timedelta,

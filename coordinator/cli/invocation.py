@@ -12,7 +12,7 @@ import msgspec
 from click.exceptions import Exit
 
 from coordinator import config as settings
-from coordinator.cli.given import Given
+from coordinator.cli.given import CommandLine
 from coordinator.cli.output import Output
 from coordinator.errors import ConfigurationError
 from coordinator.model.address import is_gateway, without_password
@@ -37,7 +37,7 @@ Ts = TypeVarTuple("Ts")
 _WHERE = {"data_dir": "--data-dir", "database_url": "--url", "project": "--project"}
 
 
-class Invocation(Given):
+class Invocation(CommandLine):
     """The object that every verb gets."""
 
     def origins(self) -> list[settings.Origin]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from coordinator.hooks.place import Place, locate
 
 if TYPE_CHECKING:
-    from coordinator.cli.given import Given
+    from coordinator.cli.given import CommandLine
 
 __all__ = ["located"]
 
 
-def located(call: Given, folder: str | Path, worktrees: str | None = None) -> Place:
+def located(call: CommandLine, folder: str | Path, worktrees: str | None = None) -> Place:
     """Return the place of a directory; ``--project``, ``worktrees`` and settings come before what the repository says.
 
     Raises: ``ConfigurationError``.
