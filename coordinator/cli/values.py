@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import click
@@ -34,6 +35,7 @@ __all__ = [
     "PATH",
     "RESOURCE",
     "WEIGHT",
+    "given",
     "read_exact",
     "read_json",
     "read_text",
@@ -189,6 +191,11 @@ def _called(param: click.Parameter | None) -> str:
         if isinstance(param, click.Option)
         else param.make_metavar(click.Context(click.Command(""))).strip("[]")
     )
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given: an operation has its own values for the others."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def read_json(text: str, called: str) -> Json:

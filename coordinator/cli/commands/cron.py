@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import click
@@ -10,7 +9,7 @@ import click
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
-from coordinator.cli.values import INSTANT, INTEGER, OBJECT, read_json, read_text
+from coordinator.cli.values import INSTANT, INTEGER, OBJECT, given, read_json, read_text
 from coordinator.model.operation import Json
 from coordinator.operations import crons
 
@@ -61,7 +60,7 @@ def set_(
     time, a job of TYPE with the payload JSON is enqueued. {fire_at} in any string of the job is replaced by the time.
     """
     fields: dict[str, Json] = dict(job or {})
-    fields.update({name: value for name, value in {"type": type, "queue": queue}.items() if value is not None})
+    fields.update(given({"type": type, "queue": queue}))
     if payload is not None:
         fields["payload"] = read_json(read_text(payload), "JSON")
     cron = call.run(call.operation(crons.Set, job=fields or None, **options))
@@ -139,8 +138,7 @@ def list_(call: Invocation, *, after: str | None, limit: int | None) -> None:
 @click.option("--since", type=INSTANT, metavar="TIME", help="Start at this time: 2030-01-31T14:00Z.  [default: now]")
 @click.option("--limit", type=INTEGER, metavar="N", help="Number of times to print.  [default: 5]")
 @click.pass_obj
-def preview(call: Invocation, *, schedule: str, zone: str | None, since: datetime | None, limit: int | None) -> None:
+def preview(call: Invocation, /, *, schedule: str, **options: Any) -> None:
     """Print the next times of a schedule."""
-    given = {"zone": zone, "since": since, "limit": limit}
-    operation = crons.Preview(schedule=schedule, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    operation = crons.Preview(schedule=schedule, **given(options))
     call.output.many(call.run(operation), ("at", "local"), empty="")

@@ -9,9 +9,9 @@ import click
 from coordinator.cli.command import noun
 from coordinator.cli.document_lines import exact, expecting, reading, shown, written
 from coordinator.cli.invocation import Invocation
+from coordinator.cli.values import given
 from coordinator.errors import InvalidArgument
 from coordinator.model.json import text_of
-from coordinator.model.operation import Json
 from coordinator.operations import documents
 
 command = noun("Features: what a project should do, and what passes.")
@@ -64,8 +64,7 @@ def load(call: Invocation, /, *, key: str, only_value: bool, path: tuple[str, ..
 @click.pass_obj
 def set_(call: Invocation, /, *, status: str | None, passes: bool | None, **options: Any) -> None:
     """Set the status of a feature, and whether it passes, in one call."""
-    given: dict[str, Json] = {"status": status, "passes": passes}
-    change = {name: value for name, value in given.items() if value is not None}
+    change = given({"status": status, "passes": passes})
     if not change:
         raise InvalidArgument("nothing is given to set", hint="Give --status, --passes or --fails.")
     written(call, call.run(call.operation(documents.Item, kind="features", patch=text_of(change), **options)))

@@ -10,7 +10,7 @@ import click
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
-from coordinator.cli.values import EMBEDDING, INTEGER, OBJECT, read_text
+from coordinator.cli.values import EMBEDDING, INTEGER, OBJECT, given, read_text
 from coordinator.operations import knowledge
 
 command = noun("Knowledge: texts with a title and a source.")
@@ -35,10 +35,6 @@ def _expected(function: Callable[..., Any]) -> Callable[..., Any]:
     return expect(epoch(function))
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
 @command.verb(
     examples=[
         "cat docs/rollback.md | coordinator knowledge put runbooks/rollback - --title 'Roll back'",
@@ -60,7 +56,7 @@ def put(call: Invocation, /, *, key: str, content: str, **options: Any) -> None:
 
     If CONTENT is "-", it is read from standard input.
     """
-    entry = call.run(call.operation(knowledge.Put, key=key, content=read_text(content), **_given(options)))
+    entry = call.run(call.operation(knowledge.Put, key=key, content=read_text(content), **given(options)))
     call.output.one(entry, f"{plain(key)} is at version {entry.version}")
 
 
@@ -85,7 +81,7 @@ def get(call: Invocation, *, key: str) -> None:
 @click.pass_obj
 def list_(call: Invocation, /, *, after: str | None, limit: int | None, **options: Any) -> None:
     """List entries, most recently changed first."""
-    operation = knowledge.List(project=call.project, **_given(options))
+    operation = knowledge.List(project=call.project, **given(options))
     columns = (
         "key",
         "title",
@@ -110,7 +106,7 @@ def list_(call: Invocation, /, *, after: str | None, limit: int | None, **option
 @click.pass_obj
 def delete(call: Invocation, /, *, key: str, **options: Any) -> None:
     """Delete an entry."""
-    call.run(call.operation(knowledge.Delete, key=key, **_given(options)))
+    call.run(call.operation(knowledge.Delete, key=key, **given(options)))
     call.output.one({"key": key, "deleted": True}, f"deleted {plain(key)}")
 
 
@@ -134,7 +130,7 @@ def search(call: Invocation, /, *, after: str | None, limit: int | None, **optio
     WORDS have the syntax of a web search: word other, "a phrase", or, -without. If there are too many matches, only the newest are
     ranked, and partial is true. With an embedding, both rankings are merged; this needs the extension pgvector.
     """
-    operation = knowledge.Search(project=call.project, **_given(options))
+    operation = knowledge.Search(project=call.project, **given(options))
     columns = (
         "key",
         "title",

@@ -10,7 +10,7 @@ import click
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
-from coordinator.cli.values import EMBEDDING, NUMBER, read_text
+from coordinator.cli.values import EMBEDDING, NUMBER, given, read_text
 from coordinator.operations import memories
 
 command = noun("Memories: lessons that agents recorded.")
@@ -48,10 +48,6 @@ def _selected(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
 @command.verb(
     examples=[
         "coordinator memory record 'Run the migrations before the tests.' --context 'integration tests' --tool-name pytest",
@@ -68,7 +64,7 @@ def record(call: Invocation, /, *, lesson: str, **options: Any) -> None:
     The same lesson with the same context, tool and scope is one memory. Recording it again raises its confidence; every 90 days without
     that halve it. If LESSON is "-", it is read from standard input.
     """
-    memory = call.run(call.operation(memories.Record, lesson=read_text(lesson), **_given(options)))
+    memory = call.run(call.operation(memories.Record, lesson=read_text(lesson), **given(options)))
     call.output.one(memory, memory.memory_id)
 
 
@@ -82,7 +78,7 @@ def supersede(call: Invocation, /, *, memory: str, lesson: str, **options: Any) 
 
     Omitted options keep the values of the old memory. Lists and searches omit the old memory, unless --superseded is given.
     """
-    operation = call.operation(memories.Supersede, memory=memory, lesson=read_text(lesson), **_given(options))
+    operation = call.operation(memories.Supersede, memory=memory, lesson=read_text(lesson), **given(options))
     made = call.run(operation)
     call.output.one(made, made.memory_id)
 
@@ -110,7 +106,7 @@ def get(call: Invocation, *, memory: str) -> None:
 @click.pass_obj
 def list_(call: Invocation, /, *, after: str | None, limit: int | None, **options: Any) -> None:
     """List memories, most recently recorded first."""
-    operation = memories.List(project=call.project, **_given(options))
+    operation = memories.List(project=call.project, **given(options))
     call.list(operation, COLUMNS, after=after, limit=limit, empty="There are no memories.")
 
 
@@ -133,7 +129,7 @@ def search(call: Invocation, /, *, after: str | None, limit: int | None, **optio
     WORDS have the syntax of a web search: word other, "a phrase", or, -without. If there are too many matches, only the newest are
     ranked, and partial is true. With an embedding, both rankings are merged; this needs the extension pgvector.
     """
-    operation = memories.Search(project=call.project, **_given(options))
+    operation = memories.Search(project=call.project, **given(options))
     columns = (
         "memory_id",
         "snippet",

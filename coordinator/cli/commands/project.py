@@ -9,7 +9,7 @@ import click
 
 from coordinator.cli.command import confirm, noun, paged
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.values import OBJECT
+from coordinator.cli.values import OBJECT, given
 from coordinator.operations import projects
 
 command = noun("Projects: everything else belongs to a project.")
@@ -37,8 +37,7 @@ def create(call: Invocation, /, *, name: str, **options: Any) -> None:
 
     A name has at most 36 lower-case letters, digits, - and _.
     """
-    given = {option: value for option, value in options.items() if value is not None}
-    project = call.run(call.operation(projects.Create, project=name, **given))
+    project = call.run(call.operation(projects.Create, project=name, **given(options)))
     call.output.one(project, f"created {project.project}")
 
 

@@ -9,8 +9,7 @@ import click
 from coordinator.cli.command import confirm, noun, paged
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
-from coordinator.cli.values import INTEGER, OBJECT
-from coordinator.model.operation import Json
+from coordinator.cli.values import INTEGER, OBJECT, given
 from coordinator.operations import sessions
 
 command = noun("Sessions: conversations and runs of work.")
@@ -49,13 +48,12 @@ _context = click.option("--context", type=OBJECT, metavar="JSON", help="Your own
 @_status
 @_context
 @click.pass_obj
-def create(call: Invocation, /, *, context: dict[str, Json] | None, **options: Any) -> None:
+def create(call: Invocation, /, **options: Any) -> None:
     """Create a session, and print its key: KEY, by default a new UUID.
 
     The first message under a key creates it, too.
     """
-    given = {name: value for name, value in {**options, "context": context}.items() if value is not None}
-    made = call.run(call.operation(sessions.Create, **given))
+    made = call.run(call.operation(sessions.Create, **given(options)))
     call.output.one(made, plain(made.session))
 
 

@@ -8,7 +8,7 @@ from coordinator.cli.command import noun, paged
 from coordinator.cli.commands.log import ENTRY_COLUMNS
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import plain
-from coordinator.cli.values import INTEGER, read_exact, read_text
+from coordinator.cli.values import INTEGER, given, read_exact, read_text
 from coordinator.model.json import text_of
 from coordinator.operations import logs, steps
 
@@ -45,12 +45,12 @@ def append(
     epoch: str | None,
 ) -> None:
     """Append a step to a session; the first one creates it."""
-    given = {
+    parts = {
         "thought": None if thought is None else text_of(thought),
         "action": None if action is None else read_exact(action),
         "observation": None if observation is None else read_exact(read_text(observation)),
     }
-    step = text_of({name: value for name, value in given.items() if value is not None})
+    step = text_of(given(parts))
     operation = call.operation(steps.Append, session=session, step=step, uid=uid, expect=expect, epoch=epoch)
     receipt = call.run(operation)
     call.output.one(receipt, f"{plain(session)} is at step {receipt.last_seq}")
