@@ -162,7 +162,7 @@ def test_a_transaction_is_read_from_an_argument_or_from_standard_input(program: 
 def test_the_schema_is_applied_verified_and_printed(program: Program, empty_url: str) -> None:
     at = ("--url", empty_url)
     error = program.fails(6, *at, "signal", "list")
-    assert "coordinator schema apply" in error["hint"]
+    assert "schema apply" in error["hint"]
     program.fails(6, *at, "schema", "verify")
     assert "pending" in {file["state"] for file in program.json(*at, "schema", "status")}
     assert program.json(*at, "schema", "apply")["applied"]
