@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -20,6 +21,7 @@ from coordinator import embedded
 from coordinator.replica import Replica
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon, opened
+from tests.faults.proxy import Proxy
 from tests.faults.test_log_promoted import standby
 from tests.http_client import http_client
 from tests.waiting import until, until_true
@@ -33,9 +35,13 @@ async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everythin
     ):
         with Daemon(server.dsn) as first:
             await first.ready()
-        async with standby(server, tmp_path / "standby") as url, opened(url) as replay:
+        async with (
+            standby(server, tmp_path / "standby") as url,
+            opened(url) as replay,
+            Proxy(url).serving() as network,
+        ):
             # A call may take longer than this test.
-            with Daemon(server.dsn, replica_url=url, call_timeout_s=600) as daemon:
+            with Daemon(server.dsn, replica_url=network.url, call_timeout_s=600) as daemon:
                 await daemon.ready()
                 async with http_client(daemon.url) as http:
 
@@ -127,22 +133,33 @@ async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everythin
                     fresh = await http.get("/v1/signals", params={"project": "new", "max_lag": "1h"})
                     assert (fresh.status_code, LAG in fresh.headers) == (200, False)
 
-                    # All its processes stand still: reads that wait for it come from the primary soon, later ones at once.
+                    # All its processes stand still, or no packet passes: reads that wait for it come from the primary soon, later ones at once.
                     await replay.execute("select pg_wal_replay_resume()")
                     failed = 'coordinator_replica_reads_total{outcome="failed"}'
 
-                    async def stood_still() -> bool:
+                    async def survived(fault: Callable[[], AbstractContextManager[None]]) -> bool:
                         await until(served, "the replica serves again")
                         before = await daemon.metric(failed)
-                        with halted(tmp_path / "standby"):
+                        with fault():
                             assert LAG not in (await listed(max_lag="1h")).headers
                             waited = await daemon.metric(failed) - before
                             assert LAG not in (await listed(max_lag="1h")).headers
                             assert await daemon.metric(failed) - before == waited
                         return bool(waited)  # else a look came first
 
-                    await until(stood_still, "a read was waiting for the replica")
-                    await until(served, "the replica serves again")
+                    for fault in (partial(halted, tmp_path / "standby"), partial(silent, network)):
+                        await until(partial(survived, fault), "a read was waiting for the replica")
+                        await until(served, "the replica serves again")
+
+
+@contextmanager
+def silent(network: Proxy) -> Iterator[None]:
+    """Pass nothing on within the context, and close no connection."""
+    network.go_silent()
+    try:
+        yield
+    finally:
+        network.speak_again()
 
 
 @contextmanager
