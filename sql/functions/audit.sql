@@ -54,7 +54,7 @@ comment on function coordinator.audit_hash(bytea, text) is
   'Return the hash of an entry with this text that follows an entry with the hash p_previous; null: it is the first entry. Internal.';
 
 create or replace function coordinator.audit_origin(p_origin text) returns jsonb
-language plpgsql immutable parallel safe
+language plpgsql immutable strict parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -64,7 +64,7 @@ exception when others then
 end
 $$;
 comment on function coordinator.audit_origin(text) is
-  'Return, as an object, the origin of a call according to a role. Internal.';
+  'Return, as an object, the origin of a call according to a role; null if it has none. Internal.';
 
 create or replace function coordinator.audit_header(p_project_id bigint, p_now timestamptz) returns coordinator.logs
 language plpgsql volatile

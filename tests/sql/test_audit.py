@@ -115,6 +115,15 @@ async def test_an_entry_says_from_where_and_readers_of_events_do_not_see_that(db
         assert "192.0.2.4" not in str(seen)
 
 
+async def test_a_call_without_an_origin_has_none_in_its_entry(db: Database) -> None:
+    async with opened(db.dsn) as connection:
+        await connection.execute("select coordinator.rule_set('default', 'A', '{X}')")
+        await copy(connection)
+    (entry,) = await db.run(audits.List(project="default"))
+    assert entry.data["origin"] is None
+    assert await fault(db) is None
+
+
 @pytest.mark.parametrize("claim", ["nonsense", '"text"', '{"a": "\\u0000"}', "x" * 5000])
 async def test_whatever_a_role_claims_is_copied(db: Database, claim: str) -> None:
     async with opened(db.dsn) as connection:
