@@ -775,7 +775,7 @@ create table coordinator.jobs_later (
   due_at   timestamp with time zone not null, -- When it becomes ready.
   constraint jobs_later_pkey PRIMARY KEY (id)
 );
-CREATE INDEX jobs_later_class_idx ON coordinator.jobs_later USING btree (class_id);
+CREATE INDEX jobs_later_class_idx ON coordinator.jobs_later USING btree (class_id) WHERE (class_id IS NOT NULL);
 CREATE INDEX jobs_later_due_idx ON coordinator.jobs_later USING btree (due_at);
 
 -- Jobs that have not ended, and those that are running. Inserted once and deleted at the end; only an attempt that fails updates a row.
@@ -822,7 +822,7 @@ create table coordinator.jobs_open (
   constraint jobs_open_rescue CHECK ((rescue = ANY (ARRAY['resume'::text, 'fail'::text])))
 );
 CREATE INDEX jobs_open_key_idx ON coordinator.jobs_open USING btree (project_id, key, id) WHERE (key IS NOT NULL);
-CREATE INDEX jobs_open_project_idx ON coordinator.jobs_open USING btree (project_id, id);
+CREATE INDEX jobs_open_project_idx ON coordinator.jobs_open USING btree (project_id, id) WHERE (project_id IS NOT NULL);
 CREATE INDEX jobs_open_root_idx ON coordinator.jobs_open USING btree (root_id, parent_id) WHERE (root_id IS NOT NULL);
 CREATE INDEX jobs_open_start_by_idx ON coordinator.jobs_open USING btree (start_by) WHERE (start_by IS NOT NULL);
 
@@ -879,7 +879,7 @@ create table coordinator.jobs_waiting (
   constraint jobs_waiting_pkey PRIMARY KEY (id),
   constraint jobs_waiting_cause CHECK ((cause = ANY (ARRAY['jobs'::text, 'lock'::text, 'limit'::text, 'wait'::text, 'answer'::text, 'tree'::text])))
 );
-CREATE INDEX jobs_waiting_class_idx ON coordinator.jobs_waiting USING btree (class_id);
+CREATE INDEX jobs_waiting_class_idx ON coordinator.jobs_waiting USING btree (class_id) WHERE (class_id IS NOT NULL);
 CREATE INDEX jobs_waiting_due_idx ON coordinator.jobs_waiting USING btree (due_at) WHERE (due_at IS NOT NULL);
 
 -- Which daemon runs the relay and the loops. One row, written by leader_renew. Leadership saves work and guards nothing.
@@ -5931,7 +5931,7 @@ create function coordinator.transaction_run(p_project text, p_writes jsonb, p_co
   returns SETOF coordinator.transaction_outcome
   volatile;
 
--- Analyze the table of which most rows have changed since it was analyzed, if these are over 10,000 and a fifth of it, as after a large prune; returns how many tables that was. Repeat until 0. Autovacuum would do so at its next round, if it is not behind. Internal. No event: nothing changes.
+-- Analyze the table of which most rows have changed since it was analyzed, if these are over 10,000 and a fifth of it, as after a large prune, or if the planner takes it for empty; returns how many tables that was. Repeat until 0. Autovacuum would do so at its next round, if it is not behind. Internal. No event: nothing changes.
 create function coordinator.upkeep_analyze()
   returns integer
   volatile security definer;
@@ -5939,6 +5939,11 @@ create function coordinator.upkeep_analyze()
 -- List B-tree indexes of at least p_least_bytes that have more than three times the size that their entries need, by the statistics of the last vacuum and analyze, with the statement that rebuilds each beside reads and writes. An index is so large after many rows were deleted in no order. The statement cannot run in a transaction. Internal.
 create function coordinator.upkeep_indexes(p_least_bytes bigint default 16777216)
   returns table (index_name text, table_name text, bytes bigint, needed_bytes bigint, remedy text)
+  stable security definer;
+
+-- Return the tables of more than 1,000 rows that the planner takes for empty. Internal.
+create function coordinator.upkeep_misjudged()
+  returns SETOF regclass
   stable security definer;
 
 -- Count an attempt to verify a user, and return the start of the password's PHC string, up to the salt. Commit it before the password is hashed. A name without a user or password has a random salt. ZC505: too many attempts. No event. Internal: called by whoever hashes passwords.

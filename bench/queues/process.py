@@ -109,6 +109,7 @@ async def side(
         await place.execute(f"create database {module}")
         dsn = place.dsn.replace("/coordinator?", f"/{module}?")
     database = await connect(dsn, call_timeout_s=INSTALL_S)
+    await database.execute("set lock_timeout = 0")  # `tidy` waits for autovacuum
     process = await asyncio.create_subprocess_exec(
         python or sys.executable, "-m", f"bench.queues.{module}", dsn, *arguments,
         cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,

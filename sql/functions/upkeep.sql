@@ -1,5 +1,19 @@
 -- Upkeep of tables and indexes, beside what autovacuum does: its settings for each table are in the migrations.
 
+-- A vacuum that finds no row and cannot truncate the table leaves statistics by which any number of pages is empty, until the next
+-- analyze. The planner then takes a scan of a whole index for as cheap as a look at one of its keys, and a call may read the whole table
+-- for each of its rows. The indexes and statements of jobs avoid this where they can (see tests/sql/test_job_plans.py); this ends it for all.
+create or replace function coordinator.upkeep_misjudged() returns setof regclass
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select c.oid::regclass from pg_class c
+  where c.relnamespace = 'coordinator'::regnamespace and c.relkind = 'r' and c.reltuples = 0 and c.relpages > 0
+    and pg_stat_get_live_tuples(c.oid) > 1000
+$$;
+comment on function coordinator.upkeep_misjudged() is
+  'Return the tables of more than 1,000 rows that the planner takes for empty. Internal.';
+
 create or replace function coordinator.upkeep_analyze() returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -11,7 +25,7 @@ begin
   select c.relname into v_table
   from pg_class c
   where c.relnamespace = 'coordinator'::regnamespace and c.relkind = 'r'
-    and pg_stat_get_mod_since_analyze(c.oid) > greatest(10000, 0.2 * c.reltuples)
+    and (pg_stat_get_mod_since_analyze(c.oid) > greatest(10000, 0.2 * c.reltuples) or c.oid in (select coordinator.upkeep_misjudged()))
     -- Partitions of the log have no statistics, on purpose.
     and not coalesce('autovacuum_analyze_threshold=2000000000' = any (c.reloptions), false)
   order by pg_stat_get_mod_since_analyze(c.oid) desc limit 1;
@@ -25,7 +39,7 @@ exception when lock_not_available then
 end
 $$;
 comment on function coordinator.upkeep_analyze() is
-  'Analyze the table of which most rows have changed since it was analyzed, if these are over 10,000 and a fifth of it, as after a large prune; returns how many tables that was. Repeat until 0. Autovacuum would do so at its next round, if it is not behind. Internal. No event: nothing changes.';
+  'Analyze the table of which most rows have changed since it was analyzed, if these are over 10,000 and a fifth of it, as after a large prune, or if the planner takes it for empty; returns how many tables that was. Repeat until 0. Autovacuum would do so at its next round, if it is not behind. Internal. No event: nothing changes.';
 
 create or replace function coordinator.upkeep_indexes(p_least_bytes bigint default 16777216)
 returns table (index_name text, table_name text, bytes bigint, needed_bytes bigint, remedy text)

@@ -1,23 +1,25 @@
 """What the verbs of jobs read: in tables of any size, with any statistics, beside a month of history.
 
-Nothing here looks at plans. A verb runs in a savepoint; PostgreSQL counts which tables it scanned and how many rows it read, and
-its locks say which partitions it opened, even for nothing.
+Nothing here looks at plans. A verb runs in a savepoint; PostgreSQL counts which tables it scanned and how many rows and pages it read
+(a search of a whole index reads pages, and few rows), and its locks say which partitions it opened, even for nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 import pytest
 
 from coordinator.db.connection import connect
+from coordinator.model.json import value_of
 from tests.conftest import UNTENDED, Transaction
 from tests.sql.test_job_history import enqueue, worker
 from tests.sql.test_queue_place import at_once
 
 MANY = 5_000
 MOST = 200  # rows of one table that a call for a handful of jobs may read
+PAGES = 2_000  # that a call may read: of jobs_open alone, a scan of an index would read four times as many
 DAYS = 30
 
 # As one enqueue, claim and completion each would leave them, in 15 classes of 3 queues, one of them fair.
@@ -123,11 +125,14 @@ HOT = [
     "job_placements",
     "agents",
 ]
+# A row for each key, of which a claim may read all while statistics say that there are none: until upkeep_analyze.
+KEYED = ["job_classes", "job_keys", "job_lanes"]
 SIZES = {
     "never analysed": (0, False),
     "small": (20, True),
     "large": (MANY, True),
     "stale": (MANY, False),
+    "emptied": (MANY, False),
     "huge": (1_000_000, True),
 }
 
@@ -163,6 +168,11 @@ async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIter
         await connection.execute(OTHERS.format(n=rows // 2, project=project, root=root), timeout=600)
     if analysed:
         await connection.execute(f"analyze {tables}", timeout=600)
+    if request.param == "emptied":  # a vacuum found nothing but the places of rows, and then they came
+        names = ", ".join(f"'coordinator.{name}'" for name in HOT)
+        await connection.execute(
+            f"update pg_class set reltuples = 0, relpages = 100 where oid = any (array[{names}]::regclass[])"
+        )
     await connection.execute("select set_config('coordinator.fake_now', now()::text, false)")  # the day does not end
     yield Transaction(connection)
     await connection.close()
@@ -192,12 +202,14 @@ class Seen:
         self.scanned: set[str] = set()
         self.rows: dict[str, int] = {}
         self.partitions: set[str] = set()
+        self.pages = 0
 
     async def call(self, tx: Transaction, sql: str) -> None:
         transaction = tx.connection.transaction()
         await transaction.start()
         before = await reads(tx)
-        await tx.connection.fetch(sql)
+        text = await tx.connection.fetchval(f"explain (analyze, buffers, timing off, format json) {sql}")
+        self.pages = max(self.pages, value_of(text)[0]["Plan"]["Shared Hit Blocks"])
         self.partitions |= await opened(tx)
         for name, (scans, read) in (await reads(tx)).items():
             if name in HOT or name.startswith("jobs_"):
@@ -207,11 +219,12 @@ class Seen:
                     self.scanned.add(name)
         await transaction.rollback()
 
-    def faults(self, partitions: set[str]) -> dict[str, object]:
+    def faults(self, partitions: set[str], spared: Collection[str] = ()) -> dict[str, object]:
         found = {
             "scanned": self.scanned,
-            "read": {name: rows for name, rows in self.rows.items() if rows > MOST},
+            "read": {name: rows for name, rows in self.rows.items() if rows > MOST and name not in spared},
             "opened": self.partitions - partitions,
+            "pages": {self.pages for _ in range(self.pages > PAGES)},
         }
         return {what: len(names) if what == "opened" else names for what, names in found.items() if names}
 
@@ -303,7 +316,9 @@ async def of_verbs(tx: Transaction) -> dict[str, str]:
     }
 
 
-async def test_no_verb_scans_a_table_or_opens_a_partition_that_it_does_not_need(filled: Transaction) -> None:
+async def test_no_verb_scans_a_table_or_opens_a_partition_that_it_does_not_need(
+    filled: Transaction, request: pytest.FixtureRequest
+) -> None:
     arguments = await of_verbs(filled)
     today = await filled.connection.fetchval("select to_char(coordinator.now_utc() at time zone 'UTC', 'YYYYMMDD')")
     faults = {}
@@ -319,12 +334,14 @@ async def test_no_verb_scans_a_table_or_opens_a_partition_that_it_does_not_need(
                 ),
             )
         needed = {f"jobs_{part}_{today}" for part in ENDS.get(verb, ())}
-        if found := seen.faults(needed):
+        if found := seen.faults(needed, KEYED if "emptied" in request.node.name else ()):
             faults[verb] = found
     assert faults == {}
 
 
-async def test_no_loop_scans_a_table_when_it_has_nothing_to_do(filled: Transaction) -> None:
+async def test_no_loop_scans_a_table_when_it_has_nothing_to_do(
+    filled: Transaction, request: pytest.FixtureRequest
+) -> None:
     await filled.connection.execute("select moved from coordinator.relay_step()")
     await filled.connection.execute("select coordinator.job_wait_match()")
     await filled.connection.execute(
@@ -336,7 +353,7 @@ async def test_no_loop_scans_a_table_when_it_has_nothing_to_do(filled: Transacti
         seen = Seen()
         for _ in range(7):
             await seen.call(filled, f"select coordinator.{loop}()")
-        if found := seen.faults(set()):
+        if found := seen.faults(set(), KEYED if "emptied" in request.node.name else ()):
             faults[loop] = found
     assert faults == {}
 

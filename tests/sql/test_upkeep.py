@@ -43,6 +43,31 @@ async def test_a_table_is_analyzed_after_a_large_change_and_not_again(database_u
         assert await call(connection, TablesAnalyze()) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("untended")
+async def test_a_table_that_a_vacuum_found_empty_is_analyzed_once_it_has_rows_again(database_url: str) -> None:
+    """Its pages are still there, so the planner takes any number of rows for one."""
+    async with opened(database_url) as connection:
+        await connection.execute("select set_config('coordinator.fake_now', '2030-01-01 00:00:20Z', false)")
+        await filled(connection, 2_000)
+        await connection.execute("delete from coordinator.signals")
+        await connection.execute("select pg_stat_force_next_flush()")  # else they are taken from those to come
+        await connection.execute("vacuum (truncate off) coordinator.signals")
+        await filled(connection, 2_000)
+        assert await connection.fetchval(
+            "select reltuples = 0 and relpages > 0 from pg_class where relname = 'signals'"
+        )
+
+        async def due() -> bool:
+            await connection.execute("select pg_stat_force_next_flush()")
+            return "upkeep_analyze" in await connection.fetchval("select coordinator.work_due()")
+
+        await until(due, "its analysis is due")
+        assert await call(connection, TablesAnalyze()) == 1
+        assert await connection.fetchval("select reltuples from pg_class where relname = 'signals'") == 2_000
+        assert not await due()
+
+
 async def filled_more(connection: asyncpg.Connection) -> None:
     await connection.execute(
         "insert into coordinator.signals (project_id, key, value, version, critical, actor, created_at, updated_at)"

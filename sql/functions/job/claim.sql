@@ -166,7 +166,7 @@ begin
     next as materialized (
       select s.place, s.turn, s.lane_id, s.hash, least(s.share, v_left - s.before) as jobs
       from (select l.place, l.turn, l.lane_id, e.hash, v_share * e.weight as share, sum(v_share * e.weight) over (order by l.turn) - v_share * e.weight as before
-            from line l join coordinator.job_lanes e on e.id = l.lane_id) s
+            from line l join coordinator.job_lanes e on e.id = l.lane_id and e.id = any (array(select i.lane_id from line i))) s
       where s.before < v_left),
     gone as (
       delete from coordinator.job_permits p
@@ -203,7 +203,7 @@ begin
     into v_more, v_counts
     from (select w.id, w.place, w.share, sum(w.share) over (order by w.place) - w.share as before
           from (select l.id, u.place, ceil(v_left::numeric * l.weight / sum(l.weight) over ()) as share
-                from unnest(v_more) with ordinality u (id, place) join coordinator.job_lanes l on l.id = u.id) w) s;
+                from unnest(v_more) with ordinality u (id, place) join coordinator.job_lanes l on l.id = u.id and l.id = any (v_more)) w) s;
     v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_more)]), v_more, v_counts);
     v_ids := v_ids || v_taken.ids;
     v_left := p_limit - cardinality(v_ids);

@@ -140,7 +140,7 @@ begin
     insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
     select j.class_id, u.lane_id, coordinator.job_rank(j.scheduled_at, j.priority, q.ageing), j.id
     from unnest(v_of.ids, coordinator.job_lanes_enter(v_of.classes, v_of.keys)) u (id, lane_id)
-    join coordinator.jobs_open j on j.id = u.id
+    join coordinator.jobs_open j on j.id = u.id and j.id = any (v_of.ids)
     join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue;
     perform coordinator.job_tell('job.enqueued', v_of.project_id, v_of.project, t.queue, p_by, p_now, t.ids)
     from (select j.queue, array_agg(j.id order by j.id) as ids from coordinator.jobs_open j where j.id = any (v_of.ids) and p_tell group by 1 order by 1) t;
@@ -170,7 +170,7 @@ begin
     from (select a.id, case when a.cancel_at is not null then 'cancelled'
                             when p_outcome = 'worker_lost' and j.deaths >= 2 then 'crash_loop'
                             when v_counts and (p_final or a.attempt >= j.max_attempts or j.rescue = 'fail' and p_outcome <> 'failed') then v_reason end as reason
-          from unnest(p_attempts) a join coordinator.jobs_open j on j.id = a.id) e
+          from unnest(p_attempts) a join coordinator.jobs_open j on j.id = a.id and j.id = any (array(select i.id from unnest(p_attempts) i))) e
     where e.reason is not null group by e.reason
   loop
     perform coordinator.job_end(v_of.ids, 'failed', v_of.reason, p_error, p_by, p_now, p_attempts, p_wait => p_outcome = 'failed');

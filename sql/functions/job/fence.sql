@@ -145,7 +145,9 @@ begin
     delete from coordinator.jobs_running r
     where r.ctid = any (array(
       select o.ctid from coordinator.jobs_running o
-      where o.agent_id = p_agent and o.started_at < v_now - p_grace and o.fence <> all (p_fences) order by o.id for update skip locked))
+      where o.agent_id = p_agent and o.started_at < v_now - p_grace and o.fence <> all (p_fences)
+        and o.id = any (array(select a.id from coordinator.jobs_running a where a.agent_id = p_agent))
+      order by o.id for update skip locked))
     returning r as attempt)
   select array_agg(g.attempt order by (g.attempt).id) into v_unknown from gone g;
   perform coordinator.job_put_back(v_unknown, 'released', v_agent, v_now);

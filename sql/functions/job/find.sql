@@ -12,13 +12,11 @@ as $$
 begin
   return query
     select j.queue, j.type, case when r.id is not null then 'running' when l.id is not null then 'scheduled' when w.id is not null then 'waiting' else 'queued' end, null::text,
-           j.scheduled_at, r.fence, r.agent_id, coalesce(a.name, e.name), coalesce(r.attempt, j.attempts)::integer, r.started_at, null::timestamptz
+           j.scheduled_at, r.fence, r.agent_id, coordinator.job_worker(r.agent_id), coalesce(r.attempt, j.attempts)::integer, r.started_at, null::timestamptz
     from coordinator.jobs_open j
     left join coordinator.jobs_running r on r.id = j.id
     left join coordinator.jobs_later l on l.id = j.id
     left join coordinator.jobs_waiting w on w.id = j.id
-    left join coordinator.agents a on a.id = r.agent_id
-    left join coordinator.agents_ended e on e.id = r.agent_id
     where j.id = p_job and j.project_id = p_project_id;
   if not found then
     return query

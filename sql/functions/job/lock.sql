@@ -143,7 +143,7 @@ begin
     return;
   end if;
   perform coordinator.job_make_waiting(waiting, 'lock', null, p_worker, p_now);
-  update coordinator.jobs_waiting w set due_at = u.due_at from unnest(waiting, v_due) u (id, due_at) where w.id = u.id;
+  update coordinator.jobs_waiting w set due_at = u.due_at from unnest(waiting, v_due) u (id, due_at) where w.id = u.id and w.id = any (waiting);
   insert into coordinator.job_lock_waits select * from unnest(v_waits);
   if v_free <> '{}' then
     perform coordinator.job_lock_wake(p_project_id, v_free);
@@ -175,9 +175,10 @@ begin
   best as materialized (
     select c.class_id, c.wanted, b.job_id
     from class c cross join lateral (
-      select w.job_id from coordinator.job_lock_waits w join coordinator.jobs_waiting s on s.id = w.job_id
+      select w.job_id from coordinator.job_lock_waits w
+      cross join lateral (select from coordinator.jobs_waiting s where s.id = w.job_id for update skip locked) s
       where w.project_id = p_project_id and w.blocker = c.blocker and w.wanted = c.wanted and w.class_id = c.class_id
-      order by w.rank, w.job_id limit 1 for update of s skip locked) b)
+      order by w.rank, w.job_id limit 1) b)
   select array_agg(b.job_id) into v_best from best b;
   if v_best is null then
     return;

@@ -39,7 +39,7 @@ begin
     where w.id = any (array(select o.id from coordinator.jobs_waiting o where o.id = any (p_ids) order by o.id for update skip locked))
     returning w.id),
   job as materialized (
-    select j.id, j.project_id, j.class_id, j.queue, j.scheduled_at from coordinator.jobs_open j where j.id in (select w.id from woken w)),
+    select j.id, j.project_id, j.class_id, j.queue, j.scheduled_at from coordinator.jobs_open j where j.id = any (array(select w.id from woken w))),
   later as (
     insert into coordinator.jobs_later (id, class_id, due_at) select j.id, j.class_id, j.scheduled_at from job j where j.scheduled_at > p_now),
   told as (

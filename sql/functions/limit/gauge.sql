@@ -35,7 +35,7 @@ begin
     select s.place, array_agg(s.id order by s.id) as limits, array_agg(s.cost order by s.id) as costs
     from (select i.place, l.id, r.room, c.cost, sum(c.cost) over (partition by l.id order by i.place) as total
           from unnest(p_ids) with ordinality i (id, place)
-          join coordinator.jobs_open j on j.id = i.id
+          join coordinator.jobs_open j on j.id = i.id and j.id = any (p_ids)
           cross join unnest(p_limits, p_rooms) r (id, room)
           join coordinator.job_limits l on l.id = r.id
           cross join lateral (select coordinator.limit_cost(l, j.limits) as cost) c) s

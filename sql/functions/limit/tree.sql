@@ -223,8 +223,9 @@ begin
       from class c where c.class_id is not null)
     select b.job_id
     from class c cross join lateral (
-      select t.job_id from coordinator.job_tree_waits t join coordinator.jobs_waiting w on w.id = t.job_id
-      where t.limit_id = c.limit_id and t.class_id = c.class_id order by t.rank, t.job_id limit c.jobs for update of w skip locked) b);
+      select t.job_id from coordinator.job_tree_waits t
+      cross join lateral (select from coordinator.jobs_waiting w where w.id = t.job_id for update skip locked) w
+      where t.limit_id = c.limit_id and t.class_id = c.class_id order by t.rank, t.job_id limit c.jobs) b);
   return case when v_ids = '{}' then 0 else cardinality(coordinator.job_wake_soon(v_ids, p_by, p_now)) end;
 end
 $$;

@@ -37,16 +37,17 @@ begin
     where r.class_id = p_class and (r.lane_id, r.rank, r.id) > (v_at.lane_id, v_at.rank, v_at.id) order by r.lane_id, r.rank, r.id limit p_limit);
   v_count := cardinality(v_next);
   if p_wait then
-    v_rows := array(select r.ctid from unnest(v_next) n join coordinator.jobs_ready r
-                      on r.class_id = n.class_id and r.lane_id = n.lane_id and r.rank = n.rank and r.id = n.id order by r.lane_id, r.rank, r.id for update of r);
+    v_rows := array(select r.ctid from unnest(v_next) n cross join lateral (
+                      select o.ctid from coordinator.jobs_ready o
+                      where o.class_id = n.class_id and o.lane_id = n.lane_id and o.rank = n.rank and o.id = n.id for update) r);
   else
-    v_rows := array(select r.ctid from unnest(v_next) n join coordinator.jobs_ready r
-                      on r.class_id = n.class_id and r.lane_id = n.lane_id and r.rank = n.rank and r.id = n.id
-                    order by r.lane_id, r.rank, r.id for update of r skip locked);
+    v_rows := array(select r.ctid from unnest(v_next) n cross join lateral (
+                      select o.ctid from coordinator.jobs_ready o
+                      where o.class_id = n.class_id and o.lane_id = n.lane_id and o.rank = n.rank and o.id = n.id for update skip locked) r);
   end if;
   select array_agg(r.ctid), array_agg(r.id), array_agg(coalesce(j.key, '')), array_agg(coordinator.job_rank(j.scheduled_at, j.priority, v_of.ageing))
   into v_moved, v_ids, v_keys, v_ranks
-  from coordinator.jobs_ready r join coordinator.jobs_open j on j.id = r.id
+  from coordinator.jobs_ready r join coordinator.jobs_open j on j.id = r.id and j.id = any (array(select n.id from unnest(v_next) n))
   where r.ctid = any (v_rows)
     and (r.rank <> coordinator.job_rank(j.scheduled_at, j.priority, v_of.ageing)
          or v_of.laned <> (r.lane_id > 0));
