@@ -185,7 +185,7 @@ def test_the_policy_answers_where_nobody_else_does(lone: Program, policy: str, d
 
 @pytest.mark.parametrize(
     ("used_s", "load", "left_s"),
-    [(0.1, 0.0, 0.17), (0.1, 2.0, 0.17), (0.1, 3.0, 0.255), (5.0, 0.0, 0.1), (5.0, 1000.0, 0.3)],
+    [(0.1, 0.0, 0.15), (0.1, 2.0, 0.15), (0.1, 3.0, 0.225), (5.0, 0.0, 0.1), (5.0, 1000.0, 0.3)],
 )
 def test_what_the_program_has_used_of_a_processor_counts_toward_the_limit(
     monkeypatch: pytest.MonkeyPatch, used_s: float, load: float, left_s: float
