@@ -1,4 +1,4 @@
-"""What is in the schema: the count and a checksum of the rows of each table, and what sequences have issued.
+"""The contents of the schema: the count and a checksum of the rows of each table, and the state of sequences.
 
 A checksum is the sum of a hash of each row's text, so it does not depend on the order, and the server computes it with parallel workers. Equal rows
 add up instead of cancelling each other out. The hash is that of PostgreSQL's hash partitions, which no release may change.

@@ -61,7 +61,7 @@ class Found(msgspec.Struct, frozen=True):
 
     @property
     def good(self) -> bool:
-        """Whether it is whole, and no verification has found otherwise."""
+        """Whether it is complete, and no verification has found a fault."""
         return self.damage is None and (self.verification is None or self.verification.error is None)
 
     def shown(self) -> Backup:

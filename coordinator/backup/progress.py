@@ -1,4 +1,4 @@
-"""How far a backup, verification or restore is, in bytes of tables."""
+"""The progress of a backup, verification or restore, in bytes of tables."""
 
 from __future__ import annotations
 

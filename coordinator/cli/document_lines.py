@@ -1,4 +1,4 @@
-"""What the commands of documents have in common: options, and lines of output."""
+"""Shared by the commands about documents: options, and lines of output."""
 
 from __future__ import annotations
 

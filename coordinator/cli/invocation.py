@@ -49,7 +49,7 @@ class Invocation(CommandLine):
 
     @cached_property
     def output(self) -> Output:
-        """Where results go."""
+        """The destination of results."""
         return Output(self.config.output, wide=self.wide)
 
     @property

@@ -1,4 +1,4 @@
-"""What ``hook`` and ``mcp`` have in common: entries of ours in the settings of a tool."""
+"""Shared by ``hook`` and ``mcp``: our entries in the settings of a tool."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Installation(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """How our entries stand in a file: installed, outdated, missing, or what is wrong with the file.
+    """The state of our entries in a file: installed, outdated, missing, or what is wrong with the file.
 
     ``project`` is that of the sessions here, where it does not depend on the settings of the coordinator.
     """

@@ -27,7 +27,7 @@ BLOCK = 1 << 16
 
 
 class _Teller:
-    """Tells on a terminal, once a second, how many lines are through."""
+    """Shows the number of processed lines on a terminal, once a second."""
 
     def __init__(self, call: Invocation, what: str) -> None:
         self._shown = sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""What a file contains, as a hash; a hook compares it with what its session last saw."""
+"""Hashes of file contents; a hook compares them with what its session last saw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session is told: who is at work on what when it begins, and before each turn what is new.
+"""Texts for a session: who works on what when it begins, and news before each turn.
 
 The database keeps what an agent was told (``briefings``), so that nothing is repeated, whichever process asks. A greeting has at most
 2,000 characters, news too: what does not fit is counted. What others wrote is quoted.
@@ -47,7 +47,7 @@ async def greet(
     lines += _fit("At work:", _agents(items), _more(items, BriefingKind.AGENT), (MOST - _length(lines)) // 2)
     lines += _fit("Locked:", _locks(items, place), _more(items, BriefingKind.LOCK), MOST - _length(lines))
     if len(lines) == 2:
-        lines.append("Nobody else is at work.")
+        lines.append("No other agent is working.")
     return "\n".join(lines)
 
 
@@ -98,7 +98,7 @@ def _agents(items: Iterable[BriefingItem]) -> list[str]:
 
 
 def _locks(items: Iterable[BriefingItem], place: Place) -> list[str]:
-    """Return what others hold: first what this work tree meets, then what is locked in others."""
+    """Return what others hold: first in this work tree, then in other work trees."""
     mine = place.scoped("path:").removeprefix("path:")
     here: list[str] = []
     elsewhere: list[str] = []

@@ -1,4 +1,4 @@
-"""What a hook answers: which events lease, record and release files, whatever the tool.
+"""The decisions of hooks: which events lease, record and release files, for every tool.
 
 The session of a tool is an agent under the session's id, so that it is found again by whichever process calls next. It is also the
 owner of its leases, and each of its subagents is an owner below it. Every call counts as its heartbeat and renews its leases.
@@ -35,15 +35,15 @@ from coordinator.operations.executor import Runner
 
 __all__ = ["HookOptions", "Unreachable", "agent_of", "decide", "hashes", "of_tool", "owner_of", "unanswered"]
 
-LOOK_S = 0.1  # between two looks at the queue, at first
+LOOK_S = 0.1  # between the first two polls of the queue
 LOOK_MAX_S = 1.0
 PLACE_S = 10.0  # a place in the queue outlasts the last look at it by this: a call that is killed leaves
-AGAIN = 5  # times that an edit is repeated because a file keeps changing
+AGAIN = 5  # maximum repetitions of an edit because a file keeps changing
 MOST = 2000  # characters of a reason
 MOST_FILES = 1000  # of a call that are looked at; it takes a while to find out what each is called
 NAMED = 5  # files that a reason describes
 PATHS = 1100  # characters of their names in a command
-WAIT = "90s"  # of a command: tools end one after two minutes
+WAIT = "90s"  # wait of a command: tools end a command after two minutes
 TASK = 200
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -65,7 +65,7 @@ async def _look(_count: int, work: Callable[[], Any]) -> Any:
 
 
 class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How hooks decide.
+    """Options of hooks.
 
     ``wait``: for a file that is held. ``ttl``: of a session and its leases after its last call. ``shared_reads``: reads take shared leases.
     ``until_commit``: leases outlast a turn. ``unreachable``: the answer where the coordinator gives none. ``sees_files``: the files are on this machine. ``reports_reads``: the tool has hooks for reads.
@@ -92,7 +92,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_tool(options: HookOptions, dialect: object) -> HookOptions:
-    """Return options with what a tool cannot do, as its dialect says."""
+    """Return options, adjusted to what the tool cannot do according to its dialect."""
     return msgspec.structs.replace(
         options,
         reports_reads=getattr(dialect, "REPORTS_READS", True),
@@ -136,7 +136,7 @@ async def decide(event: HookEvent, place: Place, executor: Runner, options: Hook
 
 
 def unanswered(event: HookEvent, options: HookOptions, reason: str) -> Verdict:
-    """Return the verdict of the policy for a call that the coordinator does not answer."""
+    """Return the verdict of the policy for a call to which the coordinator does not respond."""
     line = shortened(f"coordinator: {reason}", 300)
     guarded = event.kind is Kind.BEFORE_EDIT or (
         event.kind is Kind.BEFORE_SHELL and (event.files or locks_of(event.command or "", options.rules))
@@ -315,7 +315,7 @@ class _Hook:
         return Verdict(context=text) if self._event.hears else Verdict(reason=text)
 
     async def _granted(self, resources: dict[str, str | None], *, shared: bool) -> list[FileGrant]:
-        """Lease files, after a wait if necessary; return what is decided of the content that they have then."""
+        """Lease files, after a wait if necessary; return the decision about the content that they then have."""
         ends_at = time.monotonic() + self._options.wait.total_seconds()
         found = await self._options.hashes(resources.values())
         look_s, again = LOOK_S, AGAIN
@@ -385,7 +385,7 @@ class _Hook:
         return " ".join([*sentences, end])
 
     def _called(self, resource: str, most: int) -> str:
-        """Return what a file is called in the work tree of the session."""
+        """Return the name of a file in the work tree of the session."""
         return quoted(resource.removeprefix(self._place.scoped("path:").removeprefix("path:")), most)
 
     def _sentence(self, grant: FileGrant) -> str:

@@ -1,4 +1,4 @@
-"""What a hook of any tool says, and what is answered."""
+"""Events and verdicts of hooks, for every tool."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(StrEnum):
-    """What the tool does with the call. ``ALLOW`` never skips what the tool itself asks its user."""
+    """The decision about the call. ``ALLOW`` never skips what the tool itself asks its user."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -87,7 +87,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class HookReply(msgspec.Struct, frozen=True):
-    """A verdict in the words of a tool: what its hook prints, and the exit code."""
+    """A verdict in the format of a tool: what its hook prints, and the exit code."""
 
     stdout: str = ""
     stderr: str = ""

@@ -1,4 +1,4 @@
-"""Hooks of git: they catch what no hook of a tool has seen, such as a script that edits files.
+"""Git hooks: they catch changes that no hook of a tool has seen, such as those of a script.
 
 Before a commit, a merge commit and a push, what they change is compared with what others hold; after a commit, the session that
 committed releases what it holds of it. A hook that was there before is kept beside ours, and runs first.
@@ -105,7 +105,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def states() -> list[GitHook]:
-    """Return how the hooks of the repository around the current directory stand."""
+    """Return the state of the hooks of the repository that contains the current directory."""
     return [_state(_folder() / hook) for hook in HOOKS]
 
 
@@ -246,7 +246,7 @@ async def release(paths: Iterable[str], place: Place, executor: Runner, agent: s
 
 
 def _resources(paths: Iterable[str], place: Place) -> dict[str, list[str]]:
-    """Return the paths by what they are locked as."""
+    """Return the paths by the names under which they are locked."""
     found: dict[str, list[str]] = {}
     for path in paths:
         resource = place.resource(os.path.join(place.root or "", path), link=True)  # noqa: PTH118 - a text
@@ -299,5 +299,5 @@ def _sentence(hook: str, refused: Mapping[str, PathCheck], place: Place) -> str:
 
 
 def pushed_refs() -> str:
-    """Return what git gives the hook before a push."""
+    """Return the input that git gives to the hook before a push."""
     return sys.stdin.read(1 << 20)

@@ -143,7 +143,7 @@ async def _hashes(paths: Iterable[str | None]) -> list[str]:
 
 
 async def _look(count: int, work: Callable[[], Any]) -> Any:
-    """Find out what files are called; many on a thread, since each takes system calls."""
+    """Find the names of files; many on a thread, because each takes system calls."""
     return work() if count <= FEW else await to_thread.run_sync(work)
 
 

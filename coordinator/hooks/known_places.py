@@ -41,7 +41,7 @@ class KnownPlaces:
         self._known: OrderedDict[tuple[str, str | None, str | None], tuple[Known, dict[str, _Stamp]]] = OrderedDict()
 
     def get(self, cwd: str, project: str | None, worktrees: str | None = None) -> Known | None:
-        """Return what is known of a directory, or null if nothing is, or something has changed."""
+        """Return what is known about a directory, or null if nothing is known or something has changed."""
         found = self._known.get((cwd, project, worktrees))
         if found is None:
             return None
@@ -56,7 +56,7 @@ class KnownPlaces:
         return known
 
     def find(self, cwd: str, project: str | None, worktrees: str | None = None) -> Known | None:
-        """Look where a directory is; null if there is no such directory. ``project`` and ``worktrees`` take precedence over what the repository says.
+        """Find the place of a directory; null if it does not exist. ``project`` and ``worktrees`` take precedence over what the repository says.
 
         Raises: ``ConfigurationError``.
         """

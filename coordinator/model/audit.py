@@ -71,7 +71,7 @@ class AuditState(msgspec.Struct, frozen=True):
 
 
 class AuditCheck(msgspec.Struct, frozen=True):
-    """How far a trail was verified: ``checked`` entries are right, of which ``seq`` is the last, and has ``hash``; then ``fault``, if there is one."""
+    """The progress of a verification: ``checked`` entries are correct, the last one is ``seq`` with ``hash``, then ``fault``, if any."""
 
     checked: int
     seq: int

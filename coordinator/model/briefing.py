@@ -1,4 +1,4 @@
-"""What an agent is told before it goes on."""
+"""Briefings: what an agent should know before it continues."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BriefingItem(msgspec.Struct, frozen=True):
 
 
 class Briefing(msgspec.Struct, frozen=True):
-    """What an agent watches, and the versions of signals of which it was told."""
+    """The signals that an agent watches, and the versions that it was told."""
 
     project: str
     agent: str

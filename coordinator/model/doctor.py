@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""Findings of the doctor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SEVERITIES: tuple[str, ...] = ("ok", "unknown", "warning", "critical")
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What one check found, and what to do about it.
+    """A finding of one check, with its remedy.
 
     ``severity`` is one of ``SEVERITIES``. ``remedy`` is None where nothing has to be done.
     """

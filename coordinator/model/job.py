@@ -75,7 +75,7 @@ class JobCharge(msgspec.Struct, frozen=True):
 
 
 class JobOutcome(msgspec.Struct, frozen=True):
-    """What became of a job. ``due_at`` is when it starts again or, while it runs, when its fence is revoked."""
+    """The new state of a job. ``due_at`` is when it starts again or, while it runs, when its fence is revoked."""
 
     id: UUID
     status: str

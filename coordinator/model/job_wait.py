@@ -13,7 +13,7 @@ __all__ = ["JobQuestion", "JobSuspension"]
 
 
 class JobSuspension(msgspec.Struct, frozen=True):
-    """What became of a job that its worker suspended.
+    """The new state of a job that its worker suspended.
 
     ``status`` is waiting, until ``due_at`` at the latest; running, because the wait is over already, with its ``result``; or
     cancelled, because that was requested.

@@ -1,4 +1,4 @@
-"""How old the answer to a list may be: a daemon with a replica then asks that, and not the primary.
+"""The maximum age of a list: a daemon with a replica then reads from the replica instead of the primary.
 
 Like a position, it passes every floor beside the call: whoever asks says so around it, and what sends the request reads it.
 """

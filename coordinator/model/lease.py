@@ -13,7 +13,7 @@ __all__ = ["LeaseChange", "LeaseStep"]
 
 
 class LeaseStep(Enum):
-    """What became of a lease."""
+    """The result of renewing or releasing a lease."""
 
     WAITING = "it may be granted to the ticket later"
     GRANTED = "it is held from the request on"

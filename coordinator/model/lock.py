@@ -32,7 +32,7 @@ class Lock(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What a request has for one resource: a lock, or if not ``granted``, a place in the queue until ``expires_at``."""
+    """The result of a request for one resource: a lock or, if not ``granted``, a place in the queue until ``expires_at``."""
 
     resource: str
     mode: str

@@ -43,7 +43,7 @@ class Log(msgspec.Struct, frozen=True):
 
 
 class LogReceipt(msgspec.Struct, frozen=True):
-    """What an append did: the numbers of its entries, and how many of them were not there yet."""
+    """The result of an append: the numbers of its entries, and how many of them are new."""
 
     kind: str
     key: str

@@ -1,4 +1,4 @@
-"""Which addresses requests to URLs of users may reach: public ones, and those that a setting allows."""
+"""The addresses that requests to users' URLs may reach: public ones, and those that a setting allows."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ JsonText = msgspec.Raw
 
 
 class Shape(Enum):
-    """How many rows of what an operation returns."""
+    """The number of rows that an operation returns."""
 
     ONE = "one row as a Struct"
     MANY = "rows as a list of Structs"

@@ -1,4 +1,4 @@
-"""What a daemon or sidecar says of itself at ``/readyz``."""
+"""Readiness: the response of a daemon or sidecar at ``/readyz``."""
 
 from __future__ import annotations
 

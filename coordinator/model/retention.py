@@ -22,7 +22,9 @@ class RetentionPolicy(msgspec.Struct, frozen=True):
 
 
 class RetentionForecast(msgspec.Struct, frozen=True):
-    """What would go now: from ``count`` logs, documents, sessions or artifacts, ``removed`` entries, versions, documents, sessions or artifacts.
+    """What retention would remove now.
+
+    These are ``removed`` entries, versions, documents, sessions or artifacts, from ``count`` logs, documents, sessions or artifacts.
 
     ``reason`` is the bound that they exceed, max_age or max_count; or ttl, for documents that have expired.
     """

@@ -36,7 +36,7 @@ class ExportLine(msgspec.Struct, frozen=True):
 
 
 class ImportProgress(msgspec.Struct, frozen=True):
-    """How far an import is: how many lines of the export ``export`` are in the project."""
+    """The progress of an import: how many lines of the export ``export`` are in the project."""
 
     project: str
     export: str

@@ -35,7 +35,7 @@ async def test_a_session_alone_is_told_who_it_is(tx: Transaction) -> None:
     await join(tx, "me")
     text = await greet(START, PLACE, tx, "me")
     assert text.splitlines()[0] == 'coordinator: you are agent "me" in project "default".'
-    assert text.endswith("Nobody else is at work.")
+    assert text.endswith("No other agent is working.")
     assert await news(PROMPT, PLACE, tx, "me") == ""
 
 

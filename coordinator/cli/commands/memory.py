@@ -29,7 +29,9 @@ def _parts(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--context", metavar="TEXT", help="When the lesson applies."),
         click.option("--tool-name", metavar="TOOL", help="Tool that the lesson is about."),
         click.option("--confidence", type=NUMBER, metavar="N", help="Confidence, 0 to 100.  [default: 50]"),
-        click.option("--scope", "memory_scope", metavar="TEXT", help="Whom it concerns.  [default: everybody]"),
+        click.option(
+            "--scope", "memory_scope", metavar="TEXT", help="Agents to which the lesson applies.  [default: all agents]"
+        ),
         click.option("--language", metavar="NAME", help="Language of the lesson.  [default: english]"),
         click.option("--embedding", type=EMBEDDING, metavar="JSON", help="Embedding of lesson and context: [0.1, …]."),
     ):

@@ -53,7 +53,7 @@ class ViewRow(NamedTuple):
 
 
 class ViewAction(NamedTuple):
-    """What can be done to a row, after a question."""
+    """An action on a row, after a confirmation."""
 
     label: str
     question: Callable[[Any], str]

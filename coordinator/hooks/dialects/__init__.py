@@ -39,13 +39,13 @@ COPILOT = frozenset({"stop_reason", "custom_instructions", "error_context"})
 
 
 class Dialect(Protocol):
-    """What each module offers."""
+    """The interface of each module."""
 
     def read(self, payload: dict[str, Any]) -> HookEvent:
-        """Return what happened."""
+        """Read a payload as an event."""
 
     def answer(self, event: HookEvent, verdict: Verdict) -> HookReply:
-        """Return the verdict in the words of the tool."""
+        """Return the verdict in the format of the tool."""
 
     def hooks(self, scope: SettingsScope, /, command: str, url: str | None, timeout_s: int) -> Setup:
         """Return the file and the entries that make the tool call ``command``, or post to ``url``."""

@@ -53,7 +53,7 @@ answer = COPILOT.answer
 
 
 def read(payload: dict[str, Any]) -> HookEvent:
-    """Return what happened."""
+    """Read a payload as an event."""
     return COPILOT.read(payload if "hook_event_name" in payload else _renamed(payload))
 
 

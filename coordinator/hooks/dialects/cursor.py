@@ -69,7 +69,7 @@ INSTALLED = {
 
 
 def read(payload: dict[str, Any]) -> HookEvent:
-    """Return what happened."""
+    """Read a payload as an event."""
     event = text(payload, "hook_event_name") or ""
     arguments = payload.get("tool_input")
     use = choose(USES, text(payload, "tool_name"))

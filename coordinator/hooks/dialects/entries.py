@@ -1,4 +1,4 @@
-"""What belongs into the settings of a tool, as data."""
+"""The entries that belong in the settings of a tool, as data."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     flat: bool = False  # the permission is beside hookSpecificOutput as well
 
     def read(self, payload: dict[str, Any]) -> HookEvent:
-        """Return what happened."""
+        """Read a payload as an event."""
         named = text(payload, "hook_event_name", "hookEventName") or ""
         arguments = payload.get("tool_input", payload.get("toolInput"))
         use = choose(self.uses, text(payload, "tool_name", "toolName"))
@@ -75,7 +75,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def answer(self, event: HookEvent, verdict: Verdict) -> HookReply:
-        """Return the verdict in the words of the tool."""
+        """Return the verdict in the format of the tool."""
         named = text(event.raw, "hook_event_name", "hookEventName") or ""
         reply: dict[str, Any] = {}
         specific: dict[str, Any] = {}

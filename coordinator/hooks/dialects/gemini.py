@@ -45,7 +45,7 @@ MOVED = ("GEMINI_CLI_HOME", ".")
 
 
 def read(payload: dict[str, Any]) -> HookEvent:
-    """Return what happened."""
+    """Read a payload as an event."""
     event = GEMINI.read(payload)
     return replace(event, prompt=ADDED.sub("", event.prompt)) if event.prompt else event
 

@@ -1,4 +1,4 @@
-"""What all dialects have in common: the classes of calls, and the files that a call's arguments name.
+"""Shared by all dialects: the classes of calls, and the files that a call's arguments name.
 
 Tools differ in the names of their calls and agree, nearly, in those of the arguments. So a dialect classifies the calls, and the
 files are found the same way for all, whatever spelling, number or nesting: a new version of a tool must not lose one.

@@ -96,13 +96,13 @@ def _former(path: Path, before: str, setup: Setup, edit: Callable[[str, Setup, b
             return None
         whole = edit(former, setup, True)
         same = whole is not None and edit(whole, setup, False) == edit(before, setup, False)
-    except CoordinatorError:  # somebody else has written it
+    except CoordinatorError:  # another program has written it
         return None
     return former if same and (not former or edit(former, setup, False) == former) else None
 
 
 def installed(path: Path, setup: Setup) -> str:
-    """Return how a setup stands in its file: installed, outdated, or missing."""
+    """Return the state of a setup in its file: installed, outdated, or missing."""
     change = planned(path, setup, install=True)
     if change.before == change.after:
         return "installed"
@@ -127,7 +127,7 @@ def _json(before: str, setup: Setup, install: bool) -> str | None:
 
 
 def _is_bare(text: Text, setup: Setup) -> bool:
-    """Return whether a file says nothing, not even in a comment."""
+    """Return whether a file has no content, not even a comment."""
     rest = Text(text.text)
     for member in setup.members:
         if member.shared and rest.at(member.path) is not None:
@@ -174,7 +174,7 @@ def _is_ours(element: object) -> bool:
 
 
 def _compare(before: Any, after: Any, setup: Setup) -> None:
-    """Check that nothing else than our entries differs."""
+    """Check that only our entries differ."""
     stripped = [_stripped(deepcopy(value), setup) for value in (before, after)]
     if stripped[0] != stripped[1]:
         raise ConfigurationError("the entries cannot be changed without changing others", hint="Edit the file by hand.")

@@ -94,7 +94,7 @@ def replace(path: Path, before: str | None, after: str | None, keeps: Keeps = "c
 
 
 def _write(path: Path, text: str, like: Path) -> None:
-    """Write a file at once, with the mode of another one if that exists."""
+    """Write a file atomically, with the mode of another one if that exists."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,4 @@
-"""JSON with comments and trailing commas, as a tree that knows where each value stands, and changes of the text by it.
+"""JSON with comments and trailing commas: a tree that knows the place of each value, and changes of the text.
 
 A change touches what it names: comments, order, indentation and line ends of everything else stay. What was added is written as
 its surroundings are.

@@ -1,4 +1,4 @@
-"""One table of a TOML file, added at its end or taken out; the rest of the text stays as it is.
+"""Adds one table at the end of a TOML file, or removes it; the rest of the text does not change.
 
 A table that is not written under a header of its own is left to its owner, with an error that says so.
 """
@@ -22,7 +22,7 @@ TOKEN = re.compile(
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Return what a text says.
+    """Parse a text.
 
     Raises:
         InvalidArgument: It is malformed; the message has line and column.

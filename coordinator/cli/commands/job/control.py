@@ -1,4 +1,4 @@
-"""What managers do with jobs: cancel, pause, resume, retry."""
+"""Commands of managers about jobs: cancel, pause, resume, retry."""
 
 from __future__ import annotations
 

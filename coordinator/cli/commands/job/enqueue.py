@@ -49,7 +49,7 @@ RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
 @click.option(
     "--on-duplicate", metavar="raise|skip|replace", help="What to do if another job occupies the key.  [default: raise]"
 )
-@click.option("--dedupe-failed", is_flag=True, help="Let it occupy its key even if it does not complete.")
+@click.option("--dedupe-failed", is_flag=True, help="Keep its key occupied even if it does not complete.")
 @click.option("--parent", type=JOB, metavar="ID", help="Job that enqueues it.")
 @click.option(
     "--after", type=JOB, multiple=True, metavar="ID", help="Let it wait until this job has completed; repeatable."

@@ -1,4 +1,4 @@
-"""What a worker does with jobs: claim them, report, and end them."""
+"""Commands of a worker about jobs: claim them, report, and end them."""
 
 from __future__ import annotations
 
