@@ -128,6 +128,18 @@ async def test_a_setting_of_the_database_changes_no_call(
             await exercise(database, "p")
 
 
+async def test_calls_are_not_compiled_even_if_the_server_compiles_costly_ones(
+    server_url: str, database_url: str
+) -> None:
+    async with setting(server_url, database_url, "jit", "on") as set_:
+        assert set_
+        connection = await connect(database_url)
+        try:
+            assert await connection.fetchval("show jit") == "off"
+        finally:
+            await connection.close()
+
+
 async def test_settings_of_the_database_do_not_keep_the_schema_from_being_applied(
     server_url: str, empty_url: str
 ) -> None:
