@@ -54,11 +54,11 @@ comment on function coordinator.audit_hash(bytea, text) is
   'Return the hash of an entry with this text that follows an entry with the hash p_previous; null: it is the first entry. Internal.';
 
 create or replace function coordinator.audit_origin(p_origin text) returns jsonb
-language plpgsql immutable strict parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return case when jsonb_typeof(p_origin::jsonb) = 'object' then p_origin::jsonb else jsonb_build_object('unreadable', p_origin) end;
+  return case when p_origin is null then null when jsonb_typeof(p_origin::jsonb) = 'object' then p_origin::jsonb else jsonb_build_object('unreadable', p_origin) end;
 exception when others then
   return jsonb_build_object('unreadable', p_origin); -- any role can claim anything
 end

@@ -235,8 +235,8 @@ async def test_jobs_of_one_call_name_each_other_by_their_places(world: World) ->
         ({"after": ["00000000-0000-0000-0000-000000000001"]}, "ZC209", "no job"),
         ({"after": [0], "after_mode": "some"}, "ZC105", "some"),
         ({"after": [0], "on_failure": "weep"}, "ZC105", "weep"),
-        ({"after_mode": "any"}, "ZC105", "which"),
-        ({"after": [], "on_failure": "run"}, "ZC105", "which"),
+        ({"after_mode": "any"}, "ZC105", "without after"),
+        ({"after": [], "on_failure": "run"}, "ZC105", "without after"),
     ],
 )
 async def test_a_cycle_or_a_wrong_name_is_refused_with_the_place_of_the_job(
