@@ -2441,7 +2441,7 @@ create function coordinator.audit_list(p_project text default null, p_actors tex
 -- Return, as an object, the origin of a call according to a role; null if it has none. Internal.
 create function coordinator.audit_origin(p_origin text)
   returns jsonb
-  immutable strict;
+  immutable;
 
 -- Prepare a trail for the removal of entries up to p_last by retention: verify their hashes, and append an entry with the anchor. The header is locked. No event. Internal.
 create function coordinator.audit_prune(p_log coordinator.logs, p_last bigint, p_now timestamp with time zone)

@@ -4,12 +4,17 @@
 -- analyze. The planner then takes a scan of a whole index for as cheap as a look at one of its keys, and a call may read the whole table
 -- for each of its rows. The indexes and statements of jobs avoid this where they can (see tests/sql/test_job_plans.py); this ends it for all.
 create or replace function coordinator.upkeep_misjudged() returns setof regclass
-language sql stable security definer
+language plpgsql stable security definer -- before PostgreSQL 18, a function in SQL would be planned at each heartbeat that asks
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = on
+set enable_indexscan = off -- it would read more pages
 as $$
-  select c.oid::regclass from pg_class c
-  where c.relnamespace = 'coordinator'::regnamespace and c.relkind = 'r' and c.reltuples = 0 and c.relpages > 0
-    and pg_stat_get_live_tuples(c.oid) > 1000
+begin
+  return query
+    select c.oid::regclass from pg_class c
+    where c.relnamespace = 'coordinator'::regnamespace and c.relkind = 'r' and c.reltuples = 0 and c.relpages > 0
+      and pg_stat_get_live_tuples(c.oid) > 1000;
+end
 $$;
 comment on function coordinator.upkeep_misjudged() is
   'Return the tables of more than 1,000 rows that the planner takes for empty. Internal.';

@@ -284,6 +284,9 @@ async def test_a_heartbeat_reads_no_table_to_learn_that_nothing_is_due(tx: Trans
     """Its plan is one for any instant, and so expects a third of each table to be due; without statistics, too."""
     await tx.connection.execute(NOTHING_DUE)
     await tx.connection.execute("set local plan_cache_mode = force_generic_plan")
+    # A second at which it reads the catalogue as well.
+    await tx.connection.execute("select set_config('coordinator.fake_now', (date_trunc('minute', now()))::text, true)")
+    catalogue = await tx.connection.fetchval("select pg_relation_size('pg_class') / 8192")
     tables = set(re.findall(r"insert into (\S+)", NOTHING_DUE))
     read = "select relname, seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables"
     names = ", ".join(f"'{table}'::regclass" for table in tables)
@@ -296,6 +299,6 @@ async def test_a_heartbeat_reads_no_table_to_learn_that_nothing_is_due(tx: Trans
             "explain (analyze, buffers, timing off, format json) select coordinator.work_due()"
         )
         rows = {name: count - before.get(name, 0) for name, count in await tx.connection.fetch(read)}
-        assert value_of(text)[0]["Plan"]["Shared Hit Blocks"] < 20 * len(tables), [
+        assert value_of(text)[0]["Plan"]["Shared Hit Blocks"] < 20 * len(tables) + catalogue, [
             (n, c) for n, c in rows.items() if c > 1
         ]

@@ -133,14 +133,14 @@ begin
   for v_of in
     select j.project_id, p.name as project, array_agg(j.id order by j.id) as ids, array_agg(j.class_id order by j.id) as classes,
            array_agg(coalesce(j.key, '') order by j.id) as keys, array_agg(distinct j.queue) as queues
-    from coordinator.jobs_open j join coordinator.projects p on p.id = j.project_id where j.id = any (p_ids)
+    from (select o.* from coordinator.jobs_open o where o.id = any (p_ids) offset 0) j join coordinator.projects p on p.id = j.project_id
     group by 1, 2 order by 1
   loop
     perform coordinator.queue_enter(v_of.project_id, v_of.queues, p_by);
     insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
     select j.class_id, u.lane_id, coordinator.job_rank(j.scheduled_at, j.priority, q.ageing), j.id
     from unnest(v_of.ids, coordinator.job_lanes_enter(v_of.classes, v_of.keys)) u (id, lane_id)
-    join coordinator.jobs_open j on j.id = u.id and j.id = any (v_of.ids)
+    join (select o.* from coordinator.jobs_open o where o.id = any (v_of.ids) offset 0) j on j.id = u.id
     join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue;
     perform coordinator.job_tell('job.enqueued', v_of.project_id, v_of.project, t.queue, p_by, p_now, t.ids)
     from (select j.queue, array_agg(j.id order by j.id) as ids from coordinator.jobs_open j where j.id = any (v_of.ids) and p_tell group by 1 order by 1) t;

@@ -90,8 +90,8 @@ begin
     for v_job in
       select j.id, j.class_id, case when (j.start_by <= p_now) is not true and j.paused is null then j.locks end as locks, p_now + coalesce(j.deadline, interval '1 day') as until, j.scheduled_at,
              coordinator.job_rank(j.scheduled_at, j.priority, q.ageing) as rank
-      from coordinator.jobs_open j join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
-      where j.id = any (v_left) order by j.priority desc, j.scheduled_at, j.id
+      from (select o.* from coordinator.jobs_open o where o.id = any (v_left) offset 0) j
+      join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue order by j.priority desc, j.scheduled_at, j.id
     loop
       if cardinality(picked) >= p_limit or cardinality(waiting) >= p_waiting then
         rest := rest || v_job.id;

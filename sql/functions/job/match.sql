@@ -116,7 +116,9 @@ declare
 begin
   -- Those that waited for something else meanwhile are not concerned.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}') into p_found
-  from jsonb_each(p_found) f join coordinator.job_waits w on w.job_id = f.key::uuid and w.fence = (f.value ->> 'fence')::bigint;
+  from jsonb_each(p_found) f
+  join (select o.* from coordinator.job_waits o where o.job_id = any (array(select k::uuid from jsonb_object_keys(p_found) k)) offset 0) w
+    on w.job_id = f.key::uuid and w.fence = (f.value ->> 'fence')::bigint;
   v_locked := array(select w.id from coordinator.jobs_waiting w where w.id = any (array(select k::uuid from jsonb_object_keys(p_found) k))
                     order by w.id for update skip locked);
   for v_wait in

@@ -18,7 +18,7 @@ begin
   select j.id, j.class_id, p_cause, p_due_at from coordinator.jobs_open j where j.id = any (p_ids);
   perform coordinator.job_tell('job.waiting', t.project_id, t.project, t.queue, p_by, p_now, t.ids, jsonb_build_object('cause', p_cause))
   from (select j.project_id, p.name as project, j.queue, array_agg(j.id order by j.id) as ids
-        from coordinator.jobs_open j join coordinator.projects p on p.id = j.project_id where j.id = any (p_ids) group by 1, 2, 3 order by 1, 3) t;
+        from (select o.* from coordinator.jobs_open o where o.id = any (p_ids) offset 0) j join coordinator.projects p on p.id = j.project_id group by 1, 2, 3 order by 1, 3) t;
 end
 $$;
 comment on function coordinator.job_make_waiting(uuid[], text, timestamptz, text, timestamptz) is

@@ -347,19 +347,19 @@ declare
   v_keyed bigint[];
 begin
   select array_agg(l.id) filter (where not l.per_key and l.kind = 'slots'), array_agg(l.id) filter (where l.per_key) into v_slots, v_keyed
-  from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
-  join coordinator.job_limits l on l.id = any (c.limit_ids) where j.id = any (p_ids);
+  from (select o.* from coordinator.jobs_open o where o.id = any (p_ids) offset 0) j join coordinator.job_classes c on c.id = j.class_id
+  join coordinator.job_limits l on l.id = any (c.limit_ids);
   delete from coordinator.job_charges c where c.job_id = any (p_ids);
   update coordinator.job_buckets b set level = b.level + t.tokens
   from (select l.id, sum(coordinator.limit_cost(l, j.limits)) as tokens
-        from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
-        join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'rate' and not l.per_key where j.id = any (p_ids) group by l.id) t
+        from (select o.* from coordinator.jobs_open o where o.id = any (p_ids) offset 0) j join coordinator.job_classes c on c.id = j.class_id
+        join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'rate' and not l.per_key group by l.id) t
   where b.limit_id = t.id;
   update coordinator.job_keys k set level = k.level + t.tokens
   from (select l.id, coordinator.limit_hash(j.project_id, j.key) as hash, sum(coordinator.limit_cost(l, j.limits)) as tokens
-        from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
+        from (select o.* from coordinator.jobs_open o where o.id = any (p_ids) offset 0) j join coordinator.job_classes c on c.id = j.class_id
         join coordinator.job_limits l on l.id = any (c.limit_ids) and l.kind = 'rate' and l.per_key
-        where v_keyed is not null and j.id = any (p_ids) and j.key is not null group by 1, 2) t
+        where v_keyed is not null and j.key is not null group by 1, 2) t
   where k.limit_id = t.id and k.hash = t.hash;
   if v_keyed is not null then
     insert into coordinator.job_permits (class_id, turn, lane_id)

@@ -70,8 +70,8 @@ begin
   -- A later statement sees everything that earlier claims have started.
   with picked as materialized (
     select coordinator.limit_hash(j.project_id, j.key) as hash, l.id as limit_id, count(*) as jobs
-    from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
-    join coordinator.job_limits l on l.id = any (c.limit_ids) and l.id = any (v_limits) where j.id = any (p_picked) group by 1, 2),
+    from (select o.* from coordinator.jobs_open o where o.id = any (p_picked) offset 0) j join coordinator.job_classes c on c.id = j.class_id
+    join coordinator.job_limits l on l.id = any (c.limit_ids) and l.id = any (v_limits) group by 1, 2),
   key as materialized (
     select u.*, case when u.hash is null then 2147483647 when u.hash is distinct from h.hash then 0
                 else (select coalesce(min(l.slots - coalesce((select k.jobs from picked k where k.hash = u.hash and k.limit_id = l.id), 0)

@@ -92,20 +92,20 @@ begin
     select distinct t.id
     from (select j.id, c.cost, sum(c.cost) over (partition by l.id, c.hash order by j.priority desc, j.scheduled_at, j.id) as total,
                  coordinator.limit_key_room(l, c.hash, p_now) as room
-          from coordinator.jobs_open j
+          from (select o.* from coordinator.jobs_open o where o.id = any (p_ids) offset 0) j
           cross join (select l.* from coordinator.job_classes k join coordinator.job_limits l on l.id = any (k.limit_ids) and l.per_key and l.kind <> 'slots'
                       where k.id = p_class offset 0) l
           cross join lateral (select coordinator.limit_cost(m, j.limits) as cost, coordinator.limit_hash(j.project_id, j.key) as hash
                               from coordinator.job_limits m where m.id = l.id) c
-          where j.id = any (p_ids) and j.key is not null) t
+          where j.key is not null) t
     where t.total > t.room or t.room <= 0);
   v_ids := array(select u.id from unnest(p_ids) with ordinality u (id, place) where u.id <> all (v_beyond) order by u.place);
 
   with taken as materialized (
     select m.id as limit_id, coordinator.limit_hash(j.project_id, j.key) as hash, j.key, sum(coordinator.limit_cost(m, j.limits)) as cost
-    from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
+    from (select o.* from coordinator.jobs_open o where o.id = any (v_ids) offset 0) j join coordinator.job_classes c on c.id = j.class_id
     join coordinator.job_limits m on m.id = any (c.limit_ids) and m.per_key and m.kind <> 'slots'
-    where j.id = any (v_ids) and j.key is not null group by 1, 2, 3)
+    where j.key is not null group by 1, 2, 3)
   update coordinator.job_keys k
   set level = coalesce(coordinator.limit_level(l, k.level, k.level_at, p_now), l.burst) - t.cost, level_at = greatest(p_now, k.level_at),
       key = t.key, due_at = case when k.parked then k.due_at end -- lanes of other classes may have left the line
@@ -114,9 +114,9 @@ begin
     and k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = m.limit_id and o.hash = m.hash) from taken m)); -- otherwise it reads all keys
   insert into coordinator.job_charges (limit_id, period_at, job_id, reserved, hash)
   select l.id, coordinator.limit_period(l.period, p_now), j.id, coordinator.limit_cost(l, j.limits), coordinator.limit_hash(j.project_id, j.key)
-  from coordinator.jobs_open j join coordinator.job_classes c on c.id = j.class_id
+  from (select o.* from coordinator.jobs_open o where o.id = any (v_ids) offset 0) j join coordinator.job_classes c on c.id = j.class_id
   join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key and l.kind = 'budget'
-  where j.id = any (v_ids) and j.key is not null;
+  where j.key is not null;
 
   -- For lanes that left the line, store when their keys can pay for the next job.
   with next as materialized (

@@ -136,10 +136,10 @@ begin
         v_used := v_used || v_limit.id;
         if (select true from coordinator.job_tree_waits t where t.limit_id = v_limit.id limit 1) then
           v_behind := array(
-            select j.id from coordinator.jobs_open j join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
-            where j.id = any (v_tree.ids) and (j.id = any (v_behind) or exists (
+            select j.id from (select o.* from coordinator.jobs_open o where o.id = any (v_tree.ids) offset 0) j join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
+            where j.id = any (v_behind) or exists (
               select from coordinator.job_tree_waits t where t.limit_id = v_limit.id and t.class_id = j.class_id
-                and (t.rank, t.job_id) < (coordinator.job_rank(j.scheduled_at, j.priority, q.ageing), j.id))));
+                and (t.rank, t.job_id) < (coordinator.job_rank(j.scheduled_at, j.priority, q.ageing), j.id)));
           v_tree.ids := array(select u.id from unnest(v_tree.ids) with ordinality u (id, place) order by u.id = any (v_behind), u.place);
         end if;
         v_fits := least(coordinator.limit_tree_jobs(v_limit, v_room), cardinality(v_tree.ids) - cardinality(v_behind));
@@ -166,7 +166,7 @@ begin
       perform coordinator.job_make_waiting(v_wait, 'limit', v_until, p_worker, p_now);
       insert into coordinator.job_tree_waits (job_id, limit_id, class_id, rank)
       select j.id, v_lacked, j.class_id, coordinator.job_rank(j.scheduled_at, j.priority, q.ageing)
-      from coordinator.jobs_open j join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue where j.id = any (v_wait);
+      from (select o.* from coordinator.jobs_open o where o.id = any (v_wait) offset 0) j join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue;
     end if;
   end loop;
   picked := array(select u.id from unnest(p_ids) with ordinality u (id, place) where u.id <> all (waiting || rest) order by u.place);
@@ -190,8 +190,8 @@ begin
   delete from coordinator.job_charges c where c.job_id = any (v_ids);
   update coordinator.job_buckets b set level = b.level + t.tokens
   from (select l.id, count(*) as tokens
-        from coordinator.jobs_open j join coordinator.job_limits l on l.project_id = j.project_id and l.tree = coalesce(j.root_id, j.id) and l.kind = 'rate'
-        where j.id = any (v_ids) group by l.id) t
+        from (select o.* from coordinator.jobs_open o where o.id = any (v_ids) offset 0) j
+        join coordinator.job_limits l on l.project_id = j.project_id and l.tree = coalesce(j.root_id, j.id) and l.kind = 'rate' group by l.id) t
   where b.limit_id = t.id;
   if v_limits <> '{}' then
     perform coordinator.limit_give_back(v_limits, p_by, p_now);
