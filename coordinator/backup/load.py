@@ -124,7 +124,10 @@ async def finish(backup: Found, dsn: str, connection: Connection, tools: program
 async def _entries(tools: programs.Programs, dump: Path) -> list[str]:
     code, text = await processes.run([str(tools.folder / "pg_restore"), "--list", str(dump)], timeout_s=LIST_TIMEOUT_S)
     if code != 0:
-        raise BackupFailed(f"the backup {dump.parent} cannot be read", hint="Use another one.", detail=text[-2000:])
+        reason = text.strip().rpartition("\n")[2] or f"exit code {code}"
+        raise BackupFailed(
+            f"the backup {dump.parent} cannot be read: {reason}", hint="Use another one.", detail=text[-2000:]
+        )
     return [line for line in text.splitlines() if line and not line.startswith(";")]
 
 

@@ -82,8 +82,8 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def dump_of(path: Path) -> Path:
-    """Return the directory of pg_dump in that of a backup."""
-    return path / DUMP
+    """Return the absolute directory of pg_dump in that of a backup: programs run in ``/``."""
+    return path.absolute() / DUMP
 
 
 @contextmanager

@@ -60,7 +60,7 @@ async def choose(bin_dir: Path | None, least: int, *, what: str) -> Programs:
     Raises: ``ConfigurationError`` that says what to install.
     """
     found: list[Programs] = []
-    for folder in [bin_dir] if bin_dir else binaries.folders(*_NAMES):
+    for folder in _folders(bin_dir):
         version = await _version(folder)
         if version:
             found.append(Programs(folder, version))
@@ -75,6 +75,10 @@ async def choose(bin_dir: Path | None, least: int, *, what: str) -> Programs:
         hint=f"Install them (Debian, Ubuntu: apt-get install postgresql-client-{least}; or pip install 'coordinatord[embedded]'), "
         "or set COORDINATOR_PG_BIN_DIR to their directory.",
     )
+
+
+def _folders(bin_dir: Path | None) -> Iterable[Path]:
+    return [bin_dir.absolute()] if bin_dir else binaries.folders(*_NAMES)  # absolute, since programs run in "/"
 
 
 async def _version(folder: Path) -> str | None:

@@ -94,7 +94,7 @@ async def verify(
     if found.error:
         raise BackupFailed(
             f"the backup {backup.manifest.backup} is not what it was made of: {found.error}"[:2000],
-            hint='Make another one now, and check the disk. The verified one before it is good; see "coordinator backup list".',
+            hint='Make another one now, and check the disk. "coordinator backup list" shows which backups are good.',
         )
     return Verified(backup.manifest.backup, backup.manifest.rows, len(backup.manifest.tables), seconds, notes)
 

@@ -53,7 +53,7 @@ async def test_a_backup_is_verified_and_restored_and_nothing_is_issued_twice(
         assert (row["backup"], row["status"], row["verified_at"]) == (made["backup"], "good", None)
         assert [path.name for path in backups.folder_of_backups.iterdir()] == [made["backup"]]
 
-        backups.backup("verify")
+        backups.backup("verify", "--dir", backups.folder_of_backups.name)
         assert await source.fetch(SCRATCH) == []
         (row,) = backups.backup("list")
         assert row["verified_at"] is not None
@@ -69,7 +69,7 @@ async def test_a_backup_is_verified_and_restored_and_nothing_is_issued_twice(
         assert not await target.fetchval("select exists (select from pg_namespace where nspname = 'coordinator')")
         manifest.write_text(content, "utf-8")
 
-        restored = backups.backup("restore", made["backup"], url=fresh)
+        restored = backups.backup("restore", made["backup"], "--dir", backups.folder_of_backups.name, url=fresh)
         assert restored["rows"] == made["rows"]
         await check_fork(target, shared, lost)
         assert await claimed(target) > lost_fence

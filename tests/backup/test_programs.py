@@ -32,6 +32,8 @@ async def test_the_oldest_that_is_as_new_as_the_server_is_chosen(
     assert "15.9" in raised.value.message
     with pytest.raises(ConfigurationError, match="18 or newer in"):
         await programs.choose(folders[1], 18, what="the server")
+    monkeypatch.chdir(tmp_path)  # the programs run in another directory
+    assert await programs.choose(Path("16.0"), 16, what="the server") == programs.Programs(tmp_path / "16.0", "16.0")
 
 
 @pytest.mark.parametrize(
