@@ -108,6 +108,7 @@ create or replace function coordinator.work_due() returns text[]
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off

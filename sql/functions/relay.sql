@@ -584,6 +584,7 @@ create or replace function coordinator.event_sample(p_since timestamptz) returns
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
 as $$
 declare
   v_head bigint := (select c.last_seq from coordinator.event_chunks c order by c.first_seq desc limit 1);

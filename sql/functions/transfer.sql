@@ -33,6 +33,7 @@ set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set intervalstyle = 'iso_8601'
 set enable_seqscan = off -- pages walk indexes, also where the statistics are old
+set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
 set enable_sort = off
 set extra_float_digits = 1 -- numbers of embeddings as they are
 as $$

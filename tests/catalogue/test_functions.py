@@ -63,6 +63,36 @@ async def test_no_view_calls_a_function_that_each_query_plans_again(catalogue: a
     assert [row[0] for row in rows] == []
 
 
+async def test_what_forbids_table_scans_and_must_scan_is_not_compiled(catalogue: asyncpg.Connection) -> None:
+    # A forbidden scan costs 1e10. Before PostgreSQL 18, that is worth compiling the whole statement, each time that it runs: seconds.
+    scanned = {
+        row[0]
+        for row in await catalogue.fetch(
+            """
+            select c.relname from pg_class c
+            where c.relnamespace = 'coordinator'::regnamespace
+              and (c.relkind = 'S'
+                   or c.relkind = 'r' and (not exists (select from pg_index i where i.indrelid = c.oid)
+                                           or exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'singleton')))
+            """
+        )
+    }
+    rows = await catalogue.fetch(
+        f"select p.proname, concat(p.prosrc, pg_get_function_sqlbody(p.oid)), coalesce(p.proconfig, '{{}}') from pg_proc p where {IN_SCHEMA}"
+    )
+    settings = {name: set(config) for name, _, config in rows}
+    scans = {name for name, text, _ in rows if scanned & set(re.findall(r"\b(?:from|join) coordinator\.(\w+)", text))}
+    calls = {name: settings.keys() & set(re.findall(r"coordinator\.(\w+)\(", text)) for name, text, _ in rows}
+    found = []
+    for name, config in settings.items():
+        reached = {name} if "enable_seqscan=off" in config else set()
+        while more := {other for each in reached if "jit=off" not in settings[each] for other in calls[each]} - reached:
+            reached |= more
+        found += [(name, each) for each in reached & scans if "jit=off" not in settings[each]]
+    assert {"work_due", "lock_poll", "relay_step"} <= scans
+    assert sorted(found) == []
+
+
 async def test_function_files_can_be_applied_again_without_any_difference(catalogue: asyncpg.Connection) -> None:
     query = f"select p.oid::regprocedure::text, pg_get_functiondef(p.oid) from pg_proc p where {IN_SCHEMA} order by 1"
     before = await catalogue.fetch(query)

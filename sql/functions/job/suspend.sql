@@ -279,6 +279,7 @@ create or replace function coordinator.job_wait_place(p_after text, p_job uuid, 
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
 as $$
 declare
   v_head bigint := (select last_seq from coordinator.event_chunks order by first_seq desc limit 1);
@@ -366,6 +367,7 @@ returns setof coordinator.job_suspension
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
