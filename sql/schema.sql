@@ -3288,7 +3288,7 @@ create function coordinator.event_head()
   returns text
   stable security definer;
 
--- Return how many events the partitions of the log have room for.
+-- Return how many events the partitions of the log have room for, up to the first one that is missing.
 create function coordinator.event_headroom()
   returns bigint
   stable security definer;

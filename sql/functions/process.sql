@@ -121,7 +121,9 @@ declare
 begin
   return array_remove(array[
     case when coordinator.events_waiting() > 0 then 'relay' end,
-    case when to_regclass('coordinator.events_' || to_char(v_last / 1000000 + 8, 'FM000000')) is null then 'event_extend' end,
+    case when to_regclass('coordinator.events_' || to_char(v_last / 1000000 + 8, 'FM000000')) is null
+           or to_regclass('coordinator.events_' || to_char(v_last / 1000000 + 1, 'FM000000')) is null -- somebody dropped it
+         then 'event_extend' end,
     case when to_regclass('coordinator.jobs_completed' || v_day) is null or to_regclass('coordinator.jobs_uncompleted' || v_day) is null
          then 'job_extend' end,
     case when exists (select from coordinator.signals where expires_at <= v_now) then 'signal_expire' end,

@@ -65,11 +65,16 @@ create or replace function coordinator.event_headroom() returns bigint
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(max((substring(c.relname from '^events_(\d+)$')::bigint + 1) * 1000000), 0) - (select last_value from coordinator.event_ids)
-  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'coordinator.events'::regclass
+  with partitions (n) as (
+    select substring(c.relname from '^events_(\d+)$')::bigint
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'coordinator.events'::regclass)
+  select min(g.n) * 1000000 - i.last_value
+  from coordinator.event_ids i, generate_series(i.last_value / 1000000, i.last_value / 1000000 + (select count(*) from partitions)) g (n)
+  where not exists (select from partitions p where p.n = g.n)
+  group by i.last_value
 $$;
 comment on function coordinator.event_headroom() is
-  'Return how many events the partitions of the log have room for.';
+  'Return how many events the partitions of the log have room for, up to the first one that is missing.';
 
 create or replace function coordinator.events_unnumbered(p_limit integer) returns setof timestamptz
 language plpgsql stable security definer

@@ -307,6 +307,22 @@ async def test_events_that_wait_for_their_numbers_and_readers_that_are_behind_ar
             assert loop is None or f"loop.failed ({loop})" in (found[reader].remedy or "")
 
 
+async def test_a_gap_between_the_partitions_of_the_log_is_found_and_closed(tx: Transaction) -> None:
+    """Events that reach it are refused, however many partitions follow it."""
+    await tx.set_clock(timedelta(0))  # the day does not end meanwhile
+    last = await tx.connection.fetchval("select last_value from coordinator.event_ids")
+    gap = f"coordinator.events_{last // 1_000_000 + 1:06}"
+    await tx.connection.execute(f"drop table {gap}")
+    assert (await examined(tx.connection, "partitions"))[0].severity == "critical"
+    room = await tx.connection.fetchval("select coordinator.event_headroom()")
+    assert room == (last // 1_000_000 + 1) * 1_000_000 - last
+    assert "event_extend" in await tx.connection.fetchval("select coordinator.work_due()")
+    await tx.run(doctor.Fix(check="partitions"))
+    assert await tx.connection.fetchval("select to_regclass($1)", gap) is not None
+    assert worst(await examined(tx.connection, "partitions")) == "ok"
+    assert "event_extend" not in await tx.connection.fetchval("select coordinator.work_due()")
+
+
 async def test_partitions_that_are_missing_are_found_and_made(tx: Transaction) -> None:
     await tx.set_clock(timedelta(0))  # the day does not end meanwhile
     assert worst(await examined(tx.connection, "partitions")) == "ok"
@@ -372,6 +388,9 @@ async def test_grants_that_are_missing_are_found_and_made(tx: Transaction) -> No
     assert {finding.severity for finding in found} == {"critical"}
     for role, kind in (("reader", "execute"), ("agent", "select"), ("manager", "usage")):
         assert any(f"coordinator_{role} lacks {kind}" in finding.message for finding in found)
+    assert any(
+        "grant usage on schema coordinator to coordinator_manager" in (finding.remedy or "") for finding in found
+    )
     assert len(await tx.run(doctor.Fix(check="grants"))) == 3
     assert (await one(tx.connection, "grants")).severity == "ok"
     after = await tx.connection.fetch(

@@ -12,11 +12,11 @@ as $$
     select 'warning', 'Roles are missing.', format('As an administrator of the database, run: %s Then run "coordinator schema apply".', string_agg(r, ' '))
     from coordinator.role_statements() r having count(*) > 0
     union all
-    select 'critical', format('Role %s lacks %s on %s objects of the schema.', m.role, m.kind, m.count),
-           'As the owner of the schema: coordinator doctor --fix'
+    select 'critical', format('Role %s lacks %s on objects of the schema: %s.', m.role, m.kind, m.count),
+           'As the owner of the schema: coordinator doctor --fix' || case when length(m.statement) <= 500 then '; or in psql: ' || m.statement else '' end
     from coordinator.access_missing() m
     union all
-    select 'critical', format('Every role that can connect can call %s functions of the schema, such as %s.', count(*), min(p.proname)),
+    select 'critical', format('Functions of the schema that every role can call: %s, such as %s.', count(*), min(p.proname)),
            'revoke all on all routines in schema coordinator from public'
     from pg_proc p
     where p.pronamespace = 'coordinator'::regnamespace
