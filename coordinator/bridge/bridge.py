@@ -14,7 +14,7 @@ from coordinator.model.operation import Operation
 if TYPE_CHECKING:
     from coordinator.operations.executor import Runner
 
-__all__ = ["Bridge", "BridgeError", "note", "plain", "project_name", "read_input", "say"]
+__all__ = ["Bridge", "BridgeError", "note", "plain", "project_name", "read_input", "say", "with_address"]
 
 NO_PROJECT = "ZC201"
 DIGEST = 12  # hexadecimal digits
@@ -47,6 +47,7 @@ class Bridge:
         self.named = given.named
         self.project = project_name(given.project_id)
         self.agent = given.agent
+        self.address = given.address
         self._runner: Runner | None = None
 
     @property
@@ -97,10 +98,25 @@ class Bridge:
         except Conflict:  # somebody else did, a moment ago
             pass
         except PermissionDenied as error:
+            command = f'"coordinator project create {project}"'
             raise PermissionDenied(
                 f'there is no project "{project}", and this token or role may not create it',
-                hint=f'An administrator can create it with "coordinator project create {project}".',
+                hint=f"An administrator can create it with {with_address(command, self.address, as_other=True)}.",
             ) from error
+
+
+def with_address(hint: str, address: str | None, *, as_other: bool = False) -> str:
+    """Return a hint whose commands name the server, which RECAC_DB_URL tells nobody but this program.
+
+    An address has no password; ``as_other``: nor a user, because somebody else runs the command.
+    """
+    if address is None:
+        return hint
+    from coordinator.model.address import without_credentials, without_password  # noqa: PLC0415 - on errors only
+    from coordinator.model.hint import with_options  # noqa: PLC0415
+
+    shown = without_credentials(address) if as_other else without_password(address)
+    return with_options(hint, [("--url", shown)]) or hint
 
 
 def say(text: str) -> None:

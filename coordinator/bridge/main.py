@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from coordinator.bridge.bridge import Bridge, BridgeError, note, plain
+from coordinator.bridge.bridge import Bridge, BridgeError, note, plain, with_address
 from coordinator.config import debugging
 from coordinator.config.bridge import bridge_settings
 from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable
@@ -90,20 +90,22 @@ def _run(arguments: list[str]) -> int:
     if name not in COMMANDS:
         sys.stdout.write(USAGE)
         return _failed(f"unknown command: {name}" if arguments else "missing command")
+    address = None
     try:
         module, function = COMMANDS[name]
         from coordinator.client.brief import finish  # noqa: PLC0415 - help needs none of this
 
         bridge = Bridge(bridge_settings(note))
+        address = bridge.address
         command = getattr(import_module(f"coordinator.bridge.{module}"), function)
         url = "" if name == "import-database" else bridge.url  # it reads from PostgreSQL, perhaps
         finish(url, bridge.perform(command, rest))
     except BridgeError as error:
         return _failed(str(error))
     except (ConfigurationError, DatabaseUnavailable) as error:
-        return _failed(f"failed to connect to database: {_said(error)}")
+        return _failed(f"failed to connect to database: {_said(error, address)}")
     except CoordinatorError as error:
-        return _failed(f"error executing command: {_said(error)}")
+        return _failed(f"error executing command: {_said(error, address)}")
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
@@ -115,8 +117,8 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _said(error: CoordinatorError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message
+def _said(error: CoordinatorError, address: str | None) -> str:
+    return f"{error.message} ({with_address(error.hint, address)})" if error.hint else error.message
 
 
 def _failed(message: str) -> int:

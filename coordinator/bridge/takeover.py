@@ -9,12 +9,11 @@ What it does not do: keep the times of rows. Signals that are not critical get a
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
-
-import msgspec
 
 from coordinator.bridge.agents import SPEC, acquire
 from coordinator.bridge.bridge import Bridge, BridgeError, note, project_name, say
@@ -32,6 +31,9 @@ __all__ = ["import_database"]
 BATCH = LIMITS["log_batch"]
 BATCH_BYTES = 1 << 20
 LONGEST_NAME = 200
+
+# Of SQLite, or as Go prints a time: 2026-01-31 14:00:00.123456789 +0100 CET m=+0.1
+_INSTANT = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)[ T](?P<time>\d\d:\d\d:\d\d)(?:\.\d+)? ?(?P<zone>Z|[+-]\d\d:?\d\d)?")
 
 
 class _Count:
@@ -207,12 +209,15 @@ def _agent(value: object) -> str:
     return name if name.isprintable() and name == name.strip() and 0 < len(name) <= LONGEST_NAME else project_name(name)
 
 
-def _later(instant: datetime | str) -> bool:
+def _later(instant: object) -> bool:
     """Return whether an instant is to come. Without a zone it is UTC; what cannot be read has passed."""
-    if isinstance(instant, str):
+    if not isinstance(instant, datetime):
+        written = _INSTANT.match(_text(instant))
+        if written is None:
+            return False
         try:
-            instant = msgspec.convert(instant[:19].replace(" ", "T"), datetime)
-        except msgspec.ValidationError:
+            instant = datetime.fromisoformat(f"{written['day']}T{written['time']}{written['zone'] or ''}")
+        except ValueError:
             return False
     return instant.replace(tzinfo=instant.tzinfo or UTC) > datetime.now(UTC)
 

@@ -13,12 +13,13 @@ __all__ = ["BridgeSettings", "bridge_settings"]
 
 
 class BridgeSettings(NamedTuple):
-    """What the environment says. ``project_id`` is as it was given, ``named`` whether it was."""
+    """What the environment says. ``project_id`` is as it was given, ``named`` whether it was; ``address`` is that in RECAC_DB_URL."""
 
     config: Config
     project_id: str
     named: bool
     agent: str | None
+    address: str | None = None
 
 
 def bridge_settings(note: Callable[[str], None], environment: Mapping[str, str] = os.environ) -> BridgeSettings:
@@ -34,4 +35,4 @@ def bridge_settings(note: Callable[[str], None], environment: Mapping[str, str] 
     config = load(flags={"database_url": ("RECAC_DB_URL", url)} if url else {}, environment=environment, note=note)
     given = environment.get("RECAC_PROJECT_ID")
     agent = environment.get("RECAC_AGENT_ID") or config.agent_id
-    return BridgeSettings(config, given or config.project, bool(given), agent)
+    return BridgeSettings(config, given or config.project, bool(given), agent, url)

@@ -42,7 +42,7 @@ from coordinator.client.lease import LeaseState
 from coordinator.client.presence import Presence
 from coordinator.config import SETTINGS, Config
 from coordinator.db.database import Database, connect_within
-from coordinator.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable
 from coordinator.hooks.http import hook_handlers
 from coordinator.lifetime import Lifetime, run_until_shutdown
 from coordinator.mcp.mount import Mount
@@ -76,8 +76,8 @@ async def serve(
 ) -> None:
     """Run the sidecar until SIGTERM, SIGINT, or the end of the agent's process, known by ``pid`` or an attachment.
 
-    Raises: ``ConfigurationError``; ``DatabaseUnavailable`` (no answer within ``connect_limit_s``); what
-    ``agents.Register`` raises.
+    Raises: ``ConfigurationError``; ``DatabaseUnavailable`` (no answer within ``connect_limit_s``), or how the daemon
+    refused; what ``agents.Register`` raises.
     """
     registration = _registration(config, agent_name(config), ttl, job_types, labels)
     origins_of(config)  # refused before anything is started
@@ -104,6 +104,14 @@ async def serve(
         await run_until_shutdown("sidecar", run)
     finally:
         await to_thread.run_sync(tracing.stop)  # with what is left of the spans
+
+
+def _unstarted(source: Source, limit_s: float) -> CoordinatorError:
+    """Return why there is no connection after the limit: what the daemon said last, such as that it refuses the token."""
+    trouble = source.trouble if isinstance(source, Upstream) else None
+    return trouble or DatabaseUnavailable(
+        f"no answer within {limit_s:g} seconds", hint="Is the address correct, and does a server run there?"
+    )
 
 
 async def serve_mcp(config: Config, ttl: timedelta, role: Role) -> None:
@@ -205,10 +213,7 @@ async def _run(  # noqa: PLR0917
             await gateway.started.wait()
         if not gateway.started.is_set():
             tasks.cancel_scope.cancel()
-            raise DatabaseUnavailable(
-                f"no answer within {config.connect_limit_s:g} seconds",
-                hint="Is the address correct, and does a server run there?",
-            )
+            raise _unstarted(source, config.connect_limit_s)
         lifetime.started()
         presence = await Presence.register(registration, liveness, source)
         if liveness is not None:

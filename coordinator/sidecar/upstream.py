@@ -32,12 +32,14 @@ class Upstream:
     """Runs operations through a daemon, as the database would.
 
     ``confined``: the token is for ``project`` alone, so the events of that project are all that the sidecar can read.
+    ``trouble``: why the daemon did not answer last, or how it refused; None if it answered.
     """
 
     def __init__(self, executor: HttpExecutor, project: str) -> None:
         self.executor = executor
         self.project = project
         self.confined = False
+        self.trouble: CoordinatorError | None = None
 
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation."""
@@ -99,6 +101,7 @@ class _Stream:
                         if progress.made():
                             log.info("upstream.back")
                         self.connected = True
+                        upstream.trouble = None
                         self.heard_at = time.monotonic()
                         backoff.reset()
                         for wake in self._wakes:
@@ -109,6 +112,7 @@ class _Stream:
                 if isinstance(error, PermissionDenied) and not upstream.confined:
                     upstream.confined = True
                     continue
+                upstream.trouble = error
                 if progress.failed(error):
                     log.warning("upstream.lost", error=error.message)
             await backoff.wait()

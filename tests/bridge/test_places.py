@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from coordinator.bridge.bridge import project_name
+from coordinator.bridge.bridge import project_name, with_address
 from coordinator.config import load
 from coordinator.config.bridge import bridge_settings
 from coordinator.config.store import store_url
 from coordinator.errors import ConfigurationError
 from tests.bridge.conftest import Agent, Plane
+from tests.cli.conftest import Program
 from tests.ports import reserve_port
 
 
@@ -57,10 +60,33 @@ def test_an_agents_token_says_who_can_create_the_project(agent: Agent, plane: Pl
     there = {"RECAC_DB_URL": plane.daemon.url, "COORDINATOR_TOKEN": plane.token("agent")}
     said = agent.refuses("signal", "K", "1", **there)
     assert f'there is no project "{agent.project}"' in said
-    assert f"coordinator project create {agent.project}" in said
-    agent.says("signal", "K", "1")
+    (command,) = re.findall(r'"(coordinator [^"]+)"', said)
+    assert command == f"coordinator --url {plane.daemon.url} project create {agent.project}"
+    administrator = Program(agent.folder, {"COORDINATOR_TOKEN": plane.token("admin")})
+    assert administrator.run(*shlex.split(command)[1:]).returncode == 0, "it runs as it is printed"
     assert agent.says("signal", "K", "2", **there) == "Signal K set to 2.\n"
     assert agent.signal("K") == "2"
+
+
+def test_a_command_in_a_hint_names_the_server_that_recacs_variable_names(agent: Agent) -> None:
+    agent.says("lock", "a.py", "--agent", "one")
+    said = agent.refuses("lock", "a.py", "--agent", "two")
+    (command,) = re.findall(r'"(coordinator [^"]+)"', said)
+    done = Program(agent.folder, {}).run(*shlex.split(command)[1:])
+    assert done.returncode == 0, done
+    assert "please release a.py" in agent.says("directives", "--agent", "one")
+
+
+def test_a_command_in_a_hint_has_no_password_and_for_somebody_else_no_user() -> None:
+    address = "postgresql://agent:secret@db:5433/d?sslmode=require&sslpassword=hidden"
+    hint = 'Run "coordinator project create x".'
+    assert with_address(hint, address) == (
+        "Run \"coordinator --url 'postgresql://agent@db:5433/d?sslmode=require' project create x\"."
+    )
+    assert with_address(hint, address, as_other=True) == (
+        "Run \"coordinator --url 'postgresql://db:5433/d?sslmode=require' project create x\"."
+    )
+    assert with_address(hint, None) == hint
 
 
 @pytest.mark.parametrize("face", ["database", "daemon"])

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,31 @@ def test_early_versions_have_fewer_tables_and_one_project(agent: Agent) -> None:
     assert agent.run("import-database", str(file)).stdout == "Imported 3 rows; 0 were there already.\n"
     found = {one["agent_id"]: one["content"] for one in json.loads(agent.says("history"))}
     assert found == {"a": "x", project_name(""): "\ufffd\0", project_name("a\n"): "7"}
+
+
+def test_a_lock_in_a_sqlite_file_ends_in_the_time_zone_that_recac_wrote(agent: Agent) -> None:
+    """Go prints a time with its offset, as the clock on the wall of recac's machine shows it."""
+
+    def go(minutes: int, hours: int) -> str:
+        wall = datetime.now(timezone(timedelta(hours=hours))) + timedelta(minutes=minutes)
+        return f"{wall:%Y-%m-%d %H:%M:%S.%f}789 {wall:%z} CET m=+0.1"
+
+    ends = {
+        "east.py": go(30, +2),
+        "east-ended.py": go(-30, +2),
+        "west.py": go(30, -8),
+        "west-ended.py": go(-30, -8),
+        "default.py": f"{datetime.now(UTC) + timedelta(minutes=30):%Y-%m-%d %H:%M:%S}",
+        "odd.py": "tomorrow",
+        "month.py": "2999-13-01 00:00:00",
+    }
+    values = [f"('{agent.project}', '{path}', 'a', null, '', '{end}')" for path, end in ends.items()]
+    values.append(f"('{agent.project}', 'number.py', 'a', null, '', 7)")
+    file = agent.folder / "old.db"
+    fill(file, f"{SCHEMA} insert into file_locks values {', '.join(values)};")
+    assert agent.run("import-database", str(file)).stdout == "Imported 3 rows; 0 were there already.\n"
+    held = {one.resource for one in agent.ask(locks.List(project=agent.project))}
+    assert held == {"default.py", "east.py", "west.py"}
 
 
 def test_what_the_coordinator_refuses_is_reported_and_the_rest_is_taken(agent: Agent) -> None:

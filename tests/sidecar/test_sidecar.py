@@ -22,6 +22,8 @@ from coordinator.db.database import Database
 from coordinator.errors import InvalidArgument, NotFound, PermissionDenied
 from coordinator.model.token import new_secret
 from coordinator.operations import agents, events, locks, projects, tokens
+from coordinator.sidecar import main
+from coordinator.sidecar.upstream import Upstream
 from tests.api.sse import stream
 from tests.daemon import Daemon, note, opened
 from tests.faults.test_agents_lost import let_go, reaped_after, settled
@@ -286,6 +288,24 @@ async def test_a_reaped_agent_is_shown_as_lost_and_not_registered_again(db: Data
             answer = await http.get(beside.url + "/readyz")
         assert (answer.status_code, answer.json()["reason"]) == (503, "the agent was reaped")
         assert await db.run(agents.List(project="default")) == []
+
+
+async def test_a_sidecar_without_a_token_ends_with_what_the_daemon_said_and_not_with_its_silence(
+    database_url: str,
+) -> None:
+    with Daemon(database_url, access="tokens") as daemon:
+        await daemon.ready()
+        async with main._source(Config(database_url=daemon.url)) as source, anyio.create_task_group() as tasks:
+            assert isinstance(source, Upstream)
+            assert main._unstarted(source, 60).message == "no answer within 60 seconds"
+            tasks.start_soon(source.session().run_forever)
+
+            async def refused() -> bool:
+                return source.trouble is not None
+
+            await until(refused, "the daemon has refused a call")
+            assert main._unstarted(source, 60).message == "the request has no token"
+            tasks.cancel_scope.cancel()
 
 
 async def test_through_a_daemon_it_needs_no_connection_to_the_database(db: Database, database_url: str) -> None:
