@@ -69,7 +69,7 @@ class Handler:
             return msgspec.convert(value, self._payload, str_keys=True)
         except (msgspec.ValidationError, RecursionError) as error:
             reason = f"it exceeds the limit {fault}" if (fault := fault_of(value)) else str(error)
-            raise FailJob(f"the payload is not a {_name(self._payload)}: {reason}") from None
+            raise FailJob(f"the payload is not of type {_name(self._payload)}: {reason}") from None
 
     def result(self, value: Any) -> msgspec.Raw:
         """Encode what the function returned.

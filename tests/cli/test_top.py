@@ -81,6 +81,7 @@ async def test_agents_are_shown_sorted_and_filtered_and_one_is_deregistered(db: 
         rows = await until_rows(top, "agents", lambda rows: len(rows) == 4)
         assert [row[0] for row in rows] == sorted(row[0] for row in rows)
         assert any(row[0] == "[red]bold[2J" for row in rows), "no markup"
+        assert " see coordinator doctor; default at here: 4 agents" in text_of(top, "#status"), "no daemon leads"
         await pilot.press("r")
         assert [row[0] for row in await cells(top, "agents")] == sorted((row[0] for row in rows), reverse=True)
         await pilot.press("r", "slash", *"coder", "enter")
@@ -175,7 +176,7 @@ async def test_every_view_works_through_a_daemon(db: Database, database_url: str
         async with screen(lambda: source_of(daemon.url, Config(), "default", "tester")) as (top, pilot):
             rows = await until_rows(top, "agents", lambda rows: len(rows) == 2)
             assert {row[0] for row in rows} == {"holder", "waiter"}
-            assert text_of(top, "#status").startswith("default at here: 2 agents, 1 lock, 1 waiting; ")
+            assert "default at here: 2 agents, 1 lock, 1 waiting; " in text_of(top, "#status")
             for number, name, count in ((2, "locks", 1), (3, "waits", 1), (4, "jobs", 1), (7, "sizes", 1)):
                 await pilot.press(str(number))
                 await until_rows(top, name, lambda rows, count=count: len(rows) >= count and rows[0])

@@ -94,7 +94,7 @@ async def test_a_payload_that_does_not_fit_fails_the_job_for_good_and_says_where
     async with work(worker) as bench:
         done = await bench.done("summarize", {"page": "seven"})
     assert (done.status, done.attempts) == ("failed", 1)
-    assert done.error == "the payload is not a Page: Expected `int`, got `str` - at `$.page`"
+    assert done.error == "the payload is not of type Page: Expected `int`, got `str` - at `$.page`"
 
 
 @pytest.mark.parametrize(

@@ -165,8 +165,8 @@ class Top(App[None]):
         shown = (
             f"{counted(found.agent_count, 'agent')}, {counted(found.lock_count, 'lock')}, {found.waiting_count} waiting"
         )
-        warnings = f"; {counted(len(found.warnings), 'warning')}, see coordinator doctor" if found.warnings else ""
-        return plain(f"{found.project} at {self._where}: {shown}; {found.leader or 'nobody'} leads{warnings}")
+        warnings = f"{counted(len(found.warnings), 'warning')}, see coordinator doctor; " if found.warnings else ""
+        return plain(f"{warnings}{found.project} at {self._where}: {shown}; {found.leader or 'nobody'} leads")
 
     def _part(self, selector: str, kind: type[W]) -> W:
         """Return a part of the screen, also while a question lies over it.
@@ -276,7 +276,7 @@ class Top(App[None]):
         self._paused = not self._paused
         self.sub_title = "paused" if self._paused else ""
         if self._paused:
-            self._part("#status", Static).update(Text("paused: space goes on"))
+            self._part("#status", Static).update(Text("paused; press space to continue"))
         self._hurry.set()
 
     async def on_data_table_row_selected(self) -> None:
