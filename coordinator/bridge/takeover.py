@@ -31,6 +31,7 @@ __all__ = ["import_database"]
 BATCH = LIMITS["log_batch"]
 BATCH_BYTES = 1 << 20
 LONGEST_NAME = 200
+SHOWN = 200  # characters of the name of a row
 
 # Of SQLite, or as Go prints a time: 2026-01-31 14:00:00.123456789 +0100 CET m=+0.1
 _INSTANT = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)[ T](?P<time>\d\d:\d\d:\d\d)(?:\.\d+)? ?(?P<zone>Z|[+-]\d\d:?\d\d)?")
@@ -45,7 +46,8 @@ class _Count:
 
     def refuse(self, row: str, reason: str) -> None:
         self.refused += 1
-        note(f"Skipped: {self.what}: {row}: {reason}")
+        shown = row if len(row) <= SHOWN else f"{row[:SHOWN]}…"
+        note(f"Skipped: {self.what}: {shown}: {reason}")
 
     def __str__(self) -> str:
         refused = f", {self.refused} skipped" if self.refused else ""
