@@ -95,7 +95,7 @@ def lines(outcome: Outcome) -> list[str]:
     text += ["", f"Counted   {counted or 'nothing'} in {len(outcome.results)} of {SHARES} shares"]
     text += [f"Rejected  {message.text}" for message in outcome.rejected]
     again = [job for job in outcome.jobs if job["attempts"] > 1]
-    text.append(f"Again     {len(again)} jobs were started more than once")
+    text.append(f"Again     {len(again)} {'job was' if len(again) == 1 else 'jobs were'} started more than once")
     text.append(
         f"Said      {len(outcome.messages)} messages; the last: {outcome.messages[-1].text if outcome.messages else ''}"
     )

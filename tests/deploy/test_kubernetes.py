@@ -233,6 +233,12 @@ def test_the_servers_certificate_has_the_names_that_clients_verify() -> None:
     assert cluster["spec"]["bootstrap"]["initdb"]["database"] == "coordinator"
 
 
+def test_the_server_has_the_settings_that_sessions_of_the_pooler_cannot_make() -> None:
+    (cluster,) = named(rendered("overlays/production"), "Cluster").values()
+    parameters = cluster["spec"]["postgresql"]["parameters"]
+    assert (parameters["jit"], parameters["client_connection_check_interval"]) == ("off", "2s")
+
+
 def test_backups_go_where_the_archive_goes() -> None:
     objects = rendered("overlays/production")
     (cluster,) = named(objects, "Cluster").values()
