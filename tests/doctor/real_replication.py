@@ -42,6 +42,19 @@ async def thresholds(connection: asyncpg.Connection, **warnings: float) -> None:
         )
 
 
+async def the_lag_of_a_standby_is_hidden_from_a_plain_role(url: str) -> None:
+    async with opened(url) as other:
+        await other.execute("create role plain")
+        await other.execute("grant usage on schema coordinator to plain")
+        await other.execute("grant execute on all functions in schema coordinator to plain")
+        await other.execute("set role plain")
+        hidden = await other.fetchrow("select * from coordinator.doctor_standbys(1e9, 1e18)")
+    assert hidden is not None
+    assert hidden["severity"] == "unknown"
+    assert hidden["message"].endswith("is connected. The owner of the schema cannot see its lag.")
+    assert hidden["remedy"] == "As a superuser: grant pg_monitor to plain"
+
+
 async def test_what_replication_and_recovery_leave_behind_is_found_on_both_sides(tmp_path: Path) -> None:
     async with embedded.run(tmp_path / "primary", settings=PRIMARY) as server, opened(server.dsn) as primary:
         await schema.apply(primary)
@@ -72,6 +85,7 @@ async def test_what_replication_and_recovery_leave_behind_is_found_on_both_sides
         ):
             await thresholds(primary, standbys=1e9)
             await until_found(primary, "standbys", "ok", "streaming")
+            await the_lag_of_a_standby_is_hidden_from_a_plain_role(server.dsn)
             # It knows its lag from the first transaction on that it replays.
             await until_true(replica, "select critical = 1e18 from coordinator.checks where name = 'standbys'")
             await replica.execute("select pg_wal_replay_pause()")

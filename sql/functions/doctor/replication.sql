@@ -40,9 +40,11 @@ begin
     v_any := true;
     return query values (
       case when v_row.state is null then 'unknown' else coordinator.doctor_grade(v_row.age, p_warning, p_critical) end,
-      format('Standby "%s" (%s, %s) lags by %s: %s.', v_row.application_name, v_row.state, v_row.sync_state, coordinator.doctor_age(v_row.age),
-             coalesce(pg_size_pretty(v_row.bytes), 'by an unknown amount')),
-      case when v_row.age >= p_warning
+      case when v_row.state is null then format('Standby "%s" is connected. The owner of the schema cannot see its lag.', v_row.application_name)
+           else format('Standby "%s" (%s, %s) lags by %s: %s.', v_row.application_name, v_row.state, v_row.sync_state, coordinator.doctor_age(v_row.age),
+                       coalesce(pg_size_pretty(v_row.bytes), 'by an unknown amount')) end,
+      case when v_row.state is null then format('As a superuser: grant pg_monitor to %I', current_user)
+           when v_row.age >= p_warning
            then 'Check its disk, its connection, and queries on it that delay replay (max_standby_streaming_delay).' end);
   end loop;
   if not v_any then
