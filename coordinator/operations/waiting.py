@@ -64,9 +64,9 @@ async def _until_answered(
 async def followed(runner: Runner, operation: Operation[list[R]], wake: Wake) -> AsyncGenerator[list[R], None]:
     """Yield the rows of a list with ``woken_by`` that are there, and then those that come, without an end.
 
-    Raises: what the operation raises; ``ServerBehind`` in its place if the server has not got as far as the events that were read before.
+    Raises: what the operation raises; ``ServerBehind`` instead if the server has not reached the events that were read before.
     """
-    known: str | None = None  # how far the server of the last rows had got
+    known: str | None = None  # the newest event that the server of the last rows had
     while True:
         reader = _reader(operation)
         try:
