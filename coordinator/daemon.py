@@ -220,7 +220,9 @@ async def _probe(database: Database) -> None:
         wake = session.wake(channel)
         await wake.wait(0)
         if not await database.notify(channel):
-            log.warning("daemon.unprobed", reason="the notification queue is full: end the listener that does not read")
+            log.warning(
+                "daemon.probe_skipped", reason="the notification queue is full: end the listener that does not read"
+            )
             return
         with anyio.move_on_after(PROBE_S) as scope:
             await wake.wait(PROBE_S * 2)

@@ -142,7 +142,7 @@ class Replica:
         reason = str(error) or type(error).__name__
         if reason != self._unused:
             self._unused = reason
-            log.warning("replica.unused", reason=reason)
+            log.warning("replica.skipped", reason=reason)
 
     def _lag(self) -> float:
         lag_s = self.lag_s

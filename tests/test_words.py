@@ -38,6 +38,11 @@ UNWANTED = {
     r"\bstands? (between|beside)\b": "is between, is beside",
     r"\bwithout a goodbye\b": "is killed",
 }
+LEVELS = {"debug", "info", "warning", "error", "exception"}
+# noun.past_participle; a state that lasts is an adjective
+LOG_EVENT = re.compile(
+    r"[a-z]+\.(?!un[a-z]+ed|not_)([a-z]+_)*([a-z]+ed|taken_over|ran|lost|stuck|stopping|behind|newer|slow|unreadable|reset)"
+)
 PROSE = {".py", ".sql", ".md", ".yaml", ".toml", ".js", ".sh"}
 GENERATED = {"sql/schema.sql"}  # from the migrations, among others, which are never edited
 
@@ -58,6 +63,17 @@ def test_no_class_name_of_the_program_means_two_things() -> None:
                 place = "an operation" if (module, node.name) in OPERATIONS else module
                 places[node.name.lstrip("_")].add(place)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_log_events_are_named_by_a_noun_and_a_past_participle() -> None:
+    found = set()
+    for path in sorted((ROOT / "coordinator").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr=level), args=[ast.Constant(value=str(event))]) if level in LEVELS:
+                    found.add(event)
+    assert "daemon.started" in found
+    assert [event for event in sorted(found) if not LOG_EVENT.fullmatch(event)] == []
 
 
 @pytest.mark.parametrize("wording", UNWANTED)

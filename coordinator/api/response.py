@@ -103,7 +103,7 @@ class PartStream(responses.Response):
                             return
                         part = await anext(parts, b"")
                 except Exception as error:  # noqa: BLE001 - the response has begun: no other can say it
-                    log.warning("response.broken", error=repr(error))
+                    log.warning("response.aborted", error=repr(error))
                     transport.abort()
                     return
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

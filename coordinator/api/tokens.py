@@ -53,7 +53,7 @@ class Tokens:
             try:
                 await self._end_dead()
             except CoordinatorError as error:
-                log.warning("access.failed", error=error.message)
+                log.warning("token.check_failed", error=error.message)
 
     async def check(self, hash: str) -> Token:
         """Find a token by its secret's hash.
@@ -91,7 +91,7 @@ class Tokens:
             for token in page:
                 if token not in live:
                     watchers = tuple(self._watched.get(token, ()))
-                    log.info("access.ended", token=token, streams=len(watchers))
+                    log.info("token.ended", token=token, streams=len(watchers))
                     for on_end in watchers:
                         on_end()
 
@@ -102,4 +102,4 @@ class Tokens:
         try:
             await self._executor.run(Use(token=token.id))
         except CoordinatorError as error:  # a standby cannot note it; the token is valid all the same
-            log.warning("access.not_noted", token=token.id, error=error.message)
+            log.warning("token.record_failed", token=token.id, error=error.message)

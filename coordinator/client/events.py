@@ -143,7 +143,7 @@ class Events:
                             each.set(*wake.topics)
             except CoordinatorError as error:  # a refusal, too: it reaches the reader, whose own reads are refused
                 if progress.failed(error) and not isinstance(error, DatabaseUnavailable):  # of that the reader tells
-                    log.warning("stream.unheard", error=str(error))
+                    log.warning("stream.listen_failed", error=str(error))
             for each in wakes:
                 each.set()
             await backoff.wait()

@@ -237,5 +237,5 @@ async def connect_within(limit_s: float, dsn: str, *, call_timeout_s: float = 30
                     f"no database within {limit_s:g} seconds: {error.message}",
                     hint=f"Check that {without_password(dsn)} is right and that the server runs.",
                 ) from error
-            log.warning("database.awaited", error=error.message, retry_s=backoff.next_s)
+            log.warning("database.connect_failed", error=error.message, retry_s=backoff.next_s)
             await backoff.wait()

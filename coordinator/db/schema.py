@@ -311,7 +311,7 @@ async def apply(connection: asyncpg.Connection) -> list[str]:
                     f"for {DDL_LIMIT_S:g} seconds, other transactions have held what the schema's change needs: {error}",
                     hint=f"Nothing was changed. In the way is {holder or 'another session'}. Wait for it, or end it with pg_terminate_backend.",
                 ) from error
-            log.info("schema.waits", reason=str(error), holder=holder, retry_s=backoff.next_s)
+            log.info("schema.blocked", reason=str(error), holder=holder, retry_s=backoff.next_s)
         await backoff.wait()
 
 

@@ -218,7 +218,7 @@ class ServerSession:
                     lost.terminate()
                 lost = link.connection  # until another one has taken over its locks
                 if progress.made():
-                    log.info("session.back")
+                    log.info("session.reconnected")
                 self.on_change()
                 try:
                     while isinstance(ended := await self._watch(link), _Link):
@@ -284,7 +284,7 @@ class ServerSession:
                 connection.terminate()
             if not isinstance(error, Exception):
                 raise
-            log.warning("session.not_renewed", error=str(error) or type(error).__name__, retry_s=RENEW_AGAIN_S)
+            log.warning("session.renew_failed", error=str(error) or type(error).__name__, retry_s=RENEW_AGAIN_S)
             return None
         self.heard_at = time.monotonic()
         for _, _, wake in self._wakes:  # the old one may have been lost before the new one listened

@@ -41,7 +41,7 @@ class Sampling(Loop, frozen=True, kw_only=True):
             errors = [await self._sample(executor, [sampler]) for sampler in samplers]
             for sampler, error in zip(samplers, errors, strict=True):
                 if error is not None:
-                    log.warning("metric.unsampled", sampler=sampler, error=str(error) or "it took too long")
+                    log.warning("metric.sample_failed", sampler=sampler, error=str(error) or "it took too long")
             if all(errors):
                 raise failed
         return LoopRun(0)

@@ -56,7 +56,7 @@ class Mount:
         try:
             module = await to_thread.run_sync(import_module, "coordinator.mcp.http")
         except ImportError as error:  # absent, or of a version that does not fit: nothing else depends on it
-            log.warning("mcp.absent", error=str(error))
+            log.warning("mcp.import_failed", error=str(error))
         if module is not None:
             assert self._inner is not None  # noqa: S101 - whoever asks has come through the application
             async with module.serving(self._inner, self._access, self._gateway, self._agent, self._listeners) as app:

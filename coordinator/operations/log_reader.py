@@ -112,10 +112,10 @@ class LogReader:
                 result = await runner.run(operation)
             except self._outlasts as error:
                 if self.progress.failed(error):
-                    _log().warning("log.unread", after=self.after, error=error.message)
+                    _log().warning("log.read_failed", after=self.after, error=error.message)
             else:
                 if self.progress.made():
-                    _log().info("log.read_again", after=self.after)
+                    _log().info("log.read_resumed", after=self.after)
                 return result
             await backoff.wait(None if wake is None else wake.wait)
 

@@ -99,7 +99,7 @@ class _Stream:
                     while True:
                         await upstream.run(Head())  # whether the database answers behind the stream
                         if progress.made():
-                            log.info("upstream.back")
+                            log.info("upstream.reconnected")
                         self.connected = True
                         upstream.trouble = None
                         self.heard_at = time.monotonic()

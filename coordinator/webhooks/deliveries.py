@@ -153,7 +153,7 @@ class _Claims:
         except DatabaseUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - these claims end without it, and are attempted again
-            log.warning("webhook.unstored", webhooks=[one["webhook"] for one in ended], error=str(error))
+            log.warning("webhook.store_failed", webhooks=[one["webhook"] for one in ended], error=str(error))
         for webhook in {one["webhook"] for one in ended} - {*busy}:
             del self.ended[webhook], self._slots[webhook]
 

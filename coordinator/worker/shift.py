@@ -265,18 +265,18 @@ class Shift:
                 await self._complete_each(done, error)
                 return None
             except (DatabaseUnavailable, Conflict) as error:
-                self._unanswered(error)
+                self._call_failed(error)
                 await backoff.wait()
             except NotFound:
                 self._client.agent.lose()
                 await anyio.sleep_forever()
             else:
-                self._answered()
+                self._call_succeeded()
                 return grants
 
     async def _complete_each(self, done: Sequence[Attempt], refusal: InvalidArgument) -> None:
         """Complete jobs one by one, since one of their results was refused; fail those whose result is."""
-        log.debug("job.completed_singly", error=refusal.message)
+        log.debug("job.batch_refused", error=refusal.message)
         for attempt in done:
             result: Any = attempt.result
             complete = partial(self._client.jobs.complete, attempt.grant, result)
@@ -361,7 +361,7 @@ class Shift:
         try:
             await self._insist(end, attempt)
         except CoordinatorError as error:  # the next claim meets it, too
-            log.warning("job.not_ended", job=str(attempt.grant.id), error=error.message, hint=error.hint)
+            log.warning("job.end_failed", job=str(attempt.grant.id), error=error.message, hint=error.hint)
         finally:
             self._forget(attempt)
 
@@ -378,7 +378,7 @@ class Shift:
                 await end()
             except DatabaseUnavailable as error:
                 asked = True
-                self._unanswered(error)
+                self._call_failed(error)
             except InvalidArgument as error:
                 log.warning("job.end_refused", job=str(attempt.grant.id), type=attempt.grant.type, error=error.message)
                 refused = True
@@ -392,9 +392,9 @@ class Shift:
                     if not asked:
                         log.warning("job.lost", job=str(attempt.grant.id), type=attempt.grant.type, error=error.message)
                     return asked
-                self._unanswered(error)
+                self._call_failed(error)
             else:
-                self._answered()
+                self._call_succeeded()
                 return not refused
             await backoff.wait()
 
@@ -444,9 +444,9 @@ class Shift:
             self._client.agent.lose()
             return
         except (DatabaseUnavailable, Conflict) as error:
-            self._unanswered(error)
+            self._call_failed(error)
             return
-        self._answered()
+        self._call_succeeded()
         for verdict in verdicts:
             attempt = self._attempts.get(verdict.fence)
             if verdict.verdict == "released":
@@ -454,11 +454,11 @@ class Shift:
             elif attempt is not None:
                 attempt.stop(StopReason.LOST if verdict.verdict == "lost" else StopReason.CANCELLED)
 
-    def _unanswered(self, error: CoordinatorError) -> None:
+    def _call_failed(self, error: CoordinatorError) -> None:
         self._unsure_until = time.monotonic() + UNSURE_S
         if self._progress.failed(error):
-            log.warning("worker.unanswered", error=error.message, hint=error.hint)
+            log.warning("worker.calls_failed", error=error.message, hint=error.hint)
 
-    def _answered(self) -> None:
+    def _call_succeeded(self) -> None:
         if self._progress.made():
-            log.info("worker.answered")
+            log.info("worker.calls_resumed")

@@ -166,7 +166,9 @@ class Worker:
             except DatabaseUnavailable as error:
                 if not up.is_set() and time.monotonic() - begun + backoff.next_s > limit_s:
                     raise
-                log.warning("worker.waiting", error=error.message, hint=error.hint, retry_s=round(backoff.next_s, 1))
+                log.warning(
+                    "worker.connect_failed", error=error.message, hint=error.hint, retry_s=round(backoff.next_s, 1)
+                )
                 await backoff.wait(partial(_until, stop))
 
 

@@ -107,10 +107,10 @@ async def test_a_stream_that_is_refused_does_not_end_the_client(db: Database, da
                 with pytest.raises(PermissionDenied):
                     await anext(client.events.stream(everywhere=True))
 
-                async def unheard() -> bool:
-                    return "stream.unheard" in [entry["event"] for entry in logs]
+                async def failed() -> bool:
+                    return "stream.listen_failed" in [entry["event"] for entry in logs]
 
-                await until(unheard)
+                await until(failed)
             assert await client.signals.list() == []
 
 

@@ -181,7 +181,7 @@ async def test_a_token_is_replaced_while_its_holder_calls_and_listens(
             replace(held, secrets[1].text.encode())
             await db.run(tokens.Revoke(token=made[0].id))
             await executor.run(signals.Set(project="default", key="k", value=2))
-            await daemon.logged("access.ended")  # the stream that the first token had opened
+            await daemon.logged("token.ended")  # the stream that the first token had opened
 
             async def listens_again() -> bool:
                 seen = await daemon.metrics()

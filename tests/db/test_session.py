@@ -50,7 +50,7 @@ async def test_an_outage_is_one_line_and_its_end_another(database_url: str) -> N
     assert refused == ATTEMPTS
     assert [(line["event"], line["log_level"]) for line in lines] == [
         ("session.lost", "warning"),
-        ("session.back", "info"),
+        ("session.reconnected", "info"),
     ]
 
 
@@ -200,7 +200,7 @@ async def test_a_connection_that_cannot_be_replaced_at_its_age_goes_on(
 
             await until(renewed, "it was replaced in the end")
             assert False not in changes, "it was lost"
-    assert [line["event"] for line in lines][: ATTEMPTS + 1] == ["session.not_renewed"] * (ATTEMPTS + 1)
+    assert [line["event"] for line in lines][: ATTEMPTS + 1] == ["session.renew_failed"] * (ATTEMPTS + 1)
 
 
 async def test_a_database_that_is_away_from_the_start_is_one_line(database_url: str) -> None:
@@ -219,7 +219,7 @@ async def test_a_database_that_is_away_from_the_start_is_one_line(database_url: 
             tasks.start_soon(session.run_forever)
             await until(true(lambda: session.connected), "the session is connected")
             tasks.cancel_scope.cancel()
-    assert [line["event"] for line in lines] == ["session.lost", "session.back"]
+    assert [line["event"] for line in lines] == ["session.lost", "session.reconnected"]
     assert lines[0]["error"] == "the database is away"
 
 

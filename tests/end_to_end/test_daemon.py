@@ -58,10 +58,10 @@ async def test_a_signal_while_the_database_is_awaited_ends_the_daemon_at_once(nu
     with Daemon("postgresql://nobody@127.0.0.1:1/nothing", connect_limit_s=600) as daemon:
 
         async def three() -> bool:
-            return len(daemon.lines("database.awaited")) >= 3
+            return len(daemon.lines("database.connect_failed")) >= 3
 
         await until(three, "it has tried three times")
-        assert [line["retry_s"] for line in daemon.lines("database.awaited")][:3] == [0.1, 0.2, 0.4]
+        assert [line["retry_s"] for line in daemon.lines("database.connect_failed")][:3] == [0.1, 0.2, 0.4]
         daemon.send(number)
         assert await daemon.ended() == 0
         assert [event for event in daemon.events() if event in DOWN] == DOWN  # a loop may end its run between the two
@@ -70,7 +70,7 @@ async def test_a_signal_while_the_database_is_awaited_ends_the_daemon_at_once(nu
 async def test_a_database_that_cannot_be_reached_is_awaited_with_back_off_up_to_the_limit() -> None:
     with Daemon("postgresql://nobody:hunter2@127.0.0.1:1/nothing", connect_limit_s=0.5) as daemon:
         assert await daemon.ended() == 7
-        pauses = [line["retry_s"] for line in daemon.lines("database.awaited")]
+        pauses = [line["retry_s"] for line in daemon.lines("database.connect_failed")]
         assert pauses == [0.1, 0.2, 0.4][: len(pauses)]
         failed = daemon.lines("daemon.failed")[0]
         assert failed["error"] == "DatabaseUnavailable"

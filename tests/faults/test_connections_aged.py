@@ -52,7 +52,7 @@ async def test_a_daemon_and_a_follower_replace_their_connections_under_load_and_
             await until(caught_up, "the reader has everything, in order")
             assert await connection.fetch("select id from coordinator.processes") == before
             tasks.cancel_scope.cancel()
-        unwanted = {"session.lost", "session.not_renewed", "relay.failed", "loop.failed", "leader.renew_failed"}
+        unwanted = {"session.lost", "session.renew_failed", "relay.failed", "loop.failed", "leader.renew_failed"}
         assert not unwanted & set(daemon.events())
         assert len(daemon.lines("leader.changed")) == 1
     load.judge(await log_of(database_url))

@@ -202,7 +202,7 @@ async def test_a_sidecar_that_is_started_while_the_database_is_away_waits_for_it
 
             async def awaits(beside: Sidecar = beside) -> bool:
                 assert beside.process.poll() is None, beside.output()
-                return bool(beside.lines("database.awaited"))
+                return bool(beside.lines("database.connect_failed"))
 
             await until(awaits, "the sidecar says that it waits")
         ends.process.send_signal(signal.SIGTERM)

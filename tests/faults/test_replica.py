@@ -208,7 +208,7 @@ async def test_another_database_is_no_replica(server_url: str, database_url: str
         with Daemon(other) as its_own, Daemon(database_url, replica_url=other) as daemon:
             await (await its_own.ready()).lead()
             await (await daemon.ready()).lead()
-            await daemon.logged("replica.unused", reason="another database")
+            await daemon.logged("replica.skipped", reason="another database")
             async with http_client(daemon.url) as http:
                 assert math.isnan(await daemon.metric("coordinator_replica_lag_seconds"))
                 answer = await http.get("/v1/signals", params={"project": "default", "max_lag": "1h"})

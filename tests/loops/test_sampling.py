@@ -47,7 +47,7 @@ async def test_a_sampler_that_waits_for_a_lock_keeps_its_values_while_the_others
         with capture_logs() as lines:
             await loop().run(db)
     # The sizes of tables need their locks, too.
-    assert [line["sampler"] for line in lines if line["event"] == "metric.unsampled"] == [
+    assert [line["sampler"] for line in lines if line["event"] == "metric.sample_failed"] == [
         "limit_sample",
         "table_sample",
     ]

@@ -174,7 +174,7 @@ async def test_an_outage_is_one_line_of_the_log_and_its_end_another(db: Database
         for outage in (1, 2):
             server.failures = [DatabaseUnavailable("gone") for _ in range(5)]
             await reader.read(server)
-            assert [line["event"] for line in logs] == ["log.unread", "log.read_again"] * outage
+            assert [line["event"] for line in logs] == ["log.read_failed", "log.read_resumed"] * outage
 
 
 async def test_an_event_whose_data_was_replaced_is_logged_by_name(db: Database, server: Unsteady) -> None:
