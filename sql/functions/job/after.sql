@@ -1,13 +1,15 @@
--- Jobs that start after others (see job.sql).
+-- Jobs that start after other jobs (see job.sql).
 --
--- A job with `after` waits (cause: jobs) and has a row in job_dependencies for each job that it still waits for. The end of that job
--- looks for such rows only if the job is marked as awaited, so an ordinary job pays nothing for this.
+-- A job with `after` waits (cause: jobs) and has a row in job_dependencies for each job that it still waits for. The end of a job looks
+-- for such rows only if the job is marked as awaited, so ordinary jobs pay nothing for dependencies.
 --
--- No wake-up is lost. An enqueue keeps the rows of the jobs that it names in jobs_open (for key share) to its commit, marks them, and
--- then looks again at which have ended; an end deletes that row, so it waits for the enqueue, and looks for dependants afterwards. Two
--- ends that one job waits for lock its row in jobs_waiting before they look at what it still waits for: the second one wakes it.
+-- No wake-up is lost. An enqueue locks the rows of the jobs that it names in jobs_open (for key share) until it commits, marks them,
+-- and then checks which of them have ended. An end deletes the row, so it waits for the enqueue and looks for dependants afterwards. If
+-- two ends concern the same waiting job, each locks its row in jobs_waiting before it checks what the job still waits for, so the
+-- second one wakes it.
 --
--- One call tells up to 1,000 dependants, along chains of up to 100. What is left is in jobs_unsettled, and a loop continues.
+-- One call settles up to 1,000 dependants, along chains of up to 100 jobs. The rest is recorded in jobs_unsettled, and a loop
+-- continues.
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('job_after', 10000, 'jobs', 'Jobs that the jobs of one call wait for, in total.');
@@ -63,7 +65,7 @@ set enable_bitmapscan = off
 as $$
 begin
   perform from coordinator.jobs_open j where j.id = any (p_parents || p_awaited) and j.project_id = p_project_id order by j.id for key share;
-  -- Whoever enqueues children of one parent does so in turns, so they are counted exactly.
+  -- This lock is exclusive, so enqueues of children of one parent run one after the other, and the children are counted exactly.
   perform from coordinator.jobs_open j
   where j.id = any (p_parents || p_awaited) and j.project_id = p_project_id and (j.id = any (p_parents) or not j.awaited) order by j.id for no key update;
   update coordinator.jobs_open j set awaited = true where j.id = any (p_awaited) and j.project_id = p_project_id and not j.awaited;
@@ -125,7 +127,7 @@ begin
     exit when v_stopped = '{}';
     p_completed := '{}';
     p_uncompleted := coordinator.job_end(v_stopped, 'cancelled', 'dependency', 'a job that it waited for did not complete', p_by, p_now, p_settle => false);
-    p_wait := false; -- rows are waited for in one order
+    p_wait := false; -- wait only in the first round, where rows are locked in order of id
     v_round := v_round + 1;
   end loop;
   return 1000 - v_left;

@@ -1,5 +1,6 @@
--- Cancelling jobs (see job.sql). A job that waits ends at once. The worker of a running one is asked to stop: it learns that from the
--- event, from job_progress and from job_reconcile. Whatever it then says, the end is "cancelled"; after the grace time, the loop says so.
+-- Cancelling jobs (see job.sql). A waiting job ends at once. The worker of a running job is asked to stop: it learns of the request
+-- from the event, from job_progress and from job_reconcile. Whatever the worker reports afterwards, the job ends as "cancelled". If it
+-- reports nothing within the grace time, the loop ends the job.
 
 create or replace function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_tree boolean default false, p_actor text default null)
 returns setof coordinator.job_outcome
@@ -22,7 +23,7 @@ begin
       return;
     end if;
   end if;
-  for v_try in 1..100 loop -- a job that moves between tables is found in one of them
+  for v_try in 1..100 loop -- a job may move between tables while this searches them
     select f.* into v_job from coordinator.job_find(v_project, p_job) f;
     if v_job.ended_at is not null then
       raise exception using errcode = 'ZC323', message = format('job %s has ended: it is %s', p_job, v_job.status),
@@ -40,7 +41,7 @@ begin
       end if;
     elsif coordinator.job_take(p_job, true) then
       perform coordinator.job_end(array[p_job], 'cancelled', 'cancelled', p_reason, v_actor, v_now);
-      return query select p_job, 'cancelled', 'cancelled', null::timestamptz; -- history is not read
+      return query select p_job, 'cancelled', 'cancelled', null::timestamptz; -- the history does not need to be read
       return;
     end if;
     if v_try = 100 then

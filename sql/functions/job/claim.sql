@@ -1,13 +1,15 @@
--- Claims (see job.sql): a worker takes the best jobs that it can run, and ends those that it finished in the same trip.
+-- Claims (see job.sql): a worker takes the best jobs that it can run. The same call completes the jobs that it has finished.
 --
--- Jobs are locked with skip locked, so claims wait for nobody, and never give a job twice. Of several plain classes, a first look
--- without locks says how many of the best jobs each has. Fair classes are visited in turn; each claim begins with another one.
+-- Claims lock jobs with skip locked, so they wait for nobody and never return a job twice. If a worker can take from several plain
+-- classes, a query without locks first determines how many of the best jobs each class has. Fair classes are visited in turn; each
+-- claim begins with a different one.
 --
--- While somebody holds an old snapshot, no vacuum removes what was claimed since then, and each look at a class steps over all of it.
--- A look that steps over thousands of entries therefore leaves a floor for each class, the place where it ended (in a fair class: in the
--- line of its lanes), in a setting of the session (job_floors). The session's next looks begin there, for one to ten seconds: long
--- enough that full looks take at most a tenth of the time. A floor is only a hint. What lies below it (committed late, released, of a
--- higher priority) is found by the next full look, and at once if a look from the floor finds less than was asked for.
+-- While a session holds an old snapshot, vacuum cannot remove the entries of jobs claimed since then, and each scan of a class steps
+-- over all of them. A scan that steps over thousands of entries therefore stores a floor for each class in a setting of the session
+-- (job_floors): the position where the scan ended (in a fair class: the position in the line of its lanes). The session's next scans
+-- begin there, for one to ten seconds. This period is long enough that full scans take at most a tenth of the time. A floor is only a
+-- hint. Jobs below it (committed late, released, or of a higher priority) are found by the next full scan, or at once if a scan from
+-- the floor finds too few jobs.
 
 create or replace function coordinator.job_floors() returns jsonb
 language plpgsql stable
@@ -30,7 +32,7 @@ declare
   v_floors jsonb;
 begin
   if p_excess <= 5000 and coalesce(current_setting('coordinator.job_floors', true), '') = '' then
-    return; -- as usual
+    return;
   end if;
   v_floors := coordinator.job_floors();
   if v_floors = '{}' and p_excess > 5000 then
@@ -110,12 +112,12 @@ begin
       exit when v_classes is null;
     end if;
     v_taken := coordinator.job_take_best(v_classes, array_fill(0::bigint, array[cardinality(v_classes)]), v_counts,
-                                          -- The looks before this one, of the claim too, have met what it will meet.
+                                          -- It steps over what the scans before it stepped over: ask for its last positions only if that was much.
                                           case when v_floored or pg_stat_get_xact_tuples_returned('coordinator.jobs_ready_pkey'::regclass) > 4000 then p_floors end);
     v_ids := v_ids || v_taken.ids;
     v_last := v_last || coalesce(v_taken.last, '{}');
     exit when cardinality(v_ids) = p_limit or cardinality(v_open) = 1;
-    -- Others took what the first look saw: look again at the other classes.
+    -- Another claim took jobs that the first query counted: try the other classes again.
     v_open := array(select o from unnest(v_open) o where o <> all (array(select v_classes[s] from unnest(v_taken.short) s)));
     exit when v_open = '{}';
     v_classes := v_open;
@@ -137,20 +139,20 @@ set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_share  integer := greatest(1, p_limit / 10); -- jobs that a lane of weight 1 gives in a turn
+  v_share  integer := greatest(1, p_limit / 10); -- jobs that a lane of weight 1 contributes per turn
   v_left   integer := p_limit;
   v_next   bigint[];
   v_counts integer[];
   v_taken  record;
   v_ids    uuid[] := '{}';
-  v_more   bigint[] := '{}'; -- lanes that gave their share
-  v_short  bigint[] := '{}'; -- lanes that had less
-  v_turn   bigint; -- the last one
-  v_rooms  jsonb := '{}'; -- with limits per key: jobs that lanes may still give
+  v_more   bigint[] := '{}'; -- lanes that contributed their share
+  v_short  bigint[] := '{}'; -- lanes that had fewer jobs than their share
+  v_turn   bigint; -- the last turn that was taken
+  v_rooms  jsonb := '{}'; -- with limits per key: how many more jobs each lane may contribute
   v_hashes bigint[];
-  v_busy   bigint[] := '{}'; -- lanes of whose keys another claim starts jobs, or an attempt ends
+  v_busy   bigint[] := '{}'; -- lanes for whose keys another claim starts jobs, or an attempt ends
   v_floor  constant text := 'turn ' || p_class;
-  v_now    constant timestamptz := coordinator.now_utc(); -- what keys can pay now
+  v_now    constant timestamptz := coordinator.now_utc(); -- for what the rates and budgets of keys allow at this time
   v_began  timestamptz := clock_timestamp();
   v_read   bigint := pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass);
 begin
@@ -158,7 +160,7 @@ begin
     v_share := least(v_share, (select max(l.slots) from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key
                                where c.id = p_class));
   end if;
-  while v_left > 0 loop -- along the line
+  while v_left > 0 loop -- lanes in the order of their turns
     with line as materialized (
       select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p
       where p.class_id = p_class and p.turn > coalesce((p_floors ->> v_floor)::bigint, 0)
@@ -171,7 +173,7 @@ begin
     gone as (
       delete from coordinator.job_permits p
       where p.ctid = any (array(select n.place from next n
-                                union all -- of lanes that were deleted: a lane with a limit per key may have several
+                                union all -- permits of deleted lanes: a lane with a limit per key may have several
                                 select l.place from line l where not exists (select from coordinator.job_lanes e where e.id = l.lane_id)))
       returning p.turn)
     select array_agg(n.lane_id order by n.turn), array_agg(n.jobs order by n.turn), array_agg(n.hash order by n.turn), (select max(g.turn) from gone g)
@@ -180,7 +182,7 @@ begin
     continue when v_next is null;
     perform coordinator.job_floor_raise(
       jsonb_build_object(v_floor, v_turn), pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass) - v_read - 3 * p_limit, v_began);
-    if p_picked is not null then -- a lane gives no more than its key has free; one that gives nothing leaves the line
+    if p_picked is not null then -- a lane contributes at most what the limit of its key allows; at 0, it leaves the line
       select array_agg(l.lane_id), array_agg(l.hash), array_agg(l.jobs) into v_next, v_hashes, v_counts
       from (select distinct on (u.lane_id) u.* from unnest(v_next, v_hashes, v_counts) u (lane_id, hash, jobs)
             where not v_rooms ? u.lane_id::text) l;
@@ -198,7 +200,7 @@ begin
                               where place <> all (v_taken.short) and (v_rooms -> n::text = '0') is not true);
     v_share := greatest(1, coalesce(cardinality(v_taken.ids), 0) / cardinality(v_next));
   end loop;
-  while v_left > 0 and v_more <> '{}' loop -- nobody else is in the line: those who have more share the rest
+  while v_left > 0 and v_more <> '{}' loop -- no other lane is in the line: share the rest among those that have more
     select array_agg(s.id order by s.place), array_agg(greatest(0, least(s.share, v_left - s.before, (v_rooms ->> s.id::text)::integer)) order by s.place)
     into v_more, v_counts
     from (select w.id, w.place, w.share, sum(w.share) over (order by w.place) - w.share as before
@@ -213,7 +215,7 @@ begin
     v_more := array(select m from unnest(v_more) with ordinality u (m, place)
                     where place <> all (v_taken.short) and coalesce((v_rooms ->> m::text)::integer, 1) > 0);
   end loop;
-  if v_left > 0 and p_floors = '{}' and p_picked is null then -- lanes whose permits other claims have in this moment
+  if v_left > 0 and p_floors = '{}' and p_picked is null then -- jobs of lanes whose permits other claims hold at the moment
     with taken as (
       delete from coordinator.jobs_ready r
       where r.ctid = any (array(select b.ctid from coordinator.jobs_ready b where b.class_id = p_class
@@ -222,8 +224,9 @@ begin
     select v_ids || array_agg(t.id) into v_ids from taken t;
   end if;
 
-  -- A look for each lane: an anti-join would read the class. Not for those that gave their share, though few of them have more: the next job of the
-  -- key would have to make a lane again, which costs an enqueue more than an empty turn costs a claim.
+  -- One lookup per lane, since an anti-join would read the whole class. Lanes that contributed their full share are not checked,
+  -- although most are now empty: if a job with the same key follows, creating the lane again costs the enqueue more than an empty turn
+  -- costs a claim.
   v_next := array(
     select l.id from coordinator.job_lanes l
     where l.id = any (v_short || array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0'))
@@ -233,7 +236,7 @@ begin
   where l.id = any (v_next) and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null;
   insert into coordinator.job_permits (class_id, turn, lane_id)
   select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more || v_busy);
-  -- Lanes that others have: their keys may have room once these have committed, and the loop wakes workers then.
+  -- Lanes held by other transactions: their keys may have room after the commit, so mark the limits as lacking, and the loop wakes workers then.
   if p_picked is not null and v_ids = '{}' and exists (select from coordinator.job_permits p where p.class_id = p_class) then
     perform coordinator.limit_lack(l.id, v_now)
     from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key where c.id = p_class;
@@ -306,7 +309,7 @@ declare
   v_types   text[];
   v_classes bigint[];
   v_plain   bigint[];
-  v_alone   text[]; -- fair classes, and classes with the same limits
+  v_alone   text[]; -- classes to claim from one by one or by common limits: fair, limited or being rearranged
   v_slots   jsonb;
   v_charged bigint[]; -- classes whose jobs are charged to budgets
   v_keyed   bigint[]; -- classes with a limit per key
@@ -322,15 +325,15 @@ declare
   v_locks   boolean; -- whether jobs of some of the classes have locks
   v_trees   boolean; -- whether some trees have limits
   v_timed   bigint[]; -- rates and budgets per key
-  v_treed   jsonb := '{}'; -- of this round, the jobs that took of limits of their trees, and whose slot each has
+  v_treed   jsonb := '{}'; -- jobs of this round that count against limits of their trees, with the slot of each
   v_kept    record;
-  v_owned   uuid[] := '{}'; -- of this round, those that have theirs
+  v_owned   uuid[] := '{}'; -- jobs of this round that have acquired their locks
   v_fences  bigint[] := '{}';
   v_tokens  jsonb[] := '{}';
-  v_parked  integer := 0; -- jobs that could not have theirs
-  v_again   boolean := false; -- because of that, others are left to be tried
+  v_parked  integer := 0; -- jobs that could not acquire their locks
+  v_again   boolean := false; -- if so, whether there may be other jobs to try
 begin
-  -- An agent that ends waits for this lock, so it leaves no attempt behind.
+  -- The end of an agent waits for this lock, so it leaves no attempt behind.
   select a.name, a.job_types, a.labels into v_agent from coordinator.agents a where a.id = p_agent and a.project_id = v_project for key share;
   if not found then
     perform coordinator.agent_missing(p_project, p_agent);
@@ -338,7 +341,7 @@ begin
   perform coordinator.job_check_claim(v_agent.name, v_agent.job_types, p_limit, p_queues, p_types, p_finished, p_fences, p_results);
   perform coordinator.check_isolation('jobs are claimed');
   perform coordinator.advisory_enter(coordinator.limit_key(v_project), true);
-  v_now := coordinator.now_utc(); -- after the locks: deadlines begin here
+  v_now := coordinator.now_utc(); -- after waiting for the locks, because deadlines begin now
 
   if p_finished <> '{}' then
     v_done := coordinator.job_finish(p_agent, v_agent.name, p_finished, p_fences, array(select r from jsonb_array_elements(p_results) r), v_now);
@@ -384,7 +387,7 @@ begin
     v_first := case when v_alone is null then 0 else nextval('coordinator.job_turns') % (cardinality(v_alone) + 1) end;
     v_slots := case when v_alone is not null then
       coordinator.limit_slots(array(select c from unnest(v_alone) a cross join unnest(a::bigint[]) c)) end;
-    if v_charged is null and (v_alone is not null or v_trees) then -- before those of trees
+    if v_charged is null and (v_alone is not null or v_trees) then -- before the limits of trees
       perform coordinator.limit_enter_gauges(v_project, v_agent.job_types);
       v_charged := '{}';
     end if;
@@ -395,7 +398,7 @@ begin
       v_charged := coalesce(v_charged, '{}');
     end if;
     v_ids := '{}';
-    v_want := greatest(v_left, least(v_parked, 1000)); -- the more cannot have their locks, the more are tried at once
+    v_want := greatest(v_left, least(v_parked, 1000)); -- the more jobs cannot acquire their locks, the more are tried at once
     for v_classes in
       select u.classes::bigint[] from unnest(null::text || v_alone) with ordinality u (classes, place)
       order by (u.place + v_first) % (coalesce(cardinality(v_alone), 0) + 1)
@@ -422,18 +425,18 @@ begin
         perform coordinator.limit_return(v_kept.waiting || v_kept.rest, v_agent.name, v_now);
       end if;
       if v_kept.rest <> '{}' then
-        perform coordinator.job_make_ready(v_kept.rest, v_agent.name, v_now, p_wait => false); -- this also wakes others, if this claim reaches its limit
+        perform coordinator.job_make_ready(v_kept.rest, v_agent.name, v_now, p_wait => false); -- also wakes other workers, if this claim reaches its limit
         exit when v_ids = '{}';
       end if;
       continue when v_ids = '{}';
     end if;
-    perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so that those below exceed all earlier ones
+    perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so the fences below exceed all earlier ones
     return query
       with open as (
         select j.id, j.class_id, j.type, j.queue, j.key, j.attempts, j.payload, j.checkpoint, j.deadline, j.stall, j.traceparent,
                case when num_nonnulls(j.past, j.retry_of) = 0 then 0 else coordinator.job_step_count(j.id) end as steps,
                row_number() over best as place, sum(
-                 -- Small values are as small in text; others are measured.
+                 -- A small value has about the same size as text; the size of a larger one is measured.
                  case when pg_column_size(j.payload) < 130 then pg_column_size(j.payload) else octet_length(j.payload::text) end
                  + coalesce(octet_length(j.checkpoint::text), 0)) over best as bytes
         from coordinator.jobs_open j
@@ -460,15 +463,15 @@ begin
     v_left := v_left - v_count;
     continue when v_count = cardinality(v_ids) and (v_short or v_again);
     exit when v_count = cardinality(v_ids);
-    -- Too late for some: job_expire ends them.
+    -- Past start_by: job_expire ends these jobs.
     insert into coordinator.jobs_later (id, class_id, due_at)
     select j.id, j.class_id, j.start_by from coordinator.jobs_open j where j.id = any (v_ids) and j.start_by <= v_now;
-    -- Paused a moment ago.
+    -- Paused while this claim looked for them.
     v_beyond := array(select j.id from coordinator.jobs_open j where j.id = any (v_ids) and j.paused is not null and (j.start_by is null or j.start_by > v_now));
     if v_beyond <> '{}' then
       perform coordinator.job_make_waiting(v_beyond, 'tree', null, v_agent.name, v_now);
     end if;
-    -- Too much of others: they go back to their places, and the worker gets no more in this call.
+    -- Beyond the size of a response: these jobs return to their places, and the claim ends.
     v_beyond := array(select i from unnest(v_ids) i where not exists (select from coordinator.jobs_running r where r.id = i)
                                                       and not exists (select from coordinator.jobs_later l where l.id = i) and i <> all (v_beyond));
     if v_beyond <> '{}' then

@@ -1,9 +1,9 @@
--- Dedupe keys of jobs (see job.sql). A row of job_dedupes says which job answers for a key: until the end of the window or, without
--- one, of the job. A job that does not complete gives its key back at its end, unless the caller wanted otherwise. Retries are the same
--- job, so they never meet the key.
+-- Dedupe keys of jobs (see job.sql). A row of job_dedupes says which job holds a key: until the end of the window or, without a window,
+-- until the job ends. A job that does not complete releases its key at its end, unless the caller chose otherwise. A retried attempt
+-- belongs to the same job, so it never conflicts with the key.
 --
--- Whoever inserts the row has the key; others with the same key wait for the end of that transaction. Rows of existing jobs are only
--- read. A job is replaced by whoever locks its row in jobs_ready or jobs_later, before its key, as at every end.
+-- The transaction that inserts the row holds the key; others that insert the same key wait until it ends. Rows of existing jobs are
+-- only read. To replace a job, a transaction locks its row in jobs_ready or jobs_later before its key, as every end of a job does.
 
 create or replace function coordinator.job_refuse_duplicate(
   p_project_id bigint, p_order coordinator.job_order, p_job uuid, p_same_call boolean) returns void
@@ -56,7 +56,7 @@ begin
     loop
       select d.job_id, d.expires_at <= p_now as over into v_answer from coordinator.job_dedupes d
       where d.project_id = p_project_id and d.key = v_order.dedupe_key;
-      if not found then -- it ended a moment ago
+      if not found then -- it has just ended
         insert into coordinator.job_dedupes (project_id, key, job_id, expires_at, failed)
         values (p_project_id, v_order.dedupe_key, p_ids[v_order.place], p_now + v_order.dedupe_for, v_order.dedupe_failed)
         on conflict on constraint job_dedupes_pkey do nothing;

@@ -1,4 +1,4 @@
--- The ends of jobs and of attempts (see job.sql). Every job ends in job_end, and every attempt in it or in job_put_back.
+-- The end of jobs and attempts (see job.sql). Every job ends in job_end; every attempt ends there or in job_put_back.
 
 create or replace function coordinator.job_worker(p_agent uuid) returns text
 language plpgsql stable
@@ -22,21 +22,21 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
-set enable_nestloop = off -- lists are joined with lists
+set enable_nestloop = off -- the joins are between arrays
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_agent       constant uuid := p_attempts[1].agent_id; -- usually that of all
+  v_agent       constant uuid := p_attempts[1].agent_id; -- usually the agent of all attempts
   v_worker      constant text := coalesce(p_worker, coordinator.job_worker(v_agent));
   v_told        record;
   v_stepped     uuid[] := '{}';
   v_steps       jsonb[] := '{}';
   v_written     uuid[] := '{}';
   v_chunks      jsonb[] := '{}';
-  v_completed   uuid[] := '{}'; -- others wait for them
+  v_completed   uuid[] := '{}'; -- awaited by other jobs
   v_uncompleted uuid[] := '{}';
 begin
-  -- Most jobs have none of these, and a statement for all would look for them longer than these two looks.
+  -- Most jobs have no steps or output, and the statement below would search for them longer than these two checks do.
   if exists (select from coordinator.job_steps_open s where s.job_id = any (p_ids)) then
     with steps as (
       delete from coordinator.job_steps_open s where s.job_id = any (p_ids) returning s.*)
@@ -84,7 +84,7 @@ begin
         and (d.expires_at is null or v_told.status <> 'completed' and not d.failed);
     end if;
     perform coordinator.job_tell(v_told.type, v_told.project_id, v_told.project, v_told.queue, p_by, p_now, v_told.ids, v_told.data);
-    if v_told.locks is not null then -- they waited, and others may wait behind them
+    if v_told.locks is not null then -- the job waited for locks, and other jobs may wait behind it
       perform coordinator.job_lock_wake(v_told.project_id, array(
         select distinct r from jsonb_array_elements(v_told.locks) l, jsonb_array_elements_text(l) r));
     end if;
@@ -124,7 +124,7 @@ begin
     perform coordinator.job_make_waiting(v_paused, 'tree', null, p_by, p_now);
     p_ids := array(select i from unnest(p_ids) i where i <> all (v_paused));
   end if;
-  if not p_wait then -- for whoever changes the policy of their queue and waits for their rows
+  if not p_wait then -- leave jobs to job_promote if a transaction changes the policy of their queue and waits for their rows
     v_busy := array(select j.id from coordinator.jobs_open j
                     where j.id = any (p_ids) and not pg_try_advisory_xact_lock_shared(coordinator.queue_key(j.project_id, j.queue)));
     insert into coordinator.jobs_later (id, class_id, due_at) select j.id, j.class_id, p_now from coordinator.jobs_open j where j.id = any (v_busy);
@@ -164,7 +164,7 @@ declare
   v_ready  uuid[];
   v_of     record;
 begin
-  -- Jobs that end here, by the reason.
+  -- Jobs that end now, by reason.
   for v_of in
     select e.reason, array_agg(e.id) as ids
     from (select a.id, case when a.cancel_at is not null then 'cancelled'
@@ -182,7 +182,7 @@ begin
         deaths = case p_outcome when 'worker_lost' then j.deaths + 1 else 0 end,
         error = case when v_counts then p_error else j.error end,
         checkpoint = case when not v_counts or j.rescue = 'resume' then coalesce(a.checkpoint, j.checkpoint) end,
-        start_by = null, -- an attempt began in time
+        start_by = null, -- an attempt began in time, so the limit no longer applies
         scheduled_at = case when p_outcome in ('released', 'worker_lost', 'waiting') then j.scheduled_at
                             else greatest(p_now, coalesce(p_at, p_now + coordinator.job_backoff(j.backoff, a.attempt))) end,
         past = case when jsonb_array_length(j.past) >= 50 then j.past - 0 else coalesce(j.past, '[]') end || jsonb_build_object(
@@ -232,7 +232,7 @@ declare
   v_ids      uuid[];
   v_results  jsonb[];
 begin
-  -- By the key of the attempts, whatever else the worker had since the last vacuum: "is not distinct from" uses no index.
+  -- Delete by the ids of the jobs, however many rows of the worker are not yet vacuumed: "is not distinct from" uses no index.
   with mine as (
     delete from coordinator.jobs_running r using unnest(p_ids, p_fences, p_results) u (id, fence, result)
     where r.id = any (p_ids) and r.agent_id is not distinct from p_agent and r.id = u.id and r.fence = u.fence
@@ -263,7 +263,7 @@ $$;
 comment on function coordinator.job_outcome_of(bigint, uuid) is
   'Return the outcome of a job. Internal.';
 
--- The outcome of a job is known without reading the history, which has many partitions.
+-- Return the outcome without reading the history, which has many partitions.
 create or replace function coordinator.job_put_back_as(p_attempt coordinator.jobs_running) returns setof coordinator.job_outcome
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -296,7 +296,7 @@ begin
   select r.cancel_at into v_cancel_at from coordinator.jobs_running r where r.id = p_job and r.fence = p_fence for update;
   if coordinator.job_finish((select a.id from coordinator.agents a where a.id = p_agent and a.project_id = v_project), coordinator.job_worker(p_agent),
        array[p_job], array[p_fence], array[p_result], coordinator.now_utc()) is not null then
-    return query -- history is not read
+    return query -- the history does not need to be read
       select p_job, case when v_cancel_at is null then 'completed' else 'cancelled' end, case when v_cancel_at is not null then 'cancelled' end,
              null::timestamptz;
     return;

@@ -1,6 +1,6 @@
--- Enqueueing jobs (see job.sql): one statement for one or thousands. What is unusual in a job is checked job by job; all other
--- checks, and all inserts, are set-based. Enqueueing is part of the caller's transaction, like every call. The jobs of a batch usually
--- differ in their keys and payloads alone: job_insert_alike reads and checks what they share once, and job_insert takes all others.
+-- Enqueueing jobs (see job.sql). One statement enqueues one job or thousands. Unusual options are checked job by job; all other checks,
+-- and all inserts, are set-based. Like every call, an enqueue is part of the caller's transaction. The jobs of a batch usually differ
+-- only in keys and payloads: job_insert_alike reads and checks what they share once, and job_insert handles all other batches.
 
 create or replace function coordinator.job_orders(p_jobs jsonb) returns coordinator.job_order[]
 language plpgsql stable
@@ -134,7 +134,7 @@ begin
     end loop;
   end if;
   v_orders := coordinator.job_orders(p_jobs);
-  -- Small values may have long texts, and a large one may have a text that PostgreSQL cannot make: job_check decides.
+  -- A small value may have a long text, and PostgreSQL may be unable to build the text of a large one: job_check handles both.
   select array_agg(o.place order by o.place) filter (where (
            length(o.type) between 1 and 200 and length(o.queue) between 1 and 100 and length(coalesce(o.key, '-')) between 1 and 512
            and o.type || o.queue || coalesce(o.key, '') !~ '[^!-~]'
@@ -181,7 +181,7 @@ exception when others then
   if not p_many or sqlstate !~ '^(ZC|22)' or v_orders is null and sqlstate like 'ZC%' then
     raise;
   elsif v_orders is null then
-    -- A value of the wrong type; find whose.
+    -- A value has the wrong type; find the job.
     v_place := 0;
     begin
       loop
@@ -211,7 +211,7 @@ declare
   v_type    constant text := p_orders[1].type;
   v_classes bigint[];
 begin
-  if p_plain and cardinality(p_queues) = 1 and not exists (select from unnest(p_orders) o where o.type <> v_type) then -- usually all are alike
+  if p_plain and cardinality(p_queues) = 1 and not exists (select from unnest(p_orders) o where o.type <> v_type) then -- usually all jobs are alike
     select array_fill(c.id, array[cardinality(p_orders)]) into v_classes from coordinator.job_classes c
     where c.project_id = p_project_id and c.queue = p_queues[1] and c.type = v_type and c.labels = '{}' and c.limits = '{}' and not c.locks;
     if found then
@@ -338,9 +338,9 @@ declare
   v_policy  record;
   v_classes bigint[];
   v_lanes   bigint[] := '{}';
-  v_first   uuid[] := '{}'; -- the jobs that answer for dedupe keys
+  v_first   uuid[] := '{}'; -- existing jobs that hold the dedupe keys
   v_tied    boolean := not v_plain and exists (select from unnest(v_orders) o where num_nonnulls(o.parent, o.after) > 0);
-  v_after   uuid[]; -- the jobs that others wait for
+  v_after   uuid[]; -- the jobs that other jobs wait for
   v_tree    coordinator.job_branch[] := '{}';
   v_states  text[] := '{}';
 begin
@@ -385,7 +385,7 @@ begin
     select v_ids[o.place], v_classes[o.place], greatest(o.at, v_now + o.delay) from unnest(v_orders) o
     where v_first[o.place] is null and greatest(o.at, v_now + o.delay) > v_now and o.after is null;
   end if;
-  if v_tied then -- statements of their own, since most jobs are not
+  if v_tied then -- separate statements, since most jobs have no parent and no after
     insert into coordinator.jobs_waiting (id, class_id, cause)
     select v_ids[o.place], v_classes[o.place], case when o.after is null then 'tree' else 'jobs' end
     from unnest(v_orders) o
@@ -409,7 +409,7 @@ begin
     return query select v_ids[o.place], o.queue, o.type, 'queued', v_now, true from unnest(v_orders) o;
     return;
   end if;
-  if v_after <> '{}' then -- those of this call, and those that answer for dedupe keys, are marked here
+  if v_after <> '{}' then -- jobs of this call, and holders of dedupe keys, are marked only now
     perform coordinator.job_keep(v_project, '{}', v_after);
     perform coordinator.job_settle_ended(v_project, v_after, v_now);
   end if;

@@ -1,4 +1,4 @@
--- Fences of jobs (see job.sql): what a worker may do with a job that it has.
+-- Fences of jobs (see job.sql): what a worker may do with a job that it holds.
 
 insert into coordinator.transaction_verbs (function, part, entered_by) values
   ('assert_job',   'condition', 'job_enter_parts'),
@@ -173,7 +173,7 @@ declare
 begin
   perform from coordinator.jobs_running r
   where r.id = any (array(select (p ->> 'job')::uuid from jsonb_array_elements(p_parts) p where p ? 'job')) order by r.id for update;
-  -- Those that end and those that others will wait for, in one order.
+  -- Jobs that end and jobs that others will wait for, in one order.
   perform from coordinator.jobs_open j
   where j.project_id = p_project_id and j.id = any (array(
     select (p ->> 'job')::uuid from jsonb_array_elements(p_parts) p where p ? 'job'
@@ -183,7 +183,7 @@ begin
   perform coordinator.queue_enter(p_project_id, array(
     select distinct coalesce(p ->> 'queue', 'default') from jsonb_array_elements(p_parts) p where p ? 'type'),
     coalesce(p_parts -> 0 ->> 'actor', session_user));
-  -- A key that no job has is held by a row that is inserted and deleted: whoever inserts it waits for the end of the transaction.
+  -- To lock a key that no job has, insert and delete a row: another transaction that inserts the key waits until this one ends.
   insert into coordinator.job_dedupes (project_id, key, job_id)
   select p_project_id, k, '00000000-0000-0000-0000-000000000000' from unnest(v_keys) k order by k on conflict on constraint job_dedupes_pkey do nothing;
   delete from coordinator.job_dedupes d

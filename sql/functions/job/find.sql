@@ -73,7 +73,7 @@ declare
   v_row tid;
 begin
   loop
-    -- Its place follows from its row and the policy of its queue, or an earlier one.
+    -- Its rank follows from its row and the policy of its queue, or an earlier policy.
     select r.ctid into v_row
     from coordinator.jobs_open j
     join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
@@ -88,7 +88,7 @@ begin
     end if;
     exit when not found;
     delete from coordinator.jobs_ready r where r.ctid = v_row and r.id = p_job;
-    exit when found; -- else it was just claimed, or got another place
+    exit when found; -- otherwise it was just claimed, or moved to another place
   end loop;
   return found;
 end

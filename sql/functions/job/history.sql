@@ -1,18 +1,19 @@
--- How long jobs are kept after their end. They are in partitions by the day of their end (UTC), completed ones apart from all others, so
--- that each kind has a retention of its own, and a day is dropped as a whole.
+-- Retention of ended jobs. Ended jobs are in partitions by the day of their end (UTC). Completed jobs have partitions of their own, so
+-- that each kind has its own retention, and a day is dropped as a whole.
 --
--- The leader keeps partitions for the days ahead. Where none has run for a week, jobs end in a default partition, from which job_prune
--- deletes in batches. Attaching another partition reads the default partition under a lock that those wait for who end jobs there: 0.7
--- seconds for a million. So while there are any, a partition is made for tomorrow only: once it is tomorrow, nobody ends jobs there.
+-- The leader creates partitions for the days ahead. If no leader has run for a week, ended jobs go to a default partition, from which
+-- job_prune deletes in batches. To attach another partition, PostgreSQL scans the default partition under a lock that blocks the ends
+-- of jobs in it: 0.7 seconds for a million rows. While the default partition has rows, a partition is therefore created for tomorrow
+-- only: no job can have ended there yet.
 --
--- Days that are over get an index on the payload (job_index), which would cost each completion too much.
+-- Past days get an index on the payload (job_index). On the current day, it would make each completion too expensive.
 --
--- A daemon with an archive copies what job_prunable names, verifies the copy, and prunes exactly what it has copied.
+-- A daemon with an archive copies the jobs that job_prunable lists, verifies the copy, and prunes exactly what it has copied.
 
 create or replace function coordinator.job_extend(p_ahead integer default 7) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '50ms' -- a transaction that waits for this lock blocks those that read the default partition
+set lock_timeout = '50ms' -- while a transaction waits for this lock, it blocks readers of the default partition
 as $$
 declare
   v_now   timestamptz := coordinator.now_utc();
@@ -25,7 +26,7 @@ declare
   v_full  boolean;
 begin
   if not coordinator.partition_turn() then
-    return 0; -- a backup runs; the default partition takes what has no other
+    return 0; -- a backup runs; jobs without a partition go to the default one
   end if;
   for v_from, v_root in
     select (v_now at time zone 'UTC')::date::timestamp at time zone 'UTC' + n * interval '24 hours', r
@@ -45,7 +46,7 @@ begin
                      format('Jobs that ended on %s, see %s.', (v_from at time zone 'UTC')::date, v_root));
     exception when lock_not_available then
       if v_from > v_now + interval '24 hours' then
-        exit; -- a transaction is reading the whole history; this can wait
+        exit; -- a transaction is reading the whole history; try again later
       end if;
       raise;
     end;
@@ -154,7 +155,7 @@ begin
                 || case when p_last is not null then format(' and (project_id, id) <= (%L, %L)', p_last[1], p_last[2]) else '' end as condition
     from coordinator.job_prunable(p_completed, p_other) o where o.relation = coalesce(p_relation, o.relation)
   loop
-    if p_archived is not null then -- before the lock; nothing is added to a day that is over
+    if p_archived is not null then -- count before locking; nothing is added to a past day
       execute format('select count(*) from coordinator.%I where %s', v_old.relation, v_old.condition) into v_rows;
       if v_rows <> p_archived then
         raise exception using errcode = 'ZC301', message = format('%s has %s jobs to prune, and %s were archived', v_old.relation, v_rows, p_archived),
@@ -171,13 +172,13 @@ begin
     continue when not coordinator.partition_turn();
     v_root := regexp_replace(v_old.relation, '_\d+$', '');
     begin
-      perform set_config('lock_timeout', '20ms', true); -- a queue behind this lock stops all who end jobs
+      perform set_config('lock_timeout', '20ms', true); -- while this waits for its lock, no job can end
       execute format('lock table only coordinator.%I, only coordinator.%I, only coordinator.%I in access exclusive mode',
                      v_root, v_old.relation, v_root || '_default');
       execute format('drop table coordinator.%I', v_old.relation);
       v_count := v_count + 1;
     exception when lock_not_available then
-      null; -- it is in use: at the next run
+      null; -- the partition is in use; try again at the next run
     end;
     perform set_config('lock_timeout', v_timeout, true);
   end loop;
@@ -187,7 +188,7 @@ $$;
 comment on function coordinator.job_prune(interval, interval, integer, text, bigint, text[]) is
   'Drop the oldest day of completed jobs if all of them ended more than p_completed ago, and that of other jobs by p_other, unless in use; of days without a partition of their own, delete up to p_limit such jobs. Returns how many days and jobs; repeat until 0. p_relation: only there; p_archived: only if this is their number, up to the place p_last. No event.';
 
--- For the first jobs, and for databases without a daemon. Whoever reads all history now does not keep the schema from being applied.
+-- For the first jobs, and for databases without a daemon. If a transaction reads the whole history, skip this instead of failing the schema apply.
 do $$
 begin
   perform coordinator.job_extend();

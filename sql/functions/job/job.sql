@@ -1,26 +1,30 @@
--- Jobs: work that is handed over and never lost (enqueue.sql), given to workers (claim.sql), guarded by a fence on every verb
--- (fence.sql), and ended exactly once (end.sql, cancel.sql). A worker is an agent with job_types; loop.sql watches time.
+-- Jobs: work that is handed over and never lost (enqueue.sql), given to workers (claim.sql), guarded by a fence in every call
+-- (fence.sql), and ended exactly once (end.sql, cancel.sql). A worker is an agent with job_types; loop.sql handles deadlines and
+-- timeouts.
 --
 -- Guarantees
---   A job whose enqueue committed is in jobs_open until it ends, and in jobs_ended from then on: in exactly one of them. While it is
---   open, exactly one of these tables has a row of it, which says what its status is: jobs_ready (queued), jobs_later (scheduled),
---   jobs_waiting or jobs_running. Whoever moves a job locks that row first, so one of several wins.
---   Each claim gives a fence that exceeds all earlier ones, even those that a fail-over lost (epoch.sql). Every verb of a worker
---   names it; a stale one changes nothing and reports who has the job now, or how it ended. assert_job holds the attempt to
---   the end of the caller's transaction. A completion may be repeated: the one that ended the job says so again.
---   An attempt ends with its worker: with the agent, when the agent's heartbeat is overdue, at its deadline, and without progress.
+--   A job whose enqueue committed is in jobs_open until it ends, and in jobs_ended from then on: always in exactly one of them. While
+--   it is open, exactly one of these tables has a row for it, which determines its status: jobs_ready (queued), jobs_later (scheduled),
+--   jobs_waiting or jobs_running. A transaction that moves a job locks that row first, so only one of several succeeds.
+--   Each claim issues a fence that exceeds all earlier ones, even those that a fail-over lost (epoch.sql). A worker sends it with every
+--   call; a call with a stale fence changes nothing and reports who holds the job now, or how it ended. assert_job prevents the attempt
+--   from ending before the caller's transaction does. A completion may be repeated: the call that ended the job returns the same result
+--   again.
+--   An attempt ends when its agent ends, when the agent's heartbeat is overdue, at its deadline, and when it makes no progress within
+--   its stall time.
 --
--- How it works. The row of a job is written once and deleted once; it is updated only if an attempt ends without ending the job.
--- What changes in between is in narrow tables. A class is what decides who can run a job: queue, type, labels. There are few. A claim
--- reads the jobs of a class in the order of their rank (job_rank). In a fair queue, the jobs of each key have a lane (lane.sql).
--- Waiting jobs cost a worker nothing, nor do ended ones: their partitions are only written.
+-- How it works. The row of a job is written once and deleted once; it is updated only if an attempt ends without ending the job. What
+-- changes in between is in narrow tables. A class is the combination that decides who can run a job: queue, type, labels. There are few
+-- classes. A claim reads the jobs of a class in order of rank (job_rank). In a fair queue, the jobs of each key have a lane (lane.sql).
+-- Waiting and ended jobs cost a worker nothing; the partitions of ended jobs are only written.
 --
--- Locks are taken in this order: agent, attempts (jobs_running) by id, open jobs by id (parents, and jobs that others wait for), keys of
--- queues by name, dedupe keys, jobs that wait by id, lanes by id. Ready and scheduled jobs, lanes and permits are skipped while another transaction has them, so claims wait for nobody.
--- The key of a queue, coordinator.queue:<project>:<queue>, is shared by all that add jobs to it; whoever changes its policy takes it
--- exclusively. Enqueues to a queue with max_waiting also take coordinator.queue_room:<project>:<queue>: they count in turns.
+-- Locks are taken in this order: agent, attempts (jobs_running) by id, open jobs by id (parents, and jobs that others wait for), keys
+-- of queues by name, dedupe keys, waiting jobs by id, lanes by id. Ready and scheduled jobs, lanes and permits are skipped while
+-- another transaction holds them, so claims wait for nobody. The key of a queue, coordinator.queue:<project>:<queue>, is shared by all
+-- transactions that add jobs to it; a change of its policy takes it exclusively. Enqueues to a queue with max_waiting also take
+-- coordinator.queue_room:<project>:<queue>, so they count one after the other.
 --
--- Deliberately absent: waiting in SQL, priorities that a loop raises, counters of what runs.
+-- Deliberately absent: waiting in SQL, a loop that raises priorities, counters of running jobs.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('job.enqueued',         'name of the queue', '{ids}',               'Jobs are ready to be claimed. Workers wake up.'),
@@ -61,7 +65,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('job_error',        65536,    'characters', 'Error of an attempt; 2,000 characters are kept for earlier attempts.'),
   ('job_classes',      1000,     'classes',    'Combinations of queue, type, labels and limits per project.');
 
--- The tenth of a quintillion: 317 years, so that no wait outweighs a priority.
+-- Without ageing, a step of priority is worth 10^16 microseconds (317 years), more than any wait.
 create or replace function coordinator.job_rank(p_at timestamptz, p_priority integer, p_ageing interval) returns bigint
 language sql stable parallel safe
 return (date_part('epoch', p_at) * 1000000)::bigint
@@ -69,7 +73,7 @@ return (date_part('epoch', p_at) * 1000000)::bigint
 comment on function coordinator.job_rank(timestamptz, integer, interval) is
   'Return the place of a job in its class: the microsecond at which it may start, less what its priority is worth: p_ageing for each step, or with null more than any wait. Internal.';
 
--- Version 7 from the microseconds of an instant, plus a place, so that the jobs of a batch are in their order.
+-- A UUID of version 7 from the microseconds of an instant, plus a position, so that the jobs of a batch stay in order.
 create or replace function coordinator.job_id(p_micros bigint, p_random uuid) returns uuid
 language sql immutable parallel safe
 return (lpad(to_hex(p_micros / 1000), 12, '0') || to_hex(28672 + p_micros % 1000 * 4096 / 1000) || substr(p_random::text, 20))::uuid;
@@ -113,7 +117,7 @@ begin
     select coordinator.queue_key(p_project_id, n) as k from unnest(p_queues) n order by n offset 0) k;
   return query select q.* from coordinator.queues q where q.project_id = p_project_id and q.name = any (p_queues);
   get diagnostics v_count = row_count;
-  if v_count < cardinality(p_queues) then -- the project or a queue was deleted a moment ago
+  if v_count < cardinality(p_queues) then -- the project or a queue has just been deleted
     for v_queue in
       select n from unnest(p_queues) n
       where not exists (select from coordinator.queues q where q.project_id = p_project_id and q.name = n) order by 1
@@ -141,7 +145,7 @@ begin
     select hashtextextended('coordinator.queue_room:' || p_project_id || ':' || q.name, 0) as k from coordinator.queues q
     where q.project_id = p_project_id and q.name = any (p_queues) and num_nonnulls(q.max_waiting, q.max_waiting_per_key) > 0
     order by q.name offset 0) k;
-  -- Never counts more than the limit; the key of the queue's room keeps others from counting at the same time.
+  -- Counts at most up to the limit; the lock on the queue's room prevents concurrent counts.
   select q.name, null::text as key, q.max_waiting as most into v_full
   from coordinator.queues q
   cross join lateral (select count(*) as jobs from unnest(p_orders) o where o.queue = q.name and p_first[o.place] is null) new

@@ -1,9 +1,10 @@
--- Lanes: in a fair queue, or with a limit per key, the jobs of each key of a class have a lane, and lanes take turns (see job.sql). A lane exists while it has
--- jobs that can be claimed: the first of them inserts it, with a permit at the end of the line, and the claim that finds it empty
--- deletes both. Permits are rows that are only inserted and deleted, so claimers never wait for each other.
+-- Lanes (see job.sql): in a fair queue, or with a limit per key, the jobs of each key of a class have a lane, and lanes take turns. A
+-- lane exists while it has jobs that can be claimed: its first job inserts it, with a permit at the end of the line, and the claim that
+-- finds it empty deletes both. Permits are rows that are only inserted and deleted, so claims never wait for each other.
 --
--- A wake-up cannot be lost: whoever adds jobs to a lane keeps its row (for key share) to the commit. A claimer deletes a lane only
--- if it locks the row without waiting, and a later statement, which sees all that was committed before, still finds it empty.
+-- No wake-up is lost. A transaction that adds jobs to a lane locks its row (for key share) until it commits. A claim deletes a lane
+-- only if it can lock the row without waiting and if a later statement, which sees everything committed before, still finds the lane
+-- empty.
 
 create or replace function coordinator.job_lanes_enter(p_classes bigint[], p_keys text[]) returns bigint[]
 language plpgsql volatile
@@ -19,7 +20,7 @@ declare
   v_hashes bigint[];
 begin
   loop
-    -- In the order of their keys, as others do.
+    -- In the order of their keys, like every other transaction.
     with added as (
       insert into coordinator.job_lanes (class_id, key, weight, hash)
       select l.class_id, l.key, coalesce((q.weights ->> l.key)::integer, 1),
@@ -48,7 +49,7 @@ begin
     from unnest(p_classes, p_keys) with ordinality u (class_id, key, place)
     join coordinator.job_classes c on c.id = u.class_id
     join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue;
-    exit when array_position(v_lanes, null) is null; -- else a claim has just deleted one that was empty
+    exit when array_position(v_lanes, null) is null; -- otherwise a claim has just deleted an empty lane
   end loop;
   return v_lanes;
 end

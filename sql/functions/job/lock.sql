@@ -1,25 +1,26 @@
--- Locks of jobs (see job.sql, lock/lock.sql): a claim acquires all resources that a job names, or none, and they end with the attempt.
+-- Locks of jobs (see job.sql, lock/lock.sql): a claim acquires all resources that a job names, or none. The locks end with the attempt.
 --
 -- Guarantees
---   Each attempt is an owner below its worker (job_owner), so two jobs of one worker exclude each other, and the attempt can name
---   parts below itself. Whatever the owner holds or waits for ends with the attempt, however that ends. Until then, nobody gets its
---   locks: they have no lease that could expire (free_at is infinity; expires_at is the deadline of the attempt).
---   A job that cannot have its locks waits in jobs_waiting and holds nothing: no lock, no slot, no place among the tickets. So no
---   deadlock passes through it. Whoever frees the lock that was in its way wakes it in the same transaction.
+--   Each attempt is an owner below its worker (job_owner), so two jobs of one worker exclude each other, and the attempt can name parts
+--   below itself. Everything that the owner holds or waits for ends with the attempt, however the attempt ends. Until then, nobody else
+--   gets its locks: they have no lease that could expire (free_at is infinity; expires_at is the deadline of the attempt).
+--   A job that cannot acquire its locks waits in jobs_waiting and holds nothing: no lock, no slot, no ticket. So it cannot be part of a
+--   deadlock. The transaction that releases the blocking lock also wakes the job.
 --
--- How it works. A claim takes the keys of a job's resources with try-locks: it waits for nobody. Under them it looks for what is in
--- the way, and writes the locks, or keeps the row of that lock (for key share) and inserts a row of job_lock_waits that names it.
--- Releases look for such rows under the same keys. What ends locks without keys (agent_end, lock_expire) passes over a row that
--- is kept; the loop comes back to it. If a key or a row is busy, the job waits for one second.
--- Of the jobs of a class that want the same resource, a release wakes the best; the others wait for that one. A woken job that does
--- not take its turn passes it on: at the next claim, if another resource is in the way, and at its end. Apart from that, each
--- waiting job looks for itself every 30 seconds.
--- A job that wants a whole directory does not starve behind jobs that take parts of it in turn. If it could have started 30 seconds ago,
--- and an attempt of another job is in its way, it has a turn (job_lock_turns): jobs that could start later leave it what it wants. A turn
--- lapses a minute after the job looked for its locks last, so a job that no worker takes is in nobody's way. Claims change turns
--- under a key that they only try.
--- Ends and releases wake jobs when they already have keys of locks, which come after those of queues. So a wake-up does not wait, or
--- 0.1 seconds at most; then it is left to the loop.
+-- How it works. A claim takes the keys of a job's resources with try-locks, so it waits for nobody. Under these keys, it looks for
+-- locks that block the job. If there are none, it writes the job's locks. Otherwise, it locks the row of the blocking lock (for key
+-- share) and inserts a row of job_lock_waits that names it. Releases look for such rows under the same keys. Functions that end locks
+-- without taking keys (agent_end, lock_expire) skip a row that is locked; the loop returns to it. If a key or a row is busy, the job
+-- waits for one second.
+-- Of the jobs of a class that want the same resource, a release wakes the best one; the others wait for that job. If a woken job cannot
+-- use its turn, it passes it on: at the next claim if another resource is in the way, and at its end. In addition, each waiting job
+-- checks for itself every 30 seconds.
+-- A job that wants a whole directory does not starve behind jobs that lock parts of it in turn. If it could have started 30 seconds
+-- ago, and an attempt of another job blocks it, it gets a turn (job_lock_turns): jobs that became ready later must not take what it
+-- wants. A turn lapses a minute after the job last tried to acquire its locks, so a job that no worker takes blocks nobody. Claims
+-- change turns only if they get a key with a try-lock.
+-- Ends and releases wake jobs while they already hold keys of locks, which come after the keys of queues in the lock order. So a
+-- wake-up waits at most 0.1 seconds; beyond that, it leaves the job to the loop.
 
 create or replace function coordinator.job_owner(p_job uuid, p_fence bigint) returns text
 language sql immutable parallel safe
@@ -130,7 +131,7 @@ begin
     end loop;
     exit when v_busy = '{}';
     v_left := v_busy;
-    perform pg_sleep(0.002); -- nearly all who have keys commit at once
+    perform pg_sleep(0.002); -- nearly all transactions that hold keys commit at once
   end loop;
   if (v_late <> '{}' or v_turns and owned <> '{}') and pg_try_advisory_xact_lock(hashtextextended('coordinator.job_lock_turns:' || p_project_id, 0)) then
     delete from coordinator.job_lock_turns t where t.project_id = p_project_id and (t.until <= p_now or t.job_id = any (owned));
@@ -183,7 +184,7 @@ begin
   if v_best is null then
     return;
   end if;
-  -- The others of each class wait for the best one, whatever was in its way.
+  -- The other jobs of each class now wait for the best one, instead of for what blocked it.
   update coordinator.job_lock_waits w set blocker = w.wanted
   where w.job_id = any (array(
     select w.job_id

@@ -1,5 +1,5 @@
--- What time does to jobs (see job.sql), and what the end of an agent or a project does. The leader's loops call the first four; they skip
--- what others have locked, so they wait for nobody. An enqueue that names a job keeps its row in jobs_open.
+-- What happens to jobs as time passes (see job.sql), and at the end of an agent or a project. The leader's loops call the first four
+-- functions. These skip rows that others have locked, so they wait for nobody. An enqueue that names a job locks its row in jobs_open.
 
 create or replace function coordinator.job_promote(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -16,7 +16,7 @@ begin
     delete from coordinator.jobs_later l
     where l.ctid = any (array(
       select o.ctid from coordinator.jobs_later o
-      where o.due_at <= v_now and not exists (select from coordinator.jobs_open j where j.id = o.id and j.start_by <= v_now) -- job_expire has these
+      where o.due_at <= v_now and not exists (select from coordinator.jobs_open j where j.id = o.id and j.start_by <= v_now) -- job_expire handles these
       order by o.due_at limit p_limit for update of o skip locked))
     returning l.id)
   select array_agg(d.id) into v_ids from due d;
@@ -65,10 +65,10 @@ declare
 begin
   perform coordinator.check_page(p_limit);
   if not coordinator.server_settled() then
-    return 0; -- workers send heartbeats again first
+    return 0; -- give workers time to send heartbeats again
   end if;
   for v_agent in
-    select c.id from ( -- those that live by their locks alone; agent_reap ends all others
+    select c.id from ( -- agents that only their locks keep alive; agent_reap ends all others
       select a.id from coordinator.agents a
       where a.expires_at - a.heartbeat_at > a.ttl and a.heartbeat_at < v_now and v_now - a.heartbeat_at >= a.ttl
         and exists (select from coordinator.jobs_running r where r.agent_id = a.id)
@@ -86,7 +86,7 @@ begin
     with gone as (
       delete from coordinator.jobs_running r
       where r.ctid = any (array(
-        select o.ctid from coordinator.jobs_running o join coordinator.jobs_open j on j.id = o.id -- which an enqueue may keep
+        select o.ctid from coordinator.jobs_running o join coordinator.jobs_open j on j.id = o.id -- may be locked by an enqueue
         where least(o.deadline_at, o.stall_at, o.cancel_at) <= v_now
         order by least(o.deadline_at, o.stall_at, o.cancel_at) limit p_limit for update skip locked))
       returning r as attempt, case when r.deadline_at <= v_now then 'deadline' else 'stalled' end as outcome)
@@ -109,7 +109,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_now   timestamptz := coordinator.now_utc(); -- the function is volatile, so no bound of an index
+  v_now   timestamptz := coordinator.now_utc(); -- a variable, because a volatile function cannot be the bound of an index scan
   v_count integer;
 begin
   perform coordinator.check_page(p_limit);
@@ -128,7 +128,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
-set jit = off -- running attempts have no index for this, and reading all then looks expensive
+set jit = off -- no index finds the running attempts of a class, and the estimated cost of reading all of them would trigger JIT
 as $$
 declare
   v_class record;
@@ -144,7 +144,7 @@ begin
       and not exists (select from coordinator.jobs_running r where r.class_id = c.id)
     order by c.project_id, c.queue, c.id limit p_limit
   loop
-    -- Transactions that add jobs to the queue share its key. One statement finds a job in one of the four tables, even if another transaction is moving it.
+    -- Transactions that add jobs to the queue share its key. A single statement finds a job in one of the four tables, even if another transaction is moving it.
     if pg_try_advisory_xact_lock(hashtextextended('coordinator.queue:' || v_class.project_id || ':' || v_class.queue, 0)) then
       delete from coordinator.job_classes c
       where c.id = v_class.id
@@ -193,7 +193,7 @@ as $$
 declare
   v_classes bigint[];
 begin
-  -- After the project's row: from then on nobody creates a queue.
+  -- After the project's row is locked, nobody can create a queue.
   perform coordinator.advisory_enter(coordinator.limit_key(p_project_id));
   perform coordinator.advisory_enter(k) from (
     select coordinator.queue_key(p_project_id, q.name) as k from coordinator.queues q

@@ -1,13 +1,14 @@
--- Waits and the log (see suspend.sql): a loop of the leader compares events with what jobs wait for, in the order of their numbers, and off
--- the paths of those who write.
+-- Waits and the log (see suspend.sql): a loop of the leader compares events with what jobs wait for, in the order of their numbers, so
+-- that writers do not have to.
 --
--- The row of job_wait_log says how far it has read; whoever reads locks it. A wait may begin at an earlier event than that: it is behind,
--- and the loop first reads for it, and for others on the way, from its place up to its own. Whoever waited longest comes first, so each
--- arrives. A run reads at most 20 chunks.
+-- The row of job_wait_log stores the position up to which the loop has read; the loop locks this row while it reads. A wait may begin
+-- at an event before this position. Then the wait is behind, and the loop first reads events from the position of the wait up to its
+-- own, for this wait and for others that begin in between. The wait that began first is read for first, so every wait catches up. A run
+-- reads at most 20 chunks.
 --
--- The outcome of a wait is stored, and its job woken, in the transaction that moves the cursor: a crash repeats both or neither. A job that
--- another transaction has in that moment is skipped, and its outcome held until the next run; if the other one ends the job, it is dropped.
--- For events that were pruned before they were read, it checks the current state.
+-- The outcome of a wait is stored, and its job woken, in the transaction that moves the position, so a crash repeats both or neither.
+-- If another transaction holds a job at that moment, the job is skipped and the outcome is kept until the next run; if that transaction
+-- ends the job, the outcome is dropped. If events were pruned before they were read, the loop checks the current state instead.
 
 create or replace function coordinator.event_topics(p_type text) returns text[]
 language sql immutable parallel safe
@@ -114,7 +115,7 @@ declare
   v_ids    uuid[] := '{}';
   v_wait   coordinator.job_waits;
 begin
-  -- Those that waited for something else meanwhile are not concerned.
+  -- Skip jobs that wait for something else by now.
   select coalesce(jsonb_object_agg(f.key, f.value), '{}') into p_found
   from jsonb_each(p_found) f
   join (select o.* from coordinator.job_waits o where o.job_id = any (array(select k::uuid from jsonb_object_keys(p_found) k)) offset 0) w
@@ -164,7 +165,7 @@ begin
   v_found := v_log.held;
   select min(w.after_seq) into v_first from coordinator.job_waits w where w.behind is not null;
   if v_first is not null then
-    -- Locks the log, see events_since: from here on no partition is dropped.
+    -- Locks the log, see events_since: from here on, no partition can be dropped.
     perform from coordinator.events where false;
     select last_value into v_floor from coordinator.event_floor;
     v_log.seq := greatest(v_log.seq, v_first);
@@ -179,16 +180,16 @@ begin
       v_log.seq := greatest(v_log.seq, v_floor);
     end if;
     for v_run in 1..20 loop
-      -- First the waits that are behind, the longest waiting first.
+      -- First the waits that are behind, starting with the one that began first.
       update coordinator.job_waits w set behind = false
       where w.job_id = any (array(select o.job_id from coordinator.job_waits o where o.behind and o.after_seq >= v_log.seq for update skip locked));
       select w.after_seq into v_first from coordinator.job_waits w where w.behind and w.after_seq < v_log.seq order by w.began_at, w.job_id limit 1;
       if found then
         v_chunk := coordinator.event_chunk_after(v_first);
-        -- Trap: lock them before reading the chunk. A wait that appears later has not been compared with it.
+        -- Lock the waits before reading the chunk: a wait that begins later must not be moved past it.
         v_ids := array(select o.job_id from coordinator.job_waits o
                        where o.behind and o.after_seq >= v_first and o.after_seq < least(v_chunk.last_seq, v_log.seq) for update skip locked);
-        exit when v_ids = '{}'; -- others have them: at the next run
+        exit when v_ids = '{}'; -- another transaction holds them; try again at the next run
         v_found := coordinator.job_wait_listen(v_chunk, v_first, v_log.seq, true, v_found, v_now);
         update coordinator.job_waits w set after_seq = least(v_chunk.last_seq, v_log.seq) where w.job_id = any (v_ids);
         v_count := v_count + 1;

@@ -1,8 +1,8 @@
--- Output of jobs (see job.sql): what a worker hands out before the job ends, such as the text of a model as it is generated.
+-- Output of jobs (see job.sql): data that a worker publishes before the job ends, such as the text of a model as it is generated.
 --
--- Chunks are numbered from 1 without gaps, over all attempts; each says which attempt wrote it, so that a reader can drop what an attempt
--- began that was lost. Readers continue after a number, and wake by job.output, which says how far the output goes. The last row of the
--- output of a job that has ended is its status: who has read it knows that nothing follows.
+-- Chunks are numbered from 1 without gaps, across all attempts. Each says which attempt wrote it, so a reader can drop what a lost
+-- attempt has written. Readers continue after a number, and are woken by job.output, which says up to which number there is output. The
+-- last row of the output of an ended job is its status, so a reader knows that nothing follows.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('job.output', 'id of the job', '{ids,last,attempt}', 'A worker wrote output; last: the number of the newest chunk.');
@@ -47,7 +47,7 @@ begin
     raise exception using errcode = 'ZC104', message = format('chunk %s does not follow chunk %s', p_seq, v_last.seq),
       detail = jsonb_build_object('last', v_last.seq)::text, hint = format('The next chunk is %s; omit the number to append.', v_last.seq + 1);
   end if;
-  v_skip := v_last.seq + 1 - coalesce(p_seq, v_last.seq + 1); -- written by a call whose answer was lost
+  v_skip := v_last.seq + 1 - coalesce(p_seq, v_last.seq + 1); -- chunks that an earlier call wrote, whose response was lost
   v_count := jsonb_array_length(p_chunks) - v_skip;
   if v_count <= 0 then
     return v_last.seq;

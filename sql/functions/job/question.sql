@@ -1,7 +1,7 @@
--- Questions of jobs (see suspend.sql): a worker asks for an approval, its job waits without it, and a manager answers.
+-- Questions of jobs (see suspend.sql): a worker asks for an approval, its job waits without a worker, and a manager answers.
 --
--- A job has one question at a time. The answer is stored like the result of a step (kind answer), with who gave it; if nobody does in
--- time, the default is. Nobody answers a question of their own.
+-- A job has one question at a time. The answer is stored like the result of a step (kind answer), together with who gave it. If nobody
+-- answers in time, the default is stored. Nobody can answer their own question.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('job.asked',    'name of the queue', '{ids,step,question}', 'A job asked a question and waits for a manager to answer.'),
@@ -68,7 +68,7 @@ declare
 begin
   perform coordinator.check_isolation('jobs are suspended');
   perform coordinator.job_step_name(p_step, p_ordinal);
-  perform coordinator.check_name('the question', p_question, 2000); -- what a manager approves must be what is stored
+  perform coordinator.check_name('the question', p_question, 2000); -- a manager must see exactly the text that is stored
   if p_options is not null then
     perform coordinator.check_list('the options', p_options);
     if cardinality(p_options) not between 1 and 20 then

@@ -1,7 +1,7 @@
--- Reading jobs: one, a list, attempts, workers, statistics. Everything here also runs on a hot standby.
+-- Reading jobs: one job, a list, attempts, workers, statistics. Everything here also runs on a hot standby.
 --
--- Plans are made for the values of a call: a page of a list is a merge of index scans, newest first, and parts of history that the
--- conditions rule out are not opened.
+-- Plans are made for the values of each call: a page of a list is a merge of index scans, newest first, and partitions of the history
+-- that the conditions exclude are not opened.
 
 insert into coordinator.rights (function, role) values
   ('job_attempts', 'reader'),
@@ -17,7 +17,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
 create or replace function coordinator.job_select(p_project text, p_condition text) returns setof coordinator.jobs
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set jit = off -- which the number of partitions would make look worth its time
+set jit = off -- the number of partitions makes JIT look worthwhile
 as $$
 begin
   return query execute format(
@@ -97,7 +97,7 @@ begin
     'true',
     'j.id < ' || quote_literal(p_after[1]),
     case
-      -- As the status is computed, of one alone the table says more to the planner.
+      -- The status is computed; for a single status, its table gives the planner better estimates.
       when p_status = '{running}' then 'j.part = ''open'' and j.id in (select r.id from coordinator.jobs_running r)'
       when p_status = '{scheduled}' then 'j.part = ''open'' and j.id in (select l.id from coordinator.jobs_later l)'
       when p_status = '{waiting}' then 'j.part = ''open'' and j.id in (select w.id from coordinator.jobs_waiting w)'
@@ -131,7 +131,7 @@ as $$
 begin
   perform coordinator.check_page(p_limit, p_after, '{number}');
   perform coordinator.job_show(p_project, p_job);
-  return query -- the project's id is in the condition, since it leads the indexes
+  return query -- filter by project as well, since the indexes begin with the project's id
     select t.* from coordinator.job_attempts t
     where t.project = p_project and t.job = p_job and t.fence > coalesce(p_after[1]::bigint, 0) order by t.fence limit p_limit;
 end
@@ -173,7 +173,7 @@ as $$
 #variable_conflict use_column
 declare
   v_project bigint := coordinator.project_id(p_project);
-  v_after   timestamptz; -- constant, so that older partitions are not opened
+  v_after   timestamptz; -- a variable, so that older partitions are not opened
 begin
   perform coordinator.check_page(p_limit, p_after, '{text,text,text}');
   perform coordinator.check_ttl(p_period, 7776000);
@@ -184,7 +184,7 @@ begin
              count(*) filter (where e.status = 'completed') as completed, count(*) filter (where e.status = 'failed') as failed,
              count(*) filter (where e.status = 'cancelled') as cancelled, count(*) filter (where e.status = 'expired') as expired,
              percentile_cont(array[0.5, 0.95]) within group (order by extract(epoch from e.started_at - e.scheduled_at)::double precision)
-               filter (where e.past is null) as wait, -- later attempts wait for something else
+               filter (where e.past is null) as wait, -- only first attempts: later ones wait for other reasons
              percentile_cont(array[0.5, 0.95]) within group (order by extract(epoch from e.completed_at - e.started_at)::double precision) as run
       from coordinator.jobs_ended e
       where e.project_id = v_project and e.completed_at > v_after
@@ -257,7 +257,7 @@ begin
     placed as (
       select n.grouped, n.project_id, n.named, row_number() over (partition by n.grouped order by sum(n.n) desc, n.project_id, n.named) as place
       from named n group by n.grouped, n.project_id, n.named),
-    -- The rest first, so that few names have to be written. Then names that are the same when they are cut.
+    -- Aggregate the remaining names first, so that few labels have to be built. Then aggregate names that are equal once shortened.
     largest as (
       select n.grouped, coalesce(l.place, 51) as place, n.state, min(l.project_id) as project_id, min(n.named) as named, sum(n.n) as n, min(n.since) as since
       from named n

@@ -1,4 +1,5 @@
--- Retrying jobs that have ended: a new job with the same payload and policy, which knows the one that it repeats, as that one knows it.
+-- Retrying ended jobs: a retry is a new job with the same payload and policy. The new job refers to the old one (retry_of), and the old
+-- one to the new (retried_as).
 
 insert into coordinator.rights (function, role) values
   ('job_retry', 'manager');
@@ -22,7 +23,7 @@ create or replace function coordinator.job_retry(
 returns table (id uuid, retry_of uuid, queue text, type text, status text, scheduled_at timestamptz, created boolean, steps integer)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan -- by the conditions that are given
+set plan_cache_mode = force_custom_plan -- plan for the conditions that the call has
 set jit = off
 as $$
 #variable_conflict use_column
@@ -83,7 +84,7 @@ begin
       order by e.id limit p_limit for no key update skip locked);
     v_ended := v_ended[:(select greatest(1, count(*)) from (
       select sum(octet_length(e.payload::text) + coalesce(octet_length(to_jsonb(e.locks)::text), 0)) over (order by e.ordinality) as bytes
-      from unnest(v_ended) with ordinality e) s where s.bytes <= 8388608)]; -- what one call enqueues
+      from unnest(v_ended) with ordinality e) s where s.bytes <= 8388608)]; -- the maximum that one call may enqueue
   end if;
   if v_ended = '{}' then
     return;
@@ -94,12 +95,12 @@ begin
         select jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
             'type', e.type, 'queue', e.queue, 'key', e.key, 'priority', e.priority, 'max_attempts', e.max_attempts, 'backoff', e.backoff,
             'deadline', e.deadline, 'stall', e.stall, 'rescue', e.rescue, 'labels', e.labels, 'locks', e.locks,
-            'limits', (select jsonb_object_agg(a.key, a.value) from jsonb_each(e.limits) a -- without those that were deleted, as jobs run that wait
+            'limits', (select jsonb_object_agg(a.key, a.value) from jsonb_each(e.limits) a -- without deleted limits, which waiting jobs ignore as well
                        join coordinator.job_limits l on l.project_id = v_project and l.name = a.key and l.tree is null)
           )) || jsonb_build_object('payload', e.payload)
           order by e.ordinality)
         from unnest(v_ended) with ordinality e), p_actor, true) m);
-  exception when others then -- it names the job by its place
+  exception when others then -- the error names the job by its position
     get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
     v_place := case when v_detail ~ '^\{' then (v_detail::jsonb ->> 'job')::integer end;
     if v_place is null or v_message !~ ('^job ' || v_place || ': ') then
@@ -113,7 +114,7 @@ begin
   from unnest(array(select m.id from unnest(v_made) m), array(select e.id from unnest(v_ended) e), array(select e.parent_id from unnest(v_ended) e),
               array(select e.root_id from unnest(v_ended) e), array(select e.depth from unnest(v_ended) e))
     u (new, old, parent, root, depth) where j.id = u.new;
-  -- The times rule out partitions.
+  -- The times exclude partitions.
   select min(e.completed_at), max(e.completed_at) into v_first, v_last from unnest(v_ended) e;
   update coordinator.jobs_ended e set retried_as = u.new
   from unnest(array(select m.id from unnest(v_made) m), array(select e.id from unnest(v_ended) e)) u (new, old)

@@ -1,9 +1,9 @@
--- Steps of jobs (see job.sql): a worker stores the result of each part of its work under its fence, and the next attempt reads what is
--- finished instead of doing it again.
+-- Steps of jobs (see job.sql): a worker stores the result of each part of its work under its fence. The next attempt reads the finished
+-- steps instead of repeating them.
 --
--- A step has a name and an ordinal, which tells those of a loop apart. Its result is stored once and never changed. A worker that dies
--- between the work and the storing repeats the work: what must happen once belongs into the transaction that stores the result, together
--- with job_step itself, or is given (job, name, ordinal) as its idempotency key.
+-- A step has a name and an ordinal, which distinguishes the iterations of a loop. Its result is stored once and never changed. If a
+-- worker dies after the work and before the result is stored, the work is repeated. Work that must happen only once belongs in the
+-- transaction that stores the result with job_step, or uses (job, name, ordinal) as its idempotency key.
 
 insert into coordinator.rights (function, role) values
   ('job_step',  'agent'),
@@ -120,7 +120,7 @@ declare
   v_project bigint := coordinator.project_id(p_project);
 begin
   perform coordinator.check_page(p_limit, p_after, '{number}');
-  -- Each attempt asks for the steps of its open job, so read these without the history.
+  -- Each attempt asks for the steps of its own job, which is open, so do not read the history.
   if exists (select from coordinator.jobs_open j where j.id = p_job and j.project_id = v_project) then
     return query
       select s.job_id, s.place, s.name, s.ordinal, s.kind, s.result, s.fence, s.actor, s.finished_at, p_project

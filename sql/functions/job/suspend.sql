@@ -1,12 +1,13 @@
--- Durable waits (see job.sql): a job that waits for a time, a signal, an event, other jobs or the answer of a directive frees its worker.
+-- Durable waits (see job.sql): a job that waits for a time, a signal, an event, other jobs or the answer to a directive frees its
+-- worker.
 --
--- job_suspend ends the attempt and spends none. The first condition that is met, or the end of the time, is stored like the result of a
--- step (kind wait); then the job is queued again, and its next attempt reads the outcome instead of waiting. A wait has exactly one outcome:
--- whoever deletes the job's row in jobs_waiting stores it in the same transaction.
+-- job_suspend ends the attempt without counting it against max_attempts. The first condition that is met, or the timeout, is stored
+-- like the result of a step (kind wait). Then the job is queued again, and its next attempt reads the outcome instead of waiting. A
+-- wait has exactly one outcome: the transaction that deletes the job's row in jobs_waiting also stores the outcome.
 --
--- Nothing is missed. A wait has a place in the log: where its caller looked last (p_after), where the wait of the same name before it
--- ended, or where the first attempt of the job began. Conditions that can be seen in the present state are looked at once, when the wait
--- begins, after its place was read. What happens later is an event after that place, and match.sql compares it.
+-- No event is missed. A wait begins at a position of the log: p_after, where its caller last read; or where the previous wait of the
+-- same name ended; or where the first attempt of the job began. Conditions on the current state are checked once, when the wait begins,
+-- after its position was determined. Later changes are events after that position, which match.sql compares with the wait.
 
 insert into coordinator.rights (function, role) values
   ('job_suspend', 'agent');
@@ -150,7 +151,7 @@ begin
     if v_open = cardinality(v_ids) or v_open > 0 and p_condition ->> 'mode' = 'all' then
       return null;
     end if;
-    select jsonb_build_object('jobs', jsonb_object_agg(i.id, e.status)) into v_met -- null: it ended, and was pruned
+    select jsonb_build_object('jobs', jsonb_object_agg(i.id, e.status)) into v_met -- null: the job ended and was pruned
     from unnest(v_ids) i (id) left join coordinator.jobs_ended e on e.project_id = p_project_id and e.id = i.id
     where not exists (select from coordinator.jobs_open j where j.id = i.id);
     return v_met;
@@ -199,7 +200,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_waits jsonb := jsonb_build_object(p_job, coordinator.job_wait_paths(p_conditions)); -- jobs that wait only for others, and how each wait can end
+  v_waits jsonb := jsonb_build_object(p_job, coordinator.job_wait_paths(p_conditions)); -- the jobs that wait only for other jobs, and the ways in which each wait can end
   v_known text[] := array[p_job::text];
   v_new   text[];
   v_cycle text[] := array[p_job::text];
@@ -220,7 +221,7 @@ begin
     where jsonb_typeof(n.paths) = 'array';
     v_waits := v_waits || coalesce(v_found, '{}');
   end loop;
-  loop -- drop those with a path that leads only to jobs that continue
+  loop -- drop jobs with a path that leads only to jobs that can continue
     v_known := array(
       select w.key from jsonb_each(v_waits) w
       where exists (select from jsonb_array_elements(w.value) a where not exists (select from jsonb_array_elements_text(a) t where v_waits ? t)));
@@ -259,7 +260,7 @@ begin
     return v_chunk.last_seq;
   end if;
   v_seq := v_low - 1;
-  while v_low < v_high loop -- chunks from v_high on were numbered later
+  while v_low < v_high loop -- chunks from v_high on were numbered at p_at or later
     select c.first_seq, c.last_seq, c.stamped_at into v_chunk
     from coordinator.event_chunks c where c.first_seq <= (v_low + v_high) / 2 order by c.first_seq desc limit 1;
     if v_chunk.stamped_at < p_at then
@@ -279,7 +280,7 @@ create or replace function coordinator.job_wait_place(p_after text, p_job uuid, 
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
+set jit = off -- before PostgreSQL 18, a table or sequence without an index looks expensive enough for JIT
 as $$
 declare
   v_head bigint := (select last_seq from coordinator.event_chunks order by first_seq desc limit 1);
@@ -302,7 +303,7 @@ begin
   perform coordinator.check_epoch(p_after);
   return case when v_seq > v_head
                 or split_part(p_after, '.', 1) <> (select epoch from coordinator.relay) and (v_seq <= coordinator.event_end(split_part(p_after, '.', 1))) is not true
-              then v_head -- events after it were lost with an earlier epoch
+              then v_head -- later events of an earlier epoch were lost
               else v_seq end;
 end
 $$;
@@ -367,7 +368,7 @@ returns setof coordinator.job_suspension
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
+set jit = off -- before PostgreSQL 18, a table or sequence without an index looks expensive enough for JIT
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
@@ -398,7 +399,7 @@ begin
     return;
   end if;
   if coordinator.job_wait_paths(v_wait.conditions) is not null then
-    perform coordinator.advisory_enter(hashtextextended('coordinator.job_cycle:' || v_project, 0)); -- of two, one sees the other
+    perform coordinator.advisory_enter(hashtextextended('coordinator.job_cycle:' || v_project, 0)); -- so that of two jobs that wait for each other, one sees the other
     v_cycle := coordinator.job_wait_cycle(p_job, v_wait.conditions);
     if v_cycle is not null then
       raise exception using errcode = 'ZC313',

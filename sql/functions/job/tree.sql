@@ -1,12 +1,12 @@
 -- Trees of jobs (see job.sql): a job that names an open job as its parent is its child. A tree is cancelled, paused and resumed as a
--- whole, from any of its jobs downwards, and no child slips through.
+-- whole, from any of its jobs downwards, and no child escapes.
 --
--- Whoever enqueues a child keeps the row of the parent in jobs_open to its commit. Whoever changes a tree locks the rows of all its jobs,
--- and looks again, until it finds no more: a child either was committed before, or its enqueue waits and then finds the parent
--- ended, being cancelled, or paused, which it inherits. A claim puts back what was paused while the claim looked for it.
+-- An enqueue of a child locks the row of its parent in jobs_open until it commits. A call that changes a tree locks the rows of all its
+-- jobs and searches again until it finds no more. So a child was either committed before, or its enqueue waits and then finds the
+-- parent ended, being cancelled, or paused, which the child inherits. A claim returns jobs that were paused while it selected them.
 --
--- A cancellation takes each job by its row in jobs_running, jobs_ready, jobs_later or jobs_waiting before that in jobs_open, as every end
--- does, and in the order of ids: a parent has a smaller one than its children.
+-- A cancellation locks the row of each job in jobs_running, jobs_ready, jobs_later or jobs_waiting before the row in jobs_open, as
+-- every end does. It proceeds in order of id; a parent has a smaller id than its children.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('job.paused',  'name of the queue', '{ids,tree,reason}', 'A job was paused and cannot be claimed; with tree, neither can the jobs below it.'),
@@ -26,7 +26,7 @@ create or replace function coordinator.job_branches(
   p_project_id bigint, p_orders coordinator.job_order[], p_ids uuid[], p_first uuid[], p_many boolean) returns coordinator.job_branch[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set enable_nestloop = off -- lists are joined with lists
+set enable_nestloop = off -- the joins are between arrays
 as $$
 declare
   v_branches coordinator.job_branch[];
@@ -89,7 +89,7 @@ create or replace function coordinator.job_members(p_project_id bigint, p_job uu
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-set enable_nestloop = off -- lists are joined with lists
+set enable_nestloop = off -- the joins are between arrays
 set jit = off
 as $$
 declare
@@ -137,7 +137,7 @@ begin
     exit when v_new = '{}';
     v_known := v_known || v_new;
     foreach v_job in array v_new loop
-      for v_try in 1..100 loop -- a job that moves between tables is found in one of them
+      for v_try in 1..100 loop -- a job may move between tables while this searches them
         perform from coordinator.jobs_running r where r.id = v_job for update;
         if found then
           v_running := v_running || v_job;
@@ -146,7 +146,7 @@ begin
           v_waited := v_waited || v_job;
           exit;
         end if;
-        exit when not exists (select from coordinator.jobs_open j where j.id = v_job); -- it has ended
+        exit when not exists (select from coordinator.jobs_open j where j.id = v_job); -- the job has ended
         if v_try = 100 then
           raise exception using errcode = 'lock_not_available', message = format('other calls keep changing job %s', v_job), hint = 'Try again.';
         end if;

@@ -1,6 +1,6 @@
--- Views of jobs: what waits, runs and has ended, as one.
+-- Views of jobs, whether they wait, run or have ended.
 
--- Joined after the union, so that a page of it is a merge of index scans.
+-- Join after the union, so that a page is a merge of index scans.
 create or replace view coordinator.job_rows as
   select j.id, j.type, j.payload,
          coalesce(j.status, case when r.id is not null then 'running' when l.id is not null then 'scheduled' when w.id is not null then 'waiting' else 'queued' end) as status,

@@ -1,8 +1,9 @@
--- Waiting (see job.sql): jobs that cannot start before something happens. The transaction that makes it happen wakes them.
+-- Waiting (see job.sql): jobs that cannot start until something happens. The transaction that makes it happen wakes them.
 --
--- A job that waits has a row in jobs_waiting, and holds nothing. Its cause says what it waits for; the details are in tables of their
--- own. Whoever moves it locks that row. A wake-up skips a row that another transaction has: that one wakes the job, or ends it. If it
--- is rolled back, the wake-up is lost; causes for which that matters set due_at, when a loop wakes the job to look for itself.
+-- A waiting job has a row in jobs_waiting and holds nothing. Its cause says what it waits for; the details are in other tables. A
+-- transaction that moves the job locks that row. A wake-up skips a row that another transaction has locked, since that one wakes or
+-- ends the job. If that transaction is rolled back, the wake-up is lost; causes for which this matters set due_at, at which a loop
+-- wakes the job so that it checks for itself.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('job.waiting', 'name of the queue', '{ids,cause}', 'Jobs began to wait: for other jobs to end (jobs), a lock, a limit, a wait, an answer, or a paused tree.');

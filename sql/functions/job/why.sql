@@ -19,7 +19,7 @@ return case p_outcome
 comment on function coordinator.job_ending(text, text) is
   'Describe how an attempt ended that did not complete. Internal.';
 
--- The queue, the workers and the place of a job that could be claimed.
+-- The queue, the workers and the position of a job that could be claimed.
 create or replace function coordinator.job_why_queued(
   p_project_id bigint, p_job uuid, out cause text, out sentence text, out until timestamptz, out place bigint, out names text[])
 language plpgsql stable
@@ -29,10 +29,10 @@ declare
   v_now    timestamptz := coordinator.now_utc();
   v_job    coordinator.jobs_open;
   v_queue  coordinator.queues;
-  v_known  integer; -- workers
-  v_fit    integer; -- of the type
-  v_able   integer; -- with the labels as well
-  v_prompt integer; -- whose heartbeat is not overdue
+  v_known  integer; -- all workers
+  v_fit    integer; -- workers with its type
+  v_able   integer; -- workers that also have its labels
+  v_prompt integer; -- workers whose heartbeat is not overdue
   v_lane   bigint;
   v_turn   bigint;
   v_limit  record;
