@@ -1,21 +1,23 @@
 -- The audit trail of a project: who did what, when, and from where.
 --
--- A loop of the leader copies events from the numbered log into the project's log of kind "audit", so that nobody who writes waits for it.
--- Events of a project that does not exist (any more), such as its deletion, go to a trail of no project.
+-- A loop of the leader copies events from the numbered log into the project's log of kind "audit", so writers do not wait for it.
+-- Events of a project that does not exist, such as its deletion, go to a trail without a project.
 --
--- Exactly once. The cursor (audit_cursor) and the entries are one transaction, which holds the row of the cursor: a crash repeats both or
--- neither, and a second leader finds the row locked. event_prune leaves what was not copied, up to four times its retention; what is lost
--- then is said in every trail (lost).
+-- Exactly once. One transaction moves the cursor (audit_cursor) and appends the entries, and it locks the row of the cursor. So a crash
+-- repeats both or neither, and a second leader finds the row locked. event_prune keeps events that were not copied for up to four times
+-- its retention. If events are lost after that, every trail says so (lost).
 --
--- The chain. The hash of an entry is sha256(hash before it, as 64 hexadecimal digits || newline || text of the entry), of UTF-8 bytes. The
--- first entry has 64 zeros before it. The text says the number of the entry and its epoch, so that nothing can be moved. Nobody who cannot
--- compute all later hashes again can change, remove or insert an entry; whoever can is found out by a head that was exported before.
+-- The chain. The hash of an entry is sha256(hash before it, as 64 hexadecimal digits || newline || text of the entry), of UTF-8 bytes.
+-- For the first entry, the hash before it is 64 zeros. The text contains the number of the entry and its epoch, so entries cannot be
+-- moved. To change, remove or insert an entry, one would have to compute all later hashes again; comparing the result with a head that
+-- was exported before reveals this.
 --
--- Retention (log_trim) removes entries from the beginning, after it has computed their hashes again. It appends an entry (pruned) with the number and the hash of
--- the last of them: the anchor. So the chain can be verified from there on, and an anchor that is in no entry is a forged one.
+-- Retention (log_trim) removes entries from the beginning, after it has verified their hashes. It appends an entry (pruned) with the
+-- number and the hash of the last removed entry: the anchor. The chain can be verified from there on. An anchor that is in no entry is
+-- forged.
 --
--- What is audited: events of the topics of audit_defaults, or of those that audit_set chose for the project; and always audit.*. A choice holds
--- from its own event on: whoever switches the audit off does not hide what they did before.
+-- What is audited: events of the topics of audit_defaults, or of the topics that audit_set chose for the project; and always audit.*. A
+-- choice applies from its own event on, so nobody can hide earlier actions by switching the audit off.
 --
 -- Locks: the row of the cursor; headers of trails by project.
 
@@ -33,8 +35,8 @@ insert into coordinator.rights (function, role) values
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_audit_behind_seconds', 'audit_sample', 'gauge', '{}', 'seconds', 'Time since the oldest event that is missing from the audit trails was numbered; 0: none is missing.');
 
--- Changes of what is set up, of rights, and what a person takes away from another; not the work itself: at 5,000 events a second that would
--- double what the database writes.
+-- Changes of configuration and of rights, and actions that take something away from another person. Not the work itself: at 5,000
+-- events a second, that would double what the database writes.
 create or replace function coordinator.audit_defaults() returns text[]
 language sql immutable parallel safe
 return array[
@@ -60,7 +62,7 @@ as $$
 begin
   return case when p_origin is null then null when jsonb_typeof(p_origin::jsonb) = 'object' then p_origin::jsonb else jsonb_build_object('unreadable', p_origin) end;
 exception when others then
-  return jsonb_build_object('unreadable', p_origin); -- any role can claim anything
+  return jsonb_build_object('unreadable', p_origin); -- a role can set any origin, even invalid JSON
 end
 $$;
 comment on function coordinator.audit_origin(text) is
@@ -149,9 +151,9 @@ declare
   v_trail   record;
   v_change  bigint;
   v_project bigint;
-  v_topics  text[]; -- null: the default
+  v_topics  text[]; -- null: the default topics
   v_until   bigint;
-  v_others  boolean := exists (select from coordinator.audit_applied); -- whether any project has chosen
+  v_others  boolean := exists (select from coordinator.audit_applied); -- whether any project has chosen its own topics
   v_runs    integer := 0;
 begin
   perform coordinator.check_page(p_limit);
@@ -160,7 +162,7 @@ begin
   if not found then
     return 0;
   end if;
-  perform from coordinator.events where false; -- locks the log, see events_since: from here on no partition is dropped
+  perform from coordinator.events where false; -- locks the log, see events_since: from here on, no partition can be dropped
   select last_value into v_floor from coordinator.event_floor;
   if v_seq < v_floor then
     for v_trail in
@@ -176,9 +178,9 @@ begin
   while v_runs < p_limit loop
     v_chunk := coordinator.event_chunk_after(v_seq);
     exit when v_chunk.first_seq is null;
-    -- A pattern is compared with each type of the chunk once.
+    -- Compare the pattern with each type of the chunk only once.
     v_types := array(select t.type from (select distinct e.type from coordinator.chunk_events(v_chunk, v_seq) e) t where t.type ~ v_default);
-    -- Up to the next change of a policy, which applies to what follows it.
+    -- Copy up to the next change of a policy, which applies to later events.
     while v_seq < v_chunk.last_seq and (v_types <> '{}' or v_others) loop
       v_change := null;
       if v_types && '{audit.set,audit.reset}' then
@@ -209,7 +211,7 @@ begin
       if v_change is not null and v_project is not null then
         v_others := true;
         delete from coordinator.audit_applied a where a.project_id = v_project;
-        insert into coordinator.audit_applied (project_id, pattern) -- none if the project has been deleted meanwhile
+        insert into coordinator.audit_applied (project_id, pattern) -- none if the project has been deleted in the meantime
         select p.id, coordinator.topic_pattern(v_topics) from coordinator.projects p where p.id = v_project and v_topics is not null for key share;
       end if;
       v_seq := v_until;
@@ -250,7 +252,7 @@ begin
     v_hash := v_entry.hash;
     v_count := v_count + 1;
   end loop;
-  if v_count = 0 then -- from before there were hashes
+  if v_count = 0 then -- all entries are from before hashes were introduced
     return;
   end if;
   insert into coordinator.audit_anchors (log_id, seq, hash) values (p_log.id, v_next - 1, v_hash)
@@ -298,7 +300,7 @@ begin
   perform coordinator.check_page(p_limit, p_after, '{number}');
   perform coordinator.check_list('the actors', p_actors);
   v_low := coalesce(p_after[1]::bigint, 0);
-  if p_since is not null and v_log.id is not null then -- copied later than it happened
+  if p_since is not null and v_log.id is not null then -- skip entries that were copied before p_since; an event is copied after it happened
     v_low := greatest(v_low, coordinator.log_seq_at(v_log, p_since));
   end if;
   return query

@@ -1,4 +1,4 @@
--- Knowledge: texts with a title and a source, to be searched. An entry is a document of the kind knowledge.
+-- Knowledge: texts with a title and a source, for searches. An entry is a document of the kind knowledge.
 
 insert into coordinator.rights (function, role) values
   ('knowledge_get',    'reader'),

@@ -1,10 +1,12 @@
--- Memories: lessons that agents recorded, for whoever meets the same context. A memory is a document of the kind memory, whose key is a
--- hash of scope, context, lesson and tool: the same lesson recorded twice, even at once, is one memory, which the second reinforces.
+-- Memories: lessons that agents recorded for agents that meet the same context. A memory is a document of the kind memory. Its key is a
+-- hash of scope, context, lesson and tool: if the same lesson is recorded twice, even at the same time, it is one memory, which the
+-- second call reinforces.
 --
--- Confidence is what it was when the memory was last reinforced, halved for every 90 days since then. Reading computes it, so decay writes
--- nothing. Reinforcing combines what is left of it, a, with the new confidence, b: 100 - (100 - a) * (100 - b) / 100.
+-- The confidence is stored as it was when the memory was last reinforced. It halves every 90 days; readers compute this, so decay
+-- writes nothing. Reinforcing combines the current confidence a with the new confidence b: 100 - (100 - a) * (100 - b) / 100.
 --
--- Superseding hides a memory from lists and searches that do not ask for it. The header of document_hold has the order of locks.
+-- A superseded memory is omitted from lists and searches unless they ask for it. For the order of locks, see the header of
+-- document_hold.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('memory.recorded',   'id of the memory', '{reinforcements}', 'A memory was recorded or reinforced.'),
@@ -12,7 +14,7 @@ insert into coordinator.event_types (type, key, data, meaning) values
   ('memory.forgotten',  'id of the memory', '{}',               'A memory was forgotten.');
 
 insert into coordinator.rights (function, role) values
-  ('memory_confidence', 'reader'), -- the view calls it with its reader's rights
+  ('memory_confidence', 'reader'), -- the view calls it with the rights of its reader
   ('memory_get',        'reader'),
   ('memory_list',       'reader'),
   ('memory_search',     'reader'),
@@ -169,7 +171,7 @@ declare
   v_by    text := v_old ->> 'superseded_by';
   v_count integer := coalesce((v_old ->> 'reinforcements')::integer, 0) + 1;
 begin
-  if p_current or coordinator.memory_value(p_project_id, v_by) is null then -- what superseded it was forgotten
+  if p_current or coordinator.memory_value(p_project_id, v_by) is null then -- the memory that superseded it was forgotten
     v_by := null;
   end if;
   perform coordinator.document_put(p_project, 'memory', p_key, (p_value || jsonb_build_object(
@@ -347,7 +349,7 @@ declare
   v_within  tsquery := coordinator.search_within(v_project, 'memory',
     jsonb_strip_nulls(jsonb_build_object('scope', p_memory_scope, 'tool_name', p_tool_name)), coalesce(p_superseded, false));
   v_rank    double precision;
-  v_day     timestamptz := date_trunc('day', coordinator.now_utc(), 'UTC'); -- so that ranks do not change from page to page
+  v_day     timestamptz := date_trunc('day', coordinator.now_utc(), 'UTC'); -- of the day, so that ranks do not change from page to page
 begin
   perform coordinator.check_page(p_limit, p_after, '{real,text}');
   v_rank := p_after[1]::double precision;

@@ -1,19 +1,21 @@
--- Export and import of a project, as lines of JSON.
+-- Export and import of a project as lines of JSON.
 --
--- The first line names format, version and export. Each other line has a type: project, retention, rule, signal, session, log, entry, document,
--- version, part, content, artifact; the last one is end. JSON content is a string with its exact text, so it comes back byte for byte. Numbers of
--- entries and versions stay what they are. Epochs are not exported: in the project that imports them, they were written in its present epoch.
+-- The first line names the format, the version and the export. Each other line has a type: project, retention, rule, signal, session,
+-- log, entry, document, version, part, content, artifact; the last line has the type end. JSON content is a string with its exact text,
+-- so it is restored byte for byte. Entries and versions keep their numbers. Epochs are not exported: in the importing project, the
+-- content belongs to that project's current epoch.
 --
--- An export is read in pages, each on its own: what changes meanwhile may be in it or not, and each row is whole. Absent are passwords and
--- tokens, agents, jobs, locks and directives; the audit trail, which belongs to where it happened; signals that end with an agent; and what is
--- deleted or has expired. tests/sql/test_transfer_columns.py names each table and column that is left out, with the reason.
+-- An export is read in pages, each in its own snapshot: a change made meanwhile may be missing, but each row is consistent. Not
+-- exported are passwords and tokens; agents, jobs, locks and directives; the audit trail, which belongs to the database where the
+-- events happened; signals that end with an agent; and content that is deleted or has expired. tests/sql/test_transfer_columns.py lists
+-- each excluded table and column, with the reason.
 --
--- An import goes into a project that has no content, in batches of lines. Each batch is one transaction, which also counts the lines, so an
--- import that was killed continues where it ended, and a batch that is sent again changes nothing. What the project was given before, such as
--- a title, stays. Users are not exported: owners are found by their names.
+-- An import goes into a project without content, in batches of lines. Each batch is one transaction, which also counts the lines. So an
+-- interrupted import continues where it stopped, and a repeated batch changes nothing. Values that the project already has, such as a
+-- title, are kept. Users are not exported; owners are found by username.
 --
--- Locks: users, the project, its row in project_imports, the root of its paths if their rule changes, then what is inserted. Headers of logs and
--- documents are inserted before their rows.
+-- Locks: users, the project, its row in project_imports, the root of its paths if their rule changes, then the inserted rows. Headers
+-- of logs and documents are inserted before their rows.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('project.imported', 'name of the project', '{lines}', 'An export was imported into the project.');
@@ -32,10 +34,10 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set intervalstyle = 'iso_8601'
-set enable_seqscan = off -- pages walk indexes, also where the statistics are old
-set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
+set enable_seqscan = off -- pages use indexes, even if the statistics are outdated
+set jit = off -- before PostgreSQL 18, a table or sequence without an index looks expensive enough for JIT
 set enable_sort = off
-set extra_float_digits = 1 -- numbers of embeddings as they are
+set extra_float_digits = 1 -- embeddings keep their exact numbers
 as $$
 #variable_conflict use_column
 declare
@@ -223,7 +225,7 @@ begin
   end if;
   if p_line ->> 'session' is not null then
     select s.id into v_session from coordinator.sessions s where s.project_id = p_project_id and s.key = p_line ->> 'session';
-    if v_session is null then -- it was created while the export was read
+    if v_session is null then -- it was created during the export
       v_session := coordinator.session_enter(p_project_id, p_line ->> 'session', v_now, v_actor);
     end if;
   end if;
@@ -236,7 +238,7 @@ begin
     end if;
   end if;
   case coalesce(p_line ->> 'type', '')
-    when 'project' then -- what it was given here stays
+    when 'project' then -- values that the project already has are kept
       select p.* into v_old from coordinator.projects p where p.id = p_project_id for no key update;
       perform coordinator.project_check_parts(p_line ->> 'description', p_line ->> 'title', (p_line ->> 'settings')::jsonb, p_line ->> 'paths');
       if v_old.paths = 'normal' and p_line ->> 'paths' <> 'normal' then
@@ -324,7 +326,7 @@ begin
     when 'content' then
       select b.id into v_id from coordinator.artifact_blobs b
       where b.project_id = p_project_id and b.sha256 = p_line ->> 'sha256' and b.finished_at is null;
-      if v_id is null then -- it has no parts
+      if v_id is null then -- the artifact is empty
         insert into coordinator.artifact_blobs (project_id, sha256) values (p_project_id, p_line ->> 'sha256') returning id into v_id;
       end if;
       v_data := coalesce((select string_agg(c.data, '' order by c.part) from coordinator.artifact_chunks c where c.blob_id = v_id), '');
@@ -403,7 +405,7 @@ begin
   v_before := case when v_import.finished_at is null then v_import.lines else p_done + 1000 end;
   for v_line in select value from jsonb_array_elements(p_lines) with ordinality u (value, place) order by place loop
     v_place := v_place + 1;
-    continue when v_place <= v_before; -- it was imported before
+    continue when v_place <= v_before; -- already imported
     if v_line ->> 'type' = 'end' then
       v_finished := true;
       v_import.lines := v_place;

@@ -1,4 +1,4 @@
--- Agents: one row per incarnation. Whatever an agent holds ends with it (agent_end), however it ends.
+-- Agents: one row per incarnation. Everything that an agent holds ends with it (agent_end), however it ends.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('agent.registered',   'id of the agent', '{name,role,job_types,labels,metadata,ttl_s}', 'An agent started.'),
@@ -123,7 +123,7 @@ begin
     select a.* into v_agent from coordinator.agents a where a.id = coordinator.agent_joined(v_project, p_name);
     if found then
       perform coordinator.agent_check(v_agent.id, p_project);
-      -- Of many calls a minute, few write.
+      -- If a program calls this many times a minute, only a few calls need to write.
       if v_agent.expires_at < coordinator.now_utc() + 0.95 * greatest(p_ttl, v_agent.ttl) or p_ttl > v_agent.ttl
          or p_role is distinct from coalesce(v_agent.role, p_role) or not v_agent.metadata @> coalesce(p_metadata, '{}')
          or v_process <> coalesce(v_agent.process_id, 0) then
@@ -134,7 +134,7 @@ begin
         set ttl = greatest(p_ttl, a.ttl), heartbeat_at = coordinator.now_utc(), expires_at = greatest(a.expires_at, coordinator.now_utc() + greatest(p_ttl, a.ttl)),
             role = coalesce(p_role, a.role), metadata = a.metadata || coalesce(p_metadata, '{}'), process_id = coalesce(v_process, a.process_id)
         where a.id = v_agent.id;
-        continue when not found; -- it ended a moment ago
+        continue when not found; -- the agent has just ended
       end if;
       perform coordinator.lock_renew_agent(v_agent.id);
       return query select * from coordinator.agents_live a where a.id = v_agent.id;
@@ -144,7 +144,7 @@ begin
     if coordinator.is_agent_id(p_name) then
       perform coordinator.agent_missing(p_project, p_name::uuid);
     end if;
-    perform coordinator.name_enter(p_name); -- two that join at the same time are one agent
+    perform coordinator.name_enter(p_name); -- programs that join under one name at the same time become one agent
   end loop;
   return query select * from coordinator.agent_register(p_project, p_name, p_role, p_metadata => coalesce(p_metadata, '{}'), p_ttl => p_ttl, p_process => v_process, p_unreserved => p_unreserved);
 end
@@ -176,7 +176,7 @@ create or replace function coordinator.agent_cover(p_agent uuid, p_ttl interval)
 language sql volatile
 set search_path = pg_catalog, pg_temp
 begin atomic
-  -- Half as long again, so that of many renewals few write.
+  -- Extend by half as much again, so that only a few of many renewals write.
   update coordinator.agents set expires_at = coordinator.now_utc() + 1.5 * p_ttl
   where id = p_agent and expires_at < coordinator.now_utc() + p_ttl;
 end;
@@ -296,7 +296,7 @@ begin
   for v_agent in
     select a.id, a.name, case when a.expires_at <= coordinator.now_utc() then 'expired' else 'process died' end as reason
     from coordinator.agents a left join coordinator.processes p on p.id = a.process_id
-    -- Found by index, and checked again when the row is locked: a heartbeat may have arrived in between.
+    -- The subquery finds agents by index. The condition is checked again when the row is locked: a heartbeat may have arrived in between.
     where a.id = any (array(
             (select e.id from coordinator.agents e where e.expires_at <= coordinator.now_utc() order by e.expires_at limit p_limit)
             union all
@@ -304,10 +304,10 @@ begin
             where o.process_id is not null and (d.id is null or d.missing_at <= v_now - interval '0.7 seconds')))
       and (a.expires_at <= coordinator.now_utc()
            or a.process_id is not null and (p.id is null or p.missing_at <= v_now - interval '0.7 seconds'))
-    order by a.project_id, a.id limit p_limit -- queues of locks are locked in the order of their projects
+    order by a.project_id, a.id limit p_limit -- agent_end locks the queues of locks, in the order of their projects
     for update of a skip locked
   loop
-    -- It may have joined again, with another process, before the row was locked.
+    -- The agent may have joined again with another process before its row was locked.
     continue when v_agent.reason = 'process died' and exists (
       select from coordinator.agents a join coordinator.processes p on p.id = a.process_id where a.id = v_agent.id and p.missing_at is null);
     if coordinator.agent_end(v_agent.id, 'agent.reaped', 'coordinator', jsonb_build_object('reason', v_agent.reason)) then

@@ -1,4 +1,4 @@
--- Names of agents: whom a text means, what an error about it says, and who may have a name.
+-- Names of agents: which agent a text refers to, the errors if there is none, and who may use a name.
 
 create or replace function coordinator.is_agent_id(p_text text) returns boolean
 language sql immutable parallel safe
@@ -16,7 +16,7 @@ begin
   if p_project is not null then
     perform coordinator.project_id(p_project);
   end if;
-  -- Without a project, the agent may be in one that the caller must not see.
+  -- Without a project, the agent may belong to a project that the caller must not see.
   select e.*, p.name as project into v_agent
   from coordinator.agents_ended e join coordinator.projects p on p.id = e.project_id
   where e.id = p_agent and p.name = coalesce(p_project, p.name) and coalesce(p.name = any (coordinator.projects_visible()), true);
@@ -168,7 +168,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if p_unreserved or not coordinator.role_manages((select r.oid from pg_roles r where r.rolname = session_user)) then
-    perform coordinator.name_enter(p_name); -- token_create takes it, too: neither overlooks the other
+    perform coordinator.name_enter(p_name); -- token_create takes the same lock, so neither misses the name that the other takes
     if coordinator.name_reserved(p_project, p_name) then
       raise exception using errcode = '42501', message = format('an agent may not register as "%s": a token or a database role has this name', p_name),
         hint = 'Choose another name, or register with that token or role.';

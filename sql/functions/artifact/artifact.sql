@@ -1,20 +1,21 @@
 -- Artifacts: named bytes of a project or a session, such as logs, diffs and reports.
 --
 -- Guarantees
---   Readers see an artifact when it is complete and its SHA-256 is verified, and never a part of it. Storing a name again replaces its
---   content at once; whoever reads the former content by its hash finishes.
---   The same bytes are stored once for each project. Uploads of the same bytes at the same time are one: begun with their hash, they
---   share their parts; begun without it, all but the first to finish are dropped.
---   A part is written once. The same bytes for it again change nothing, so an upload can be repeated and resumed after any failure.
+--   An artifact becomes visible when it is complete and its SHA-256 is verified; readers never see a part of it. Storing a name again
+--   replaces its content at once; a reader that reads the former content by its hash can finish.
+--   The same bytes are stored once for each project. Simultaneous uploads of the same bytes share their parts if they name the hash at
+--   the beginning. Otherwise the first one to finish is kept, and the others are dropped.
+--   A part is written once. Writing the same bytes again changes nothing, so an upload can be repeated and resumed after any failure.
 --
--- How it works. artifact_begin makes an upload, or finds the one of the same hash, and says which parts it has. artifact_write adds a
--- part. artifact_finish verifies the content and gives it a name. artifact_put does all that for one part. What nobody finished for an
--- hour, and what no name has had for an hour, artifact_prune deletes. Where a name changes, its former content becomes due. With an
--- object store, a loop of the leading daemon moves finished contents there: see object.sql.
+-- How it works. artifact_begin creates an upload, or finds the one with the same hash, and returns which parts it has. artifact_write
+-- adds a part. artifact_finish verifies the content and gives it a name. artifact_put does all of this for a single part.
+-- artifact_prune deletes uploads without writes for an hour, and contents without a name for an hour: when a name gets another content,
+-- the former one becomes due. If there is an object store, a loop of the leading daemon moves finished contents to it: see object.sql.
 --
--- Locks: the project, shared; the upload, or what it has become, shared; the session, shared; the artifact; its former content; what the
--- project uses. So no call waits for one content while it has another that somebody may wait for: an upload is the former content of no
--- name. Whoever has what a project uses waits for nothing but that of another project, in the order of their numbers.
+-- Locks: the project (shared); the upload or the content that it became (shared); the session (shared); the artifact; its former
+-- content; the usage of the project. So no call waits for one content while it holds another one that somebody may wait for: an upload
+-- is never the former content of a name. A transaction that holds the usage of a project waits only for the usage of other projects, in
+-- the order of their numbers.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('artifact.put',     'name of the artifact', '{session,media_type,bytes,sha256}', 'An artifact was stored, or its content was replaced.'),

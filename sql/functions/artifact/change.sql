@@ -1,4 +1,4 @@
--- Artifacts are kept and deleted, and contents that no artifact has go an hour later.
+-- Artifacts are kept and deleted. Contents without an artifact are deleted an hour later.
 
 create or replace function coordinator.artifact_keep(
   p_project text, p_artifact text, p_session text default null, p_kept boolean default true, p_actor text default null)
@@ -77,7 +77,7 @@ declare
 begin
   perform coordinator.check_page(p_limit);
   v_blobs := array(select id from coordinator.artifact_blobs where due_at <= v_now order by due_at limit p_limit for update skip locked);
-  -- The locks keep others from referring to them; each further statement sees what was committed before.
+  -- The locks prevent new references; each further statement sees everything that was committed before it.
   update coordinator.artifact_blobs b set due_at = null
   where b.id = any (v_blobs) and exists (select from coordinator.artifacts a where a.blob_id = b.id);
   for v_project in

@@ -1,4 +1,4 @@
--- The end of an upload: its content is verified and gets a name. And all of an upload in one call.
+-- The end of an upload: its content is verified and gets a name. Also: a whole upload in one call.
 
 create or replace function coordinator.artifact_verify(p_blob bigint, p_bytes bigint, p_sha256 text)
 returns table (bytes bigint, sha256 text)
@@ -91,11 +91,11 @@ begin
       values (p_project_id, v_session, p_artifact, p_media_type, p_bytes, p_sha256, v_actor, v_now, v_now,
               coordinator.artifact_trim_at(p_project_id, v_session, false, v_now), p_blob)
       on conflict on constraint artifacts_key do nothing;
-      continue when not found; -- another transaction was first
+      continue when not found; -- another transaction has inserted it
     end if;
     exit;
   end loop;
-  if found then -- else it was stored before: the answer was lost, or another has stored the same
+  if found then -- otherwise it was stored before: by an earlier call whose response was lost, or by another transaction
     perform coordinator.event_append('artifact.put', p_project, p_artifact, v_actor, v_now,
       jsonb_build_object('session', p_session, 'media_type', p_media_type, 'bytes', p_bytes, 'sha256', p_sha256));
   end if;
@@ -133,7 +133,7 @@ begin
   perform coordinator.project_hold(v_project);
   select * into v_blob from coordinator.artifact_blobs b where b.upload = p_upload and b.project_id = v_project;
   if v_blob.id is not null and not v_blob.finished then
-    -- Parts never change, so nobody waits while they are read; whoever has written another part meanwhile makes this repeat it.
+    -- Parts never change, so verify them without a lock. If another part is written meanwhile, the caller must finish again.
     select * into v_verified from coordinator.artifact_verify(v_blob.id, p_bytes, coalesce(p_sha256, v_blob.sha256));
     perform from coordinator.artifact_blobs b where b.id = v_blob.id for no key update;
     if not found then
@@ -150,10 +150,10 @@ begin
         where b.id = v_blob.id and not b.finished;
         v_new := true;
         exit;
-      exception when unique_violation then -- another upload of the same content was first: this one goes
+      exception when unique_violation then -- another upload of the same content finished first: drop this one
         select * into v_other from coordinator.artifact_blobs b
         where b.project_id = v_project and b.sha256 = v_verified.sha256 and b.finished for key share;
-        continue when not found; -- it was deleted a moment ago
+        continue when not found; -- it has just been deleted
         update coordinator.artifact_blobs b set due_at = coordinator.now_utc() where b.id = v_blob.id;
         v_blob := v_other;
         exit;
@@ -193,7 +193,7 @@ begin
       hint = 'Upload it in parts: artifact_begin, artifact_write, artifact_finish.';
   end if;
   perform coordinator.project_hold(v_project);
-  -- By the hash that it has; one that differs from the expected one is refused below.
+  -- Under the actual hash of the data; if p_sha256 differs, the call is refused below.
   v_blob := coordinator.artifact_enter(v_project, encode(sha256(p_data), 'hex'), false);
   if not v_blob.finished and octet_length(p_data) > 0 then
     perform coordinator.artifact_write(p_project, v_blob.upload, 1, p_data, p_actor);

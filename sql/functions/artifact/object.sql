@@ -1,16 +1,19 @@
--- Contents in an object store. The leading daemon moves finished contents there, and deletes the objects of those that are gone.
+-- Contents in an object store. The leading daemon moves finished contents there, and deletes the objects of contents that no longer
+-- exist.
 --
 -- Guarantees
---   A content is never without its bytes: its parts in the database go in the transaction that points to the object, which was read
---   back before. An object goes when its row can no longer get a content.
---   No object is forgotten: its row is committed before the first attempt to write it, and goes after its deletion. A daemon that is
---   killed, paused or replaced at any step leaves a row that a leader finds.
---   A key is never used twice, so the deletion of an object meets no other content, also if the same bytes are uploaded meanwhile.
+--   A content always has its bytes: the transaction that makes it refer to the object also deletes its parts in the database. The
+--   object was read back before. An object is deleted only when its row can no longer get a content.
+--   No object is forgotten: its row is committed before the first attempt to write it, and deleted after the object. If a daemon is
+--   killed, paused or replaced at any step, it leaves a row that a leader finds.
+--   A key is never used twice, so the deletion of an object cannot affect another content, even if the same bytes are uploaded
+--   meanwhile.
 --
--- How it works. artifact_move takes a content and makes the row of its object. The daemon writes the object and reads it back.
--- artifact_moved points to it and deletes the parts. Another attempt writes the same object again: the bytes are the same. The end of
--- a content, by whatever deletes it, empties blob_id. artifact_object_delete also empties that of rows whose writing did not end within an
--- hour, so no late writer can point to what is about to be deleted. Then the daemon deletes the objects and calls artifact_object_deleted.
+-- How it works. artifact_move selects a content and creates the row of its object. The daemon writes the object and reads it back.
+-- artifact_moved makes the content refer to it and deletes the parts. Another attempt writes the same object again, with the same
+-- bytes. However a content is deleted, its end sets blob_id to null. artifact_object_delete also sets it to null in rows whose objects
+-- were not completed within an hour, so a late writer cannot refer to an object that is about to be deleted. Then the daemon deletes
+-- the objects and calls artifact_object_deleted.
 --
 -- Locks: the content, then its object.
 
@@ -27,7 +30,7 @@ begin
   if not found then
     return;
   end if;
-  update coordinator.artifact_objects o set blob_id = null where o.blob_id = v_blob.id and o.store <> p_store; -- the setting has changed
+  update coordinator.artifact_objects o set blob_id = null where o.blob_id = v_blob.id and o.store <> p_store; -- the store in the settings has changed
   return query
     insert into coordinator.artifact_objects as o (blob_id, store, key, created_at, due_at)
     values (v_blob.id, p_store, format('%s/%s/%s', v_blob.project_id, v_blob.sha256, gen_random_uuid()), v_now, v_now + interval '1 hour')
@@ -61,7 +64,7 @@ begin
     return false;
   end if;
   update coordinator.artifact_objects o set stored_at = v_now, due_at = v_now where o.id = p_object and o.blob_id = v_blob;
-  if not found then -- it is about to be deleted: this took more than an hour
+  if not found then -- the attempt took more than an hour, so its object is about to be deleted
     return false;
   end if;
   update coordinator.artifact_blobs b set stored = true where b.id = v_blob;

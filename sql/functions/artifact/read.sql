@@ -1,4 +1,4 @@
--- What readers see of artifacts.
+-- Reading artifacts.
 
 create or replace function coordinator.artifact_show(p_project text, p_artifact text, p_session text default null)
 returns setof coordinator.artifacts_live
@@ -29,7 +29,7 @@ declare
   v_artifact coordinator.artifacts;
   v_blob     bigint;
   v_first    bigint;
-  v_at       integer := p_offset % 1048576; -- where the bytes begin in their part
+  v_at       integer := p_offset % 1048576; -- position of the first byte in its part
   v_data     bytea;
 begin
   if p_offset is null or p_offset not between 0 and 67108864 then
@@ -41,7 +41,7 @@ begin
   end if;
   v_artifact := coordinator.artifact_find(v_project, p_artifact, p_session);
   v_blob := v_artifact.blob_id;
-  if p_sha256 <> v_artifact.sha256 or p_sha256 is not null and v_blob is null then -- the content that the name had
+  if p_sha256 <> v_artifact.sha256 or p_sha256 is not null and v_blob is null then -- an earlier content of the name
     select b.id into v_blob from coordinator.artifact_blobs b
     where b.project_id = v_project and b.sha256 = p_sha256 and b.finished;
   end if;
@@ -50,7 +50,7 @@ begin
   end if;
   v_first := p_offset / 1048576;
   if (p_offset + p_length - 1) / 1048576 = v_first then
-    -- Nearly always. What is returned refers to the stored part, which is copied once, when it is sent.
+    -- The usual case. The result refers to the stored part, which is copied only once, when it is sent.
     return query
       select case when v_at = 0 and p_length >= octet_length(c.data) then c.data else substr(c.data, v_at + 1, p_length) end,
              null::text, null::text, p_offset, greatest(least(p_length, octet_length(c.data) - v_at), 0)
@@ -109,7 +109,7 @@ create or replace function coordinator.artifact_list(
 returns setof coordinator.artifacts_live
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set enable_bitmapscan = off -- a page is the beginning of an index, in the order of names
+set enable_bitmapscan = off -- a page is the beginning of an index, ordered by name
 set enable_sort = off
 as $$
 declare

@@ -1,4 +1,4 @@
--- Uploads in progress: begun, written part by part, and aborted.
+-- Uploads in progress: they begin, are written part by part, and may be aborted.
 
 create or replace function coordinator.artifact_upload_missing(p_upload uuid) returns void
 language plpgsql immutable
@@ -70,7 +70,7 @@ begin
     perform coordinator.check_key('the session', p_session);
     select s.id into v_session from coordinator.sessions s where s.project_id = v_project and s.key = p_session;
   end if;
-  -- What cannot be finished is refused before anything is uploaded; artifact_finish looks again.
+  -- Refuse now what artifact_finish would refuse, before anything is uploaded. It checks again.
   if v_session is not null then
     perform coordinator.session_continue(v_session, coordinator.now_utc());
   end if;
@@ -128,7 +128,7 @@ begin
     end if;
   end if;
   if v_stored or exists (select from coordinator.artifact_chunks c where c.blob_id = v_blob and c.part = p_number and c.data = p_data) then
-    return false; -- what is in an object store is complete and verified
+    return false; -- a content in an object store is complete and verified
   end if;
   raise exception using errcode = 'ZC336', message = format('part %s already exists with other bytes', p_number),
     hint = 'The content has changed since the upload began, or another one has the same hash by mistake. Abort the upload and begin again.';

@@ -1,13 +1,14 @@
--- The doctor: what is wrong with the database, and what to do about it. A check is a row of the table checks and a function
--- doctor_<name>(p_warning, p_critical), which returns its findings; there is always one, so that silence is not taken for health. The files
--- of this folder have the checks by subject, each row beside its function. "coordinator doctor" adds what only a client can see:
--- the connection, a pooler, the clock of its own host, its own schema files.
+-- The doctor: what is wrong with the database, and how to fix it. A check is a row of the table checks and a function
+-- doctor_<name>(p_warning, p_critical) that returns findings. It returns at least one finding, so that a check that did not run is not
+-- mistaken for a healthy result. The files of this folder contain the checks by subject, each row beside its function. "coordinator
+-- doctor" adds what only a client can see: the connection, a pooler, the clock of its own host, its own schema files.
 --
--- A check reads what the metrics sample wherever they have it. It changes nothing, waits for no lock longer than 100 ms, and runs on a
--- standby. One that fails is a finding of its own (unknown), and stops no other. The client runs one check per call, and bounds each.
+-- Where possible, a check reads the same data as the metrics. It changes nothing, waits at most 100 ms for a lock, and runs on a
+-- standby as well. If a check fails, this is a finding of its own (unknown) and does not affect other checks. The client runs one check
+-- per call, each with a time limit.
 --
--- What is hidden from the owner of the schema is said to be hidden (visibility). The texts of statements are shown without their
--- literals, to roles to which PostgreSQL shows them itself.
+-- If the owner of the schema cannot see something, a finding says so (visibility). Texts of statements are shown without their
+-- literals, and only to roles to which PostgreSQL itself shows them.
 
 insert into coordinator.rights (function, role) values
   ('doctor_run', 'reader');

@@ -1,4 +1,4 @@
--- The doctor on what the leading daemon does: numbering events, making partitions, moving contents, delivering webhooks.
+-- Checks of the leading daemon's work: numbering events, creating partitions, moving contents, delivering webhooks.
 
 insert into coordinator.checks (name, warning, critical, unit, fix, meaning) values
   ('leader', null, null, '', null, 'Whether a daemon leads, and which daemons are running.'),
@@ -17,7 +17,7 @@ declare
   v_leader text;
   v_alive  bigint := (select count(*) from coordinator.processes p where p.kind = 'daemon' and coordinator.process_alive(p.id));
 begin
-  -- A standby does not have the liveness keys of the primary.
+  -- A standby does not see the liveness locks of the primary.
   select p.name into v_leader from coordinator.leaders l join coordinator.processes p on p.id = l.process_id
   where l.expires_at > clock_timestamp() and (pg_is_in_recovery() or coordinator.process_alive(p.id));
   if v_leader is null then

@@ -1,4 +1,4 @@
--- The doctor on standbys, replication slots and the archive of WAL.
+-- Checks of standbys, replication slots and the WAL archive.
 
 insert into coordinator.checks (name, warning, critical, unit, meaning) values
   ('standbys', 60, 600, 'seconds', 'Replay lag of standbys, and whether a synchronous standby is connected.'),

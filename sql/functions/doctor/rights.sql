@@ -1,4 +1,4 @@
--- The doctor on rights: roles that are missing, grants that are missing or too many. A restore without privileges leaves both.
+-- Checks of rights: missing roles, missing grants and excess grants. All of these occur after a restore without privileges.
 
 insert into coordinator.checks (name, warning, critical, unit, fix, meaning) values
   ('grants', null, null, '', 'grants what is missing', 'Whether the roles coordinator_reader, _agent, _manager and _admin exist and have their privileges, and PUBLIC has none.');

@@ -1,4 +1,4 @@
--- The doctor on sessions: what they keep open, wait for and hold. Ages are by the clock of the server.
+-- Checks of sessions: what they keep open, wait for and hold. Ages are measured by the server's clock.
 
 insert into coordinator.checks (name, warning, critical, unit, meaning) values
   ('connections', 0.8, 0.95, 'of max_connections', 'Sessions, as a share of max_connections.'),
@@ -125,7 +125,7 @@ $$;
 comment on function coordinator.doctor_waits(double precision, double precision) is
   'List the ten sessions that have waited longest for another one. Internal.';
 
--- The keys that have names; those of paths are hashes of millions of possible paths.
+-- Keys that have a name. Keys of paths are omitted: they are hashes of millions of possible paths.
 create or replace function coordinator.doctor_advisory_names() returns table (key bigint, name text)
 language sql stable
 set search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- The doctor on tables and indexes: what is dead, bloated, not analyzed or invalid, how large they are, and which limits are close to full.
+-- Checks of tables and indexes: dead rows, bloat, missing statistics, invalid indexes, sizes, and limits that are nearly reached.
 
 insert into coordinator.checks (name, warning, critical, unit, fix, meaning) values
   ('size', null, null, '', null, 'Size of the database and its largest tables.'),
@@ -42,8 +42,9 @@ return case
 comment on function coordinator.doctor_growth_remedy(text) is
   'Return what to do about a table that grows. Internal.';
 
--- By the faster of the last day and the last week towards the limit, since reaching it is an outage. Doubling is only worth a warning, for a
--- database of a gigabyte or more, and by the last week, in which a single import counts for little.
+-- The time until the limit is estimated from the faster of the last day and the last week, since reaching the limit is an outage. The
+-- time until the size doubles is only worth a warning, for a database of a gigabyte or more. It is estimated from the last week, in
+-- which a single import has little effect.
 create or replace function coordinator.doctor_growth(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
 language sql stable
@@ -115,8 +116,8 @@ $$;
 comment on function coordinator.doctor_dead_rows(double precision, double precision) is
   'List the five tables with the most dead rows. Internal.';
 
--- A row takes its columns, 24 bytes of header and 4 of pointer. Columns of text and JSON that are stored out of line are pointers here. What is
--- never analyzed has no estimate.
+-- The size of a row is estimated as its columns, 24 bytes of header and 4 of pointer. Columns of text and JSON that are stored out of
+-- line count as pointers. A table that was never analyzed has no estimate.
 create or replace function coordinator.doctor_bloat(p_warning double precision, p_critical double precision)
 returns table (severity text, message text, remedy text)
 language sql stable
@@ -151,7 +152,7 @@ as $$
   from pg_stat_all_tables s
   where s.schemaname = 'coordinator' and s.n_live_tup >= p_rows
     and (s.last_analyze is null and s.last_autoanalyze is null or s.n_mod_since_analyze > greatest(10000, s.n_live_tup))
-    and s.relname !~ '^events_[0-9]+$' -- nothing is planned by their statistics: see event_extend
+    and s.relname !~ '^events_[0-9]+$' -- no plan depends on their statistics: see event_extend
   order by s.n_live_tup desc, s.relname
 $$;
 comment on function coordinator.doctor_unanalyzed(double precision) is
