@@ -1,15 +1,15 @@
--- Access: who may call what, and in which projects.
+-- Access: who may call which functions, and in which projects.
 --
--- There are four roles, each of which includes the ones before it: reader, agent, manager, admin. Tokens (HTTP) and database
--- roles (coordinator_reader and so on: groups without login) use the same four and the same table: rights.
+-- There are four roles, each of which includes the ones before it: reader, agent, manager, admin. Tokens (HTTP) and database roles
+-- (coordinator_reader and so on: groups without login) use the same four roles and the same table: rights.
 --
--- Only coordinator_admin and the daemon may call functions that are not in rights, and read tables. Views are open to every
--- role, and so are tables with row-level security. A role that is bound to projects (role_bind) uses and sees only these. What counts is session_user, the role that
--- logged in: functions run with the owner's rights, so current_user is always the owner, and SET ROLE cannot leave a project.
--- A role without a binding, the owner and superusers see everything.
+-- Only coordinator_admin and the daemon may read tables and call functions that are not in rights. Every role may read views, and
+-- tables with row-level security. A role that is bound to projects (role_bind) uses and sees only these. session_user counts, the role
+-- that logged in: functions run with the owner's rights, so current_user is always the owner, and SET ROLE cannot leave a project. A
+-- role without a binding, the owner and superusers see everything.
 --
--- What this does not do: NOTIFY has no access control. Any role that may connect to the database can LISTEN on any channel.
--- Where projects must not see each other's events, run: select coordinator.event_configure('pointer'), or 'head'.
+-- Limitation: NOTIFY has no access control. Any role that may connect to the database can LISTEN on any channel. If projects must not
+-- see each other's events, run: select coordinator.event_configure('pointer'), or 'head'.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('role.bound',   'name of the role', '{}', 'A database role was restricted to the project.'),
@@ -96,8 +96,8 @@ $$;
 comment on function coordinator.role_statements() is
   'List the statements that a database administrator must run before the next "coordinator schema apply" if the schema''s owner may not create roles; no rows: all roles exist.';
 
--- A view calls functions with its reader's rights, so a view that calls internal ones is for administrators only. One that is
--- internal itself has all projects.
+-- A view calls functions with the rights of its reader, so a view that calls internal functions is for administrators only. A view that
+-- is itself internal shows all projects.
 create or replace function coordinator.access_views() returns setof oid
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -139,7 +139,7 @@ as $$
     where p.proname not in ('schema_record', 'schema_forget', 'schema_close', 'schema_grant', 'access_apply')
     union all
     select g.rolname, 'select', v.oid, v.oid::regclass::text from groups g cross join coordinator.access_views() v (oid)
-    union all -- who reads a partitioned table needs no right on its partitions
+    union all -- to read a partitioned table, a role needs no right on its partitions
     select w.rolname, 'select', c.oid, c.oid::regclass::text
     from whole w join pg_class c on c.relnamespace = 'coordinator'::regnamespace and c.relkind in ('r', 'p', 'v') and not c.relispartition)
   select w.role, w.kind, count(*),
@@ -168,7 +168,7 @@ begin
       begin
         execute v_statement;
       exception when duplicate_object or unique_violation then
-        null; -- roles belong to the cluster: the apply of another database created it in between
+        null; -- roles belong to the whole cluster: a schema apply of another database has just created this one
       end;
     end loop;
   end if;

@@ -1,8 +1,8 @@
--- Advisory locks and the bound of each wait.
+-- Advisory locks, and the maximum time of each wait.
 --
--- Anybody who may connect can hold the key of an advisory lock, since pg_locks shows those that are in use. So no wait for one is
--- long, no read takes one, and an error names the session that is in the way. Waits for rows have the same bound: schema_close
--- gives lock_timeout to each function that callers may use.
+-- Anyone who may connect can hold the key of an advisory lock, since pg_locks shows the keys in use. So waits for advisory locks are
+-- short, reads take none, and an error names the session that holds the lock. Waits for rows have the same limit: schema_close sets
+-- lock_timeout in each function that callers may use.
 
 create or replace function coordinator.advisory_enter(p_key bigint, p_shared boolean default false) returns void
 language plpgsql volatile

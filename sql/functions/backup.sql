@@ -1,7 +1,7 @@
--- Backups: what was made, verified and restored, so that whoever watches the database knows how old the last good one is.
+-- Backups: which ones were made, verified and restored, so that monitoring can show the age of the last good one.
 --
--- A backup is good if it is complete and no verification has found otherwise. "coordinator backup" records its own; any other program can
--- call backup_record after it has run. Rows are read by metrics, alerts and people: they guard nothing.
+-- A backup is good if it is complete and no verification has failed. "coordinator backup" records its own backups; other programs can
+-- call backup_record after a backup. The rows are only for metrics, alerts and people; no function depends on them.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('backup.created',  'name of the backup', '{tool,bytes}', 'A backup was completed. The project of all backup events is "default".'),

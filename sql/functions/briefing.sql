@@ -1,13 +1,16 @@
--- Briefings: what an agent should know before it goes on. Who is at work, what is locked, what is addressed to it, which signals changed.
+-- Briefings: what an agent should know before it continues. Who is working, what is locked, which directives it has, which signals
+-- changed.
 --
 -- Guarantees
---   A directive and a version of a signal are returned as news once to an agent, that is, to its name, whichever process asks and however
---   many ask at once: the calls of one agent take turns at its row in briefings, and what one returns is recorded in the same
---   transaction. A call that fails has told nothing. If only its answer is lost, the directive is seen, and open until it is answered.
---   The result is bounded, whatever the project contains; texts are cut.
+--   A directive, or a version of a signal, is returned as news only once per agent name, whichever process asks and however many ask at
+--   the same time: calls of one agent wait for each other at its row in briefings, and what a call returns is recorded in the same
+--   transaction. A call that fails records nothing. If only its response is lost, the directive counts as seen, but stays open until
+--   the agent answers it.
+--   The size of the result is limited, whatever the project contains; texts are cut.
 --
--- How it works. The cursor of directives is their receipts: an unseen one is news, and becomes seen. That of signals is the version
--- of each key that the agent was told of, because versions do not commit in their order. What the agent set itself does not count.
+-- How it works. The receipts of directives show what is news: a directive without a receipt is news, and then becomes seen. For
+-- signals, the version of each key that the agent was told is stored, because versions do not commit in order. Signals that the agent
+-- set itself are not news.
 
 insert into coordinator.rights (function, role) values
   ('briefing_list',  'reader'),
@@ -36,7 +39,7 @@ as $$
   select distinct on (s.key) s.key, s.version, left(s.value::text, 500), s.actor, s.updated_at
   from unnest(p_patterns) u (pattern), lateral (
     select s.* from coordinator.signals s
-    -- In byte order: from the text before the first * up to that with the greatest character appended.
+    -- In byte order: from the text before the first * up to this text with the greatest character appended.
     where s.project_id = p_project_id and s.key >= split_part(u.pattern, '*', 1) and s.key <= split_part(u.pattern, '*', 1) || U&'\+10FFFF'
       and s.key like replace(replace(replace(replace(u.pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
       and (s.expires_at is null or s.expires_at > coordinator.now_utc())
@@ -111,7 +114,7 @@ begin
   perform coordinator.briefing_enter(v_project, v_name);
   update coordinator.briefings b
   set patterns = coalesce(p_patterns, '{}'),
-      -- What is set now is known, except for what it was told of before.
+      -- Existing signals count as known, except for those of which the agent was told an earlier version.
       told = coalesce((select jsonb_object_agg(s.key, coalesce(b.told -> s.key, to_jsonb(s.version)))
                        from coordinator.briefing_signals(v_project, p_patterns) s), '{}')
   where b.project_id = v_project and b.agent_name = v_name;
@@ -139,18 +142,18 @@ declare
 begin
   p_again := p_again and not p_news;
   select * into v_self from coordinator.briefings b where b.project_id = v_project and b.agent_name = v_name;
-  -- Before most turns there is nothing new, and nothing is written.
+  -- Usually, nothing is new, and nothing is written.
   if not p_news or exists (select from coordinator.briefing_directives(p_project, v_name, false))
      or exists (select from coordinator.briefing_signals(v_project, v_self.patterns) s
                 full join jsonb_each(v_self.told) t on t.key = s.key
                 where s.version is distinct from (t.value)::bigint) then
-    v_self := coordinator.briefing_enter(v_project, v_name); -- before directives, as sql/README.md has it
+    v_self := coordinator.briefing_enter(v_project, v_name); -- before directives, see the lock order in sql/README.md
 
     select count(*) into v_count from coordinator.briefing_directives(p_project, v_name, p_again);
     for v_found in select * from coordinator.briefing_directives(p_project, v_name, p_again) limit 5 loop
       begin
         perform coordinator.directive_acknowledge(p_project, v_found.id, v_name, 'seen');
-      exception when sqlstate 'ZC105' or sqlstate 'ZC204' or sqlstate 'ZC304' then -- it ended a moment ago
+      exception when sqlstate 'ZC105' or sqlstate 'ZC204' or sqlstate 'ZC304' then -- the directive has just ended
         v_count := v_count - 1;
         continue;
       end;

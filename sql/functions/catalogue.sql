@@ -1,5 +1,5 @@
--- The catalogue: emptied here, and filled by the files that follow, each of which inserts the events, rights, limits, metrics, checks and
--- verbs of transactions of its own noun. All files run in one transaction, so readers never see the tables empty.
+-- The catalogue. This file empties its tables, and each of the following files inserts the events, rights, limits, metrics, checks and
+-- transaction verbs of its own noun. All files run in one transaction, so readers never see the tables empty.
 
 delete from coordinator.event_types;
 delete from coordinator.rights;

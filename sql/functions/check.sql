@@ -1,4 +1,4 @@
--- Checks of arguments that several nouns share. Each raises an error of class ZC1, and nothing has changed by then.
+-- Checks of arguments that several nouns share. Each raises an error of class ZC1, before anything has changed.
 
 insert into coordinator.limits (name, value, unit, meaning) values
   ('kind',    36,       'characters', 'Kind of a log or document: lower-case letters, digits, - and _.'),
@@ -31,8 +31,8 @@ $$;
 comment on function coordinator.check_text(text, text, integer) is
   'Reject an empty text (ZC101) or one longer than p_max characters (ZC102).';
 
--- Two names that people cannot tell apart are a way to act as somebody else: nothing that has no shape, and nothing that changes the
--- direction of what follows. Variation selectors choose among emoji, and are invisible after letters.
+-- A name that people cannot tell from another one could be used to impersonate its owner. So a name contains no invisible characters,
+-- and none that change the direction of the text after them. Variation selectors choose among emoji, and are invisible after letters.
 create or replace function coordinator.name_plain(p_value text, p_max integer) returns boolean
 language sql immutable parallel safe
 return length(p_value) between 1 and p_max and p_value !~ '[^ -~]|^ | $';
@@ -161,9 +161,9 @@ $$;
 comment on function coordinator.check_ttl(interval, double precision) is
   'Reject a TTL below 1 second or above p_max_s seconds (ZC104).';
 
--- Text is the measure, since readers get text: 1e131071 takes 16 bytes in a table and 128 kB in every reader. But a value of 8 kB
--- can become 70 MB of text, and a larger one more than PostgreSQL can allocate, so numbers of larger values are measured one by
--- one. jsonpath stops at the level asked for, so no depth exhausts the stack.
+-- The limits apply to the text of a value, since readers receive text: 1e131071 takes 16 bytes in a table and 128 kB for every reader.
+-- But a value of 8 kB can become 70 MB of text, and a larger one more than PostgreSQL can allocate. So the numbers of larger values are
+-- measured one by one. jsonpath stops at the requested level, so deep values cannot exhaust the stack.
 create or replace function coordinator.json_fault(
   p_value jsonb, p_max integer default 262144,
   p_too_deep jsonpath default 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")') returns text
@@ -179,7 +179,7 @@ begin
     if octet_length(v_text) < 130 then
       return null;
     end if;
-  elsif v_stored > 5 * p_max then -- digits in a list take most: four times the bytes of their text
+  elsif v_stored > 5 * p_max then -- arrays of digits are the worst case: they take four times the bytes of their text
     return 'json';
   end if;
   if jsonb_path_exists(p_value, p_too_deep) then
@@ -198,8 +198,8 @@ $$;
 comment on function coordinator.json_fault(jsonb, integer, jsonpath) is
   'Return the name of the limit that a JSON value exceeds, json_depth, json_number or json (p_max bytes of text), or null. Internal.';
 
--- A JSON text that stays as it is (type json) is looked at as text: jsonb would cost more than storing it, drops repeated keys, and refuses
--- some texts. Usually both tests find nothing, and the strings need not be taken out.
+-- A JSON text that is stored unchanged (type json) is checked as text: jsonb would cost more than storing it, drops repeated keys, and
+-- rejects some texts. Usually both first tests find nothing, so the strings need not be removed.
 create or replace function coordinator.json_text_fault(p_text text, p_max integer, p_depth integer default 64) returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
@@ -221,13 +221,13 @@ begin
                  where length(n[1]) > 400 or (n[1] ~ '[eE]' or length(n[1]) > 200) and abs(n[1]::numeric) > 1.7976931348623157e308) then
         return 'json_number';
       end if;
-    exception when numeric_value_out_of_range then -- beyond what a numeric can be
+    exception when numeric_value_out_of_range then -- too large for numeric
       return 'json_number';
     end;
   end if;
   if v_deep then
     v_bare := translate(regexp_replace(v_bare, '[^][{}]+', '', 'g'), '{}', '[]');
-    for level in 1 .. p_depth loop -- each takes the innermost
+    for level in 1 .. p_depth loop -- each round removes the innermost level
       v_bare := replace(v_bare, '[]', '');
       exit when v_bare = '';
     end loop;
@@ -241,7 +241,7 @@ $$;
 comment on function coordinator.json_text_fault(text, integer, integer) is
   'Return the name of the limit that the text of a JSON value exceeds, as json_fault does for jsonb: json (p_max bytes), json_number, json_depth, or null. Internal.';
 
--- Control characters never occur in valid JSON, so they mark what has to stay: escaped backslashes and pairs of surrogates.
+-- Control characters never occur in valid JSON, so they can mark what must stay: escaped backslashes and pairs of surrogates.
 create or replace function coordinator.json_tame(p_text text, p_to text default '\\ufffd') returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
@@ -378,7 +378,6 @@ $$;
 comment on function coordinator.actor_checked(text) is
   'Return the name of an actor if it is valid; see check_name. Internal.';
 
--- Inlined.
 create or replace function coordinator.actor_name(p_actor text, p_agent_name text default null) returns text
 language sql stable parallel safe
 return coalesce(case when coordinator.name_plain(p_actor, 200) then p_actor when p_actor is not null then coordinator.actor_checked(p_actor) end,

@@ -60,7 +60,7 @@ create or replace view coordinator.directives_pending with (security_barrier) as
     union
     select a.name from coordinator.jobs_running r join coordinator.agents a on a.id = r.agent_id where r.id = d.to_job
     union
-    -- nobody has read it, or those who did are gone
+    -- unread so far, or read only by agents that have ended
     select null
     where d.to_agent is null
       and case when d.to_job is null then not exists (select from coordinator.agents a
@@ -111,7 +111,7 @@ begin
   end if;
   if coordinator.is_agent_id(p_to_agent) then
     p_to_agent := coordinator.agent_name(p_project, p_to_agent);
-  elsif p_to_agent is not null then -- it may register later
+  elsif p_to_agent is not null then -- the agent may register later
     perform coordinator.check_name('the name of the agent', p_to_agent);
   elsif p_to_role is not null then
     perform coordinator.check_name('the role', p_to_role);
@@ -129,9 +129,9 @@ begin
   if p_key is not null then
     perform coordinator.check_key('the key', p_key);
   end if;
-  perform coordinator.project_hold(v_project); -- before a directive, as project_delete does
+  perform coordinator.project_hold(v_project); -- before a directive, like project_delete
   if p_key is not null then
-    -- Senders with the same key take turns, so that the newest directive stays open.
+    -- Senders with the same key wait for each other, so that the newest directive stays open.
     perform coordinator.advisory_enter(hashtextextended('coordinator.directive:' || v_project || ':' || p_key, 0));
     update coordinator.directives d set status = 'superseded', ended_at = v_now
     where d.project_id = v_project and d.key = p_key and d.status = 'open'
@@ -219,7 +219,7 @@ begin
     raise exception using errcode = 'ZC101', message = 'a refusal needs a reason', hint = 'Tell the sender why, in a sentence.';
   end if;
   perform coordinator.check_reason(p_reason);
-  -- Shared with other recipients. A revocation waits for this lock, or this for the revocation.
+  -- Other recipients may hold the same lock. A revocation waits for it, or this call waits for the revocation.
   select * into v_directive from coordinator.directives d where d.id = p_directive and d.project_id = v_project for share;
   if v_directive.id is null then
     raise exception using errcode = 'ZC204', message = format('there is no directive %s in project "%s"', p_directive, p_project),
@@ -229,7 +229,7 @@ begin
   select * into v_receipt from coordinator.directive_receipts r where r.directive_id = p_directive and r.agent = p_agent;
   if v_receipt.status = p_status or v_receipt.status in ('done', 'refused') and p_status = 'seen' then
     return next v_receipt;
-    return; -- a repetition: the response was lost, or two incarnations of one name answered
+    return; -- a repetition: an earlier response was lost, or two incarnations of the name answered
   elsif v_receipt.status in ('done', 'refused') then
     raise exception using errcode = 'ZC303',
       message = format('agent "%s" already answered directive %s with %s', p_agent, p_directive, v_receipt.status),
@@ -254,7 +254,7 @@ begin
   set status = excluded.status, reason = excluded.reason, acknowledged_at = excluded.acknowledged_at
   where r.status = 'seen'
   returning * into v_receipt;
-  if not found then -- another incarnation of the name answered in between
+  if not found then -- another incarnation of the name has just answered
     select * into v_receipt from coordinator.directive_receipts r where r.directive_id = p_directive and r.agent = p_agent;
     if v_receipt.status = p_status or p_status = 'seen' then
       return next v_receipt;
@@ -365,7 +365,7 @@ declare
   v_count     integer;
 begin
   perform coordinator.check_page(p_limit, p_after, '{number,number,text}');
-  -- As in the view, but one directive at a time: with the recipients of all directives at once, each page would compute all rows.
+  -- The same query as the view, but for one directive at a time: with the recipients of all directives at once, each page would compute all rows.
   for v_directive in
     select * from coordinator.directives d
     where d.project_id = v_project and d.status = 'open' and d.expires_at > coordinator.now_utc()

@@ -1,28 +1,30 @@
--- Epochs: what tells one history of the database from another.
+-- Epochs: how one history of the database is distinguished from another.
 --
--- A standby that lagged behind is promoted, a copy is started, a point in time is restored: then the database continues from an earlier
--- state, and what was issued after that state is issued again. So each run of a server and each copy of a database is an epoch of
--- its own. Fencing tokens, tickets and versions of an epoch exceed those of every other; a cursor names its epoch, and the table epochs says
--- up to where the present log shares it.
+-- If a standby that lagged behind is promoted, a copy is started, or a point in time is restored, the database continues from an
+-- earlier state, and values that were issued after that state are issued again. So each run of a server on each copy of a database is
+-- an epoch of its own. Fencing tokens, tickets and versions of an epoch exceed those of all earlier ones. A cursor names its epoch, and
+-- the table epochs says up to which position the current log shares the events of an earlier epoch.
 --
--- Detection. epoch_mark holds a hash of the server's start time, of the start of its statistics, and of the file of the table relay, whose name
--- contains the ids of database and table. It is compared before each number is issued and in each step of the relay, which takes 0.3 µs.
---   promotion, restored point in time, snapshot of a volume, cold copy, pg_upgrade: another start time
---   crash, which may lose asynchronous commits without a new start time: recovery discards the statistics (a reset of those of the background
---     writer by hand begins an epoch as well, which does no harm)
+-- Detection. epoch_mark holds a hash of the server's start time, of the start of its statistics, and of the file of the table relay,
+-- whose name contains the ids of database and table. Each time a number is issued, and in each step of the relay, the current hash is
+-- compared with it, which takes 0.3 µs.
+--   promotion, point-in-time restore, snapshot of a volume, cold copy, pg_upgrade: another start time
+--   crash, which may lose asynchronous commits without a new start time: recovery discards the statistics (a manual reset of those of
+--   the background writer also begins an epoch, which does no harm)
 --   dump and restore, copy of a database (create database … template): another file
--- A virtual machine that resumes with its memory leaves no trace.
+-- A virtual machine that resumes with its memory cannot be detected.
 --
--- Numbers. The first number of an epoch is greater than the last known one and than the microseconds since 2026: a hybrid logical clock
--- (Kulkarni et al., 2014). A lost history that issued fewer than a million numbers per second stays below, if the clock of the new
--- server is not behind the start of the old one. 2^53 is reached after 285 years.
+-- Numbers. The first number of an epoch is greater than the last known one, and greater than the microseconds since 2026: a hybrid
+-- logical clock (Kulkarni et al., 2014). The numbers of a lost history are smaller if it issued fewer than a million per second, and if
+-- the clock of the new server is not behind the start of the old one. 2^53 is reached after 285 years.
 --
--- Ids. The id of an epoch is when it began, in milliseconds since 2026 and later than those that the database knows, with 20 random bits: they
--- have an order. A server that is given a cursor of a later epoch than its own has not got as far: it is a standby, or a primary that another
--- server has succeeded and that has not noticed. A cursor of an earlier epoch that the log does not know is of a lost history. The clock decides
--- between the two, as it does about numbers.
+-- Ids. The id of an epoch is the time at which it began, in milliseconds since 2026 (later than all epochs that the database knows),
+-- followed by 20 random bits. So epochs have an order. If a server receives a cursor of a later epoch than its own, it has not reached
+-- that epoch: it is a standby, or a former primary that has not noticed its successor. A cursor of an earlier epoch that the log does
+-- not know belongs to a lost history. The clock decides between the two cases, as it does for numbers.
 --
--- Sequences hold all of it, since their values are set and read outside of transactions: an epoch begins for everybody at once, whatever
+-- All of this is stored in sequences, since their values are set and read outside of transactions: an epoch begins for all sessions at
+-- once, whatever their snapshots, and it neither waits for nor depends on the transaction that began it.
 -- snapshot they have, and nothing waits for the transaction that began it or is undone with it.
 
 create or replace function coordinator.epoch_hash() returns bigint
@@ -33,7 +35,7 @@ return hashtextextended(pg_relation_filepath('coordinator.relay'::regclass),
 comment on function coordinator.epoch_hash() is
   'Return a hash of 32 bits of the run of this server, from its start or its last crash, and of this database. Internal.';
 
--- Inlined, like epoch_number, and therefore without a search_path.
+-- Inlined, like epoch_number, so without a search_path.
 create or replace function coordinator.epoch_holds() returns boolean
 language sql volatile
 return pg_sequence_last_value('coordinator.epoch_mark'::regclass) & 4294967295 = coordinator.epoch_hash();
@@ -43,7 +45,7 @@ comment on function coordinator.epoch_holds() is
 create or replace function coordinator.epoch_id() returns text
 language sql volatile
 return case when coordinator.epoch_holds()
-            then coalesce(to_hex(pg_sequence_last_value('coordinator.epoch_begun'::regclass)), -- null: it began before there were such ids
+            then coalesce(to_hex(pg_sequence_last_value('coordinator.epoch_begun'::regclass)), -- null: the epoch began before there were such ids
                           lpad(to_hex(pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32 & 4294967295), 8, '0')) end;
 comment on function coordinator.epoch_id() is
   'Return the id of the current epoch; null if none has begun on this server and in this database. Internal.';
@@ -78,17 +80,17 @@ declare
   v_sequence regclass;
 begin
   begin
-    lock table coordinator.epochs in share row exclusive mode; -- who races with this
+    lock table coordinator.epochs in share row exclusive mode; -- other sessions may begin an epoch at the same time
     if coordinator.epoch_holds() is not true then
       foreach v_sequence in array '{coordinator.lock_tokens,coordinator.lock_tickets,coordinator.signal_versions,coordinator.job_fences}'::regclass[] loop
         perform setval(v_sequence, greatest(coalesce(pg_sequence_last_value(v_sequence), 0) + 1, v_clock));
       end loop;
       perform setval('coordinator.epoch_begun', coordinator.epoch_name());
-      -- Last: who is killed before has begun nothing.
+      -- Last, so that a session that is killed before this has not begun an epoch.
       perform setval('coordinator.epoch_mark',
         ('x' || substr(md5(gen_random_uuid()::text), 1, 8))::bit(32)::bigint << 32 | coordinator.epoch_hash());
     end if;
-    raise exception 'begun'; -- releases the lock; sequences keep their values
+    raise exception 'begun'; -- to release the lock; sequences keep their values
   exception when raise_exception then
     null;
   end;
@@ -127,7 +129,7 @@ $$;
 comment on function coordinator.epoch_first_stamp() is
   'Begin an epoch, and return its id as 32 bits. Internal.';
 
--- What rows are stamped with: the id as 32 bits. Inlined.
+-- The stamp of rows: the id as 32 bits. Inlined.
 create or replace function coordinator.epoch_stamp() returns integer
 language sql volatile
 return case when coordinator.epoch_holds() then (pg_sequence_last_value('coordinator.epoch_mark'::regclass) >> 32)::integer
@@ -162,7 +164,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if pg_is_in_recovery() or current_setting('transaction_read_only')::boolean then
-    return (select epoch from coordinator.relay); -- nothing is written here
+    return (select epoch from coordinator.relay); -- this server cannot begin an epoch
   elsif coordinator.epoch_id() is null then
     perform coordinator.epoch_begin();
   end if;
@@ -172,12 +174,12 @@ $$;
 comment on function coordinator.event_epoch() is
   'Return the id of the epoch in which this transaction writes; begin one on another run of the server or in another database. A transaction that cannot write gets the epoch of the log.';
 
--- For programs that open connections: they do not use a server that is behind.
+-- For programs that open connections, so that they do not use a server that is behind.
 insert into coordinator.rights (function, role) values
   ('epoch_later', 'reader');
 
 create or replace function coordinator.epoch_later(p_epoch text) returns boolean
-language plpgsql volatile security definer -- volatile: it looks outside of the caller's snapshot
+language plpgsql volatile security definer -- volatile, because it reads outside of the caller's snapshot
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -186,7 +188,7 @@ begin
   return p_epoch is distinct from v_log and coordinator.epoch_order(p_epoch) > case
     when pg_is_in_recovery()        then coordinator.epoch_order(v_log)
     when coordinator.epoch_holds()  then coordinator.epoch_order(coordinator.epoch_id())
-    else coordinator.epoch_place(clock_timestamp()) -- this run of the server begins its epoch with the first number
+    else coordinator.epoch_place(clock_timestamp()) -- this run of the server will begin its epoch with its first number
   end;
 end
 $$;

@@ -1,8 +1,8 @@
--- Events: inserted into the log in the transaction of the change, read from it by cursor.
+-- Events: inserted into the log in the transaction of the change, and read from it by cursor.
 --
--- Guarantees: an event is in the log if and only if its transaction committed; a reader that resumes after the last cursor it
--- received misses nothing; NOTIFY carries no truth. The relay numbers events (relay.sql): it groups them in chunks, and a reader
--- derives seq from the chunk.
+-- Guarantees: an event is in the log if and only if its transaction committed. A reader that resumes after the last cursor it received
+-- misses nothing. NOTIFY is only a hint. The relay numbers events (relay.sql): it groups them in chunks, and a reader derives seq from
+-- the chunk.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('custom.*', 'the caller''s choice', '{}', 'A custom event, emitted by event_emit with the caller''s data.'),
@@ -17,8 +17,8 @@ insert into coordinator.rights (function, role) values
 insert into coordinator.transaction_verbs (function, part) values
   ('event_emit', 'write');
 
--- The default of events.id while the doorbell is armed. It is evaluated after the insert has locked the table, and relay_arm
--- looks for that lock once it has armed the bell.
+-- The default of events.id while the doorbell is armed. It is evaluated after the insert has locked the table; relay_arm checks for
+-- that lock after it has armed the doorbell.
 create or replace function coordinator.event_ring() returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -34,7 +34,7 @@ $$;
 comment on function coordinator.event_ring() is
   'Ring the doorbell if the relay sleeps, and return the id of the next event. Internal: the default of events.id. A transaction that will be prepared (two-phase commit) must not NOTIFY: set coordinator.doorbell = off in it.';
 
--- Nearly always the first: the relay is awake, or nobody emits. Set once, since that stops all writers; a migration changes it.
+-- The first case is the usual one: the relay is awake. The default is set only once, since this blocks all writers; a migration changes it.
 do $$
 begin
   if not (select atthasdef from pg_attribute where attrelid = 'coordinator.events'::regclass and attname = 'id') then
@@ -44,8 +44,8 @@ begin
 end
 $$;
 
--- Without a search_path of its own, since it runs within its callers': setting one costs half as much as the rest. The hottest
--- functions write the same insert themselves, which saves 1.4 µs; a test compares them.
+-- Without a search_path of its own, since it runs within that of its callers: setting one costs half as much as the rest. The most
+-- frequently called functions contain the same insert themselves, which saves 1.4 µs; a test compares them.
 create or replace function coordinator.event_append(
   p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb) returns void
 language plpgsql volatile
@@ -137,7 +137,7 @@ $$;
 comment on function coordinator.event_head() is
   'Return the cursor after the newest event. Read it before you take a snapshot: then there is no gap between the snapshot and the events after the cursor. The cursor is never inside a transaction.';
 
--- Concatenated: json_build_object takes twice as long. Epoch, type and project need no quoting.
+-- Concatenated, because json_build_object takes twice as long. Epoch, type and project need no quoting.
 create or replace function coordinator.event_members(
   p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamptz, p_data jsonb,
   p_transaction text, p_more boolean, p_traceparent text) returns text
@@ -156,10 +156,10 @@ as $$
 declare
   v_fault text;
 begin
-  if pg_column_size(p_data #> '{}') <= 8192 and octet_length(p_data::text) <= 65536 then -- such as the ids of many jobs
+  if pg_column_size(p_data #> '{}') <= 8192 and octet_length(p_data::text) <= 65536 then -- for example the ids of many jobs
     return p_data;
   end if;
-  -- A value is within the data, beside other fields.
+  -- A value is part of the data, beside other fields, so the limits are higher than those of values.
   v_fault := coordinator.json_fault(p_data, 1048576, 'strict $.**{65} ? (@.type() == "array" || @.type() == "object")');
   return case when v_fault is null then p_data else jsonb_build_object('unreadable', v_fault) end;
 end
@@ -167,8 +167,8 @@ $$;
 comment on function coordinator.event_data_checked(jsonb) is
   'Do what event_data does, for any data. Internal.';
 
--- Inlined, which "immutable" would prevent. Small data is not looked into, since looking costs as much as reading it: its text has at most 20 MB, so the statement
--- that reads it succeeds, and the reader replaces what it cannot decode.
+-- Inlined, which "immutable" would prevent. Small data is not checked, since checking costs as much as reading it. Its text has at most
+-- 20 MB, so the statement that reads it succeeds, and the reader replaces what it cannot decode.
 create or replace function coordinator.event_data(p_data jsonb) returns jsonb
 language sql stable parallel safe
 return case when pg_column_size(p_data) <= 2000 and pg_column_compression(p_data) is null then p_data
@@ -221,7 +221,7 @@ $$;
 comment on function coordinator.key_patterns(text[]) is
   'Convert key patterns, in which * stands for any text, to LIKE patterns; null, which means all, if there are none.';
 
--- Inlined, so that its filters and bounds are part of the caller's statement; therefore without a search_path.
+-- Inlined, so that its filters and bounds become part of the caller's statement; so without a search_path.
 create or replace function coordinator.chunk_events(
   p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null,
   p_visible text[] default null, p_keys text[] default null, p_actors text[] default null)
@@ -233,7 +233,7 @@ as $$
   from (select p_chunk.first_seq - 1 + row_number() over place as seq, l.*,
                coalesce(lead(l.xid) over place = l.xid, p_chunk.more) as more
         from coordinator.events l
-        -- Bounds on the id from both sides, so that the chunk's partitions are the only ones to be looked into.
+        -- Bound the id on both sides, so that only the partitions of the chunk are read.
         where l.xid between p_chunk.xids[1] and p_chunk.xids[cardinality(p_chunk.xids)]
           and l.xid = any (p_chunk.xids) and l.id between p_chunk.first_id and p_chunk.last_id
         window place as (order by l.xid, l.id)) n
@@ -264,7 +264,7 @@ returns table (cursor text, seq bigint, type text, project text, key text, actor
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the log is small must also serve a large one
-set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough to compile for
+set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough for JIT
 as $$
 #variable_conflict use_column
 declare
@@ -291,15 +291,16 @@ begin
     perform coordinator.check_name('the project', p_project);
     perform coordinator.project_check(p_project);
   end if;
-  -- Locks the log: from here on no partition is dropped. What was dropped since this snapshot was taken is below the floor, which is
-  -- read outside of the snapshot. Without that, a chunk of which one partition is gone would give its other events wrong numbers.
+  -- Lock the log: from here on, no partition can be dropped. Events that were dropped since this snapshot was taken are below the
+  -- floor, which is read outside of the snapshot. Otherwise, if one partition of a chunk was gone, its remaining events would get wrong
+  -- numbers.
   perform from coordinator.events where false;
   select last_value into v_floor from coordinator.event_floor;
   select epoch into v_epoch from coordinator.relay;
   select last_seq into v_head from coordinator.event_chunks order by first_seq desc limit 1;
   if p_after is null then
     v_after := v_floor;
-    v_last := v_after;  -- after an empty page the reader would have no cursor
+    v_last := v_after;  -- otherwise the reader would have no cursor after an empty page
   elsif p_after = 'now' then
     v_after := v_head;
   elsif p_after !~ '^[0-9a-z]{1,16}\.[0-9]{1,18}$' then
@@ -316,17 +317,17 @@ begin
     if v_reason = 'restored' then
       perform coordinator.check_epoch(p_after);
     elsif v_reason = 'ahead' and (pg_is_in_recovery() or v_of = coordinator.epoch_id()) then
-      -- Not replayed yet, or not visible yet: a commit that waits for a standby is visible there first.
+      -- Not replayed yet, or not visible yet: a commit that waits for a standby becomes visible there first.
       perform coordinator.refuse_behind(p_after);
     end if;
     if v_reason is not null then
-      -- Never silent: the events in between are gone. The reader takes a new snapshot and resumes from here.
+      -- Report the loss: the events in between are gone. The reader takes a new snapshot and resumes from here.
       v_after := case v_reason when 'pruned' then v_floor else v_head end;
       return query select v_epoch || '.' || v_after, v_after, 'reset', p_project, null::text, 'coordinator',
         clock_timestamp(), jsonb_build_object('reason', v_reason, 'floor', v_floor, 'head', v_head), null::text, false, null::text;
       v_left := v_left - 1;
     elsif v_of <> v_epoch then
-      v_last := v_after; -- so that a bookmark tells the reader the present epoch
+      v_last := v_after; -- so that a bookmark gives the reader a cursor of the current epoch
     end if;
   end if;
   for v_chunk in
@@ -338,7 +339,7 @@ begin
     exit when v_left <= 0;
     v_until := null;
     if v_chunk.last_seq - greatest(v_after, v_chunk.first_seq - 1) > v_left then
-      -- Perhaps too many: the page ends between transactions, or within the only one of which it has events.
+      -- The chunk may exceed the page. A page ends between transactions, or within a transaction if it contains no other.
       select case when count(*) > v_left then coalesce(max(m.seq) filter (where m.place <= v_left and m.ends),
                                                        max(m.seq) filter (where m.place <= v_left and v_left = p_limit), v_after) end
       into v_until

@@ -1,18 +1,20 @@
--- Files: several agents edit one tree, and none overwrites what another has written.
+-- Files: several agents edit one tree, and none overwrites the changes of another.
 --
 -- Guarantees
---   An edit begins with file_edit, which leases all its files or none, and compares the content of each with what the caller last
---   saw. A file that somebody else has changed since is stale: the caller has to read it again. It keeps the lease meanwhile, so
---   that the file cannot change once more before it does.
---   What was seen belongs to an owner: a subagent has not seen what its session has. It outlives the agent, so that a session that is
+--   An edit begins with file_edit, which leases all its files or none, and compares the content of each with the content that the
+--   caller saw last. A file that somebody else has changed since then is stale: the caller has to read it again. It keeps the lease
+--   meanwhile, so the file cannot change again before it is read.
+--   What was seen is stored per owner: a subagent has not seen what its session has seen. It outlives the agent, so a session that is
 --   resumed tomorrow still knows what it read today.
---   Each call registers the agent if necessary, counts as its heartbeat, and renews all its leases: an agent that only edits needs nothing else.
---   A place in the queue is a lease, too: each repetition of a call extends it, and a caller that is killed while it waits soon has none.
+--   Each call registers the agent if necessary, counts as its heartbeat, and renews all its leases, so an agent that only edits needs
+--   no other calls.
+--   A place in the queue is a lease as well: each repetition of a call extends it, and a caller that is killed while it waits soon
+--   loses it.
 --
--- How it works. A lock is the lease of a file (lock/lock.sql). The caller hashes the file, calls file_edit, and hashes it again when
--- the lease is granted: a hash from before the grant may be that of a content that the former holder has changed since. If it
--- differs, it calls again. Content that changed while the caller held the lease, and which nobody else has recorded, is its own: a
--- formatter wrote it. A read is recorded before it begins, and again when it is done: if the two differ, the earlier counts.
+-- How it works. A lock is the lease of a file (lock/lock.sql). The caller hashes the file, calls file_edit, and hashes the file again
+-- once the lease is granted: before the grant, the former holder may have changed the content. If the hash differs, the caller calls
+-- again. A change while the caller held the lease that nobody else has recorded is the caller's own, for example by a formatter. A read
+-- is recorded before it begins and again when it is done; if the two hashes differ, the earlier one counts.
 --
 -- Deliberately absent: the content itself, and files that nobody reads or edits through these functions.
 
@@ -88,7 +90,7 @@ begin
   select * into v_seen from coordinator.files_seen f
   where f.project_id = p_project_id and f.path = p_path and f.agent_name = p_name and f.owner = p_owner;
   if not found or p_hash = v_seen.hash then
-    return; -- it has not seen the file, or sees what it has seen
+    return; -- it has not seen the file, or the file has not changed since
   end if;
   select * into v_other from coordinator.files_seen f
   where f.project_id = p_project_id and f.path = p_path and (f.agent_name <> p_name or f.owner <> p_owner) and f.wrote_at > v_seen.seen_at
@@ -96,7 +98,7 @@ begin
   if found then
     stale := v_other.hash is distinct from v_seen.hash or p_hash is not null or v_seen.hash is null;
   elsif p_hash is not null and v_seen.hash is not null then
-    -- Nobody else has recorded a change. It is its own if it has held the file ever since.
+    -- Nobody else has recorded a change, so it is the caller's own if it has held the file ever since.
     stale := not exists (
       select from coordinator.lock_overlapping(p_project_id, coordinator.lock_parse(p_path), false) l
       where l.mode = 'exclusive' and l.acquired_at <= v_seen.seen_at and l.expires_at > coordinator.now_utc()
@@ -143,7 +145,7 @@ begin
   v_all := array(select coordinator.lock_parse(t) from unnest(v_texts) with ordinality u (t, n) order by n);
   select a.id, a.name into v_agent, v_name from coordinator.agent_join(p_project, p_agent, null, p_metadata, p_ttl, p_unreserved) a;
 
-  -- What it holds already was renewed just now.
+  -- Leases that it already holds were renewed by agent_join.
   v_wanted := array(
     select distinct r.resource from unnest(v_all) r
     where not exists (
@@ -157,14 +159,14 @@ begin
       perform coordinator.lock_ticket_extend(v_project, v_agent, p_owner, v_request, p_wait);
     end if;
     begin
-      -- A repetition finds its ticket.
+      -- A repeated call finds its ticket.
       select max(g.ticket) filter (where not g.granted) into v_ticket
       from coordinator.lock_acquire(p_project, v_wanted, v_agent, p_shared, null, p_ttl, p_wait, interval '0', v_request, p_owner) g;
     exception when sqlstate 'ZC310' then
       v_refused := 'held';
     when sqlstate 'ZC313' then
       v_refused := 'deadlock';
-    when sqlstate 'ZC401' then -- its ticket
+    when sqlstate 'ZC401' then -- its ticket has expired
       v_refused := 'held';
     end;
   end if;
@@ -245,7 +247,7 @@ begin
   order by r.path, r.n desc
   on conflict (project_id, path, agent_name, owner) do update
   set hash = excluded.hash, seen_at = excluded.seen_at, wrote_at = coalesce(excluded.wrote_at, f.wrote_at), reading = excluded.reading, told = null
-  -- It changed while it was read: what was read may be either, and the earlier is the safe answer.
+  -- The file changed while it was read, so either content may have been read. The earlier hash is the safe choice.
   where not (p_step = 'read' and f.reading and f.hash is distinct from excluded.hash);
   get diagnostics v_count = row_count;
   return v_count;

@@ -1,8 +1,9 @@
 -- JSON values: stored without loss, merged, compared.
 --
--- What jsonb refuses or changes. It refuses the escapes of NUL and of half a surrogate pair, and rewrites numbers (1e16, -0). json_store keeps such a
--- text beside the jsonb, which has U+FFFD for what it refuses. Spaces, the order of keys, and all but the last of repeated keys are lost. Where a value is changed, json_armour
--- writes these escapes as U+E000 and four digits, U+E000 itself too, so that jsonb takes them and json_disarm can restore them.
+-- What jsonb rejects or changes: it rejects the escapes of NUL and of unpaired surrogates, and rewrites numbers (1e16, -0). For such a
+-- text, json_store keeps the text beside the jsonb value, in which U+FFFD replaces what jsonb rejects. Spaces, the order of keys, and
+-- all but the last of repeated keys are lost. When a value is changed, json_armour encodes these escapes, and U+E000 itself, as U+E000
+-- and four digits, so that jsonb accepts them and json_disarm can restore them.
 
 create or replace function coordinator.json_armour(p_text text) returns text
 language plpgsql immutable parallel safe
@@ -10,7 +11,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return coordinator.json_tame(
-    case when p_text ~* '\\ue000' -- after an even number of backslashes, which stand for themselves
+    case when p_text ~* '\\ue000' -- an escape only after an even number of backslashes, which are escaped backslashes
          then replace(regexp_replace(replace(replace(p_text, '\\', chr(1)), chr(57344), chr(57344) || 'e000'), '\\u[eE]000', chr(57344) || 'e000', 'g'), chr(1), '\\')
          else replace(p_text, chr(57344), chr(57344) || 'e000') end,
     chr(57344) || '\1');
@@ -37,7 +38,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_text    text := p_value::text;
-  v_numbers boolean; -- with an exponent, -0, or long
+  v_numbers boolean; -- whether there are numbers with an exponent, -0, or long numbers
   v_stored  coordinator.json_stored;
 begin
   if p_value is null then
@@ -52,7 +53,7 @@ begin
     perform coordinator.json_refuse(p_what, coordinator.json_fault(v_stored.value, p_max), p_max);
   elsif jsonb_path_exists(v_stored.value, 'strict $.**{64} ? (@.type() == "array" || @.type() == "object")') then
     perform coordinator.json_refuse(p_what, 'json_depth');
-  elsif octet_length(v_text) > p_max / 2 and octet_length(v_stored.value::text) > p_max then -- one space for each comma and colon
+  elsif octet_length(v_text) > p_max / 2 and octet_length(v_stored.value::text) > p_max then -- jsonb adds a space after each comma and colon
     perform coordinator.json_refuse(p_what, 'json', p_max);
   end if;
   if v_numbers or strpos(v_text, '\u') > 0 then
@@ -135,7 +136,7 @@ begin
       when c.old is null then jsonb_build_array(jsonb_build_object('op', 'add', 'path', c.path, 'value', c.new))
       else coordinator.json_diff(c.old, c.new, c.path) end) with ordinality e (e, n);
   elsif jsonb_typeof(p_from) = 'array' and jsonb_typeof(p_to) = 'array' then
-    -- Item by item; what is too much is removed from the end on, so that the places before it stay.
+    -- Compare item by item. Surplus items are removed from the end, so that the positions before them stay valid.
     select coalesce(jsonb_agg(e order by c.new is null, case when c.new is null then -place else place end, n), '[]') into v_parts
     from (select place, f.value as old, t.value as new, p_path || '/' || place - 1 as path
           from jsonb_array_elements(p_from) with ordinality f (value, place)

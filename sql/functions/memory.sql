@@ -5,8 +5,8 @@
 -- The confidence is stored as it was when the memory was last reinforced. It halves every 90 days; readers compute this, so decay
 -- writes nothing. Reinforcing combines the current confidence a with the new confidence b: 100 - (100 - a) * (100 - b) / 100.
 --
--- A superseded memory is omitted from lists and searches unless they ask for it. For the order of locks, see the header of
--- document_hold.
+-- A superseded memory is omitted from lists and searches unless they ask for it. For the order of locks, see
+-- document/document.sql.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('memory.recorded',   'id of the memory', '{reinforcements}', 'A memory was recorded or reinforced.'),

@@ -1,14 +1,14 @@
--- Messages: the log of kind message whose key is a session's; what ties a message to others; windows of a conversation.
+-- Messages: the log of kind message whose key is a session's; how messages depend on each other; windows of a conversation.
 --
--- A model refuses the result of a tool without its call, and a call or an answer without the reasoning that led to it. So an entry
--- of such a log says what ties it to others, and a window never begins between the two:
+-- A model rejects the result of a tool without its call, and a call or an answer without the reasoning that led to it. So each entry of
+-- such a log stores which messages it depends on, and a window never begins between two messages that belong together:
 --   links      +id  it calls a tool              -id  it has the result of a call
 --              ~    it is reasoning              =    it follows reasoning, and needs it
---   needs_seq  the earliest entry without which it is nothing: that of the call, of the reasoning, or what its writer says
--- Both are filled when it is written (message_traits), so that a window is found in the primary key alone (message_window_start).
--- Known shapes: chat completions (OpenAI and others), Responses items, Anthropic's content blocks, LangChain's serialised messages.
--- The call of a result is the newest before it that has its id: providers use ids again. It may be any distance away, with at most
--- 1,000 entries with links in between.
+--   needs_seq  the earliest entry that it needs: the call, the reasoning, or the entry that its writer names
+-- Both are computed when the message is written (message_traits), so the primary key is enough to find a window (message_window_start).
+-- Known formats: chat completions (OpenAI and others), Responses items, Anthropic's content blocks, LangChain's serialised messages.
+-- The call of a result is the newest earlier one with the same id, because providers reuse ids. It may be any distance away, with at
+-- most 1,000 entries with links in between.
 --
 -- Locks: those of log_append.
 
@@ -23,7 +23,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('window',       10000,   'messages', 'Messages per window.'),
   ('window_bytes', 4194304, 'bytes',    'Total size of messages per window, as text.');
 
--- It calls no function of ours, since a view calls functions with its reader's rights. The body has the content, whatever the shape.
+-- It calls no internal function, since a view calls functions with the rights of its reader. The body has the content in every format.
 create or replace view coordinator.messages with (security_barrier) as
   select concat(e.log_id, '.', e.seq) as id, l.session_id, e.seq, e.role,
          coalesce(b.body ->> 'content', b.body ->> 'output', b.body ->> 'arguments') as content,
@@ -79,7 +79,7 @@ comment on column coordinator.conversations.project         is 'Name of the proj
 comment on column coordinator.conversations.session         is 'Key of the session.';
 comment on column coordinator.conversations.status          is 'Status of the session.';
 
--- Inlined, and therefore without a search_path. A message without any of these has no links and needs nothing; a letter of a name
+-- Inlined, so without a search_path. A message without any of these strings has no links and needs no other message; a letter of a name
 -- may be escaped. A regular expression takes ten times as long.
 create or replace function coordinator.message_linked(p_text text) returns boolean
 language sql immutable parallel safe
@@ -137,7 +137,7 @@ begin
       select '-' || coalesce(v_message ->> 'tool_call_id', 'function:' || coalesce(v_message ->> 'tool_name', v_message ->> 'name'))
       where v_message ? 'tool_call_id' or v_role in ('tool', 'function') and v_message ? 'content'
     ) l where length(l.link) > 1;
-    -- What the provider's server did is in one message, call and result.
+    -- A tool that the provider's server runs has its call and its result in one message.
     select array_agg(l order by l) into v_links
     from unnest(v_links) l where not translate(left(l, 1), '+-', '-+') || substr(l, 2) = any (v_links);
   end if;
@@ -148,9 +148,9 @@ begin
     v_links := array_append(v_links, '~');
   end if;
   if v_role = 'assistant' and (v_type is not null or jsonb_array_length(v_blocks) > 1) then
-    v_links := array_append(v_links, '='); -- if reasoning precedes it
+    v_links := array_append(v_links, '='); -- only if reasoning precedes it
   elsif v_role = 'user' and v_links is not null then
-    v_role := 'tool'; -- Anthropic's results
+    v_role := 'tool'; -- Anthropic's format for results of tools
   end if;
   return row(v_role, null, v_links)::coordinator.message_trait;
 end
@@ -161,18 +161,18 @@ comment on function coordinator.message_trait(jsonb) is
 create or replace function coordinator.message_traits(p_log bigint, p_first bigint, p_data json[]) returns coordinator.message_trait[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- the numbers of a log are an index, in their order, however few rows the planner expects
+set enable_seqscan = off -- read the index in the order of the numbers, however few rows the planner expects
 set enable_bitmapscan = off
 set enable_sort = off
 as $$
 declare
   v_traits coordinator.message_trait[];
   v_trait  coordinator.message_trait;
-  v_before record; -- seq, needs_seq and links of the entry before
+  v_before record; -- seq, needs_seq and links of the previous entry
   v_data   json;
   v_at     integer := 0;
   v_result record;
-  v_ids    text[]; -- of calls that are not among p_data, and whose result is
+  v_ids    text[]; -- ids of calls that are not among p_data, while their results are
   v_ats    integer[];
   v_reach  integer;
   v_found  integer;
@@ -215,7 +215,7 @@ begin
   if v_ids is null then
     return v_traits;
   end if;
-  foreach v_reach in array '{20,1000}'::integer[] loop -- nearly always, the call is near
+  foreach v_reach in array '{20,1000}'::integer[] loop -- the call is nearly always close
     v_found := 0;
     for v_result in
       select r.at, r.id, max(c.seq) as call_seq
@@ -250,12 +250,12 @@ declare
   v_count  integer := 0;
   v_turns  integer := 0;
   v_tokens bigint := 0;
-  v_needs  bigint := 9223372036854775807; -- the earliest entry that those looked at need
-  v_start  bigint;                        -- the earliest at which a window may begin
-  v_turn   bigint;                        -- the same, of those that begin a turn
+  v_needs  bigint := 9223372036854775807; -- the earliest entry that the visited entries need
+  v_start  bigint;                        -- the earliest entry at which a window may begin
+  v_turn   bigint;                        -- the same, among entries that begin a turn
   v_cut    boolean;
 begin
-  for v_entry in -- from the primary key alone
+  for v_entry in -- an index-only scan of the primary key
     select e.seq, e.role, e.tokens, e.needs_seq from coordinator.entries e
     where e.log_id = p_log and e.seq >= p_from order by e.seq desc limit 10001
   loop

@@ -1,9 +1,9 @@
 -- Metrics of the database, sampled by the leading daemon. A noun declares its metrics in its own file, beside the function that samples
--- them: <noun>_sample(p_since), where p_since is when the previous sample was taken.
+-- them: <noun>_sample(p_since), where p_since is the time of the previous sample.
 --
--- A sample must never harm. It takes no lock beyond that of a read, waits for none longer than 100 ms, and reads a bounded part of each
--- table: 16 MB, from which the rest is estimated. The daemon ends it after 5 seconds. What users choose as a label is shown for the 50
--- largest, and the rest together as "other".
+-- A sample must never harm. It takes only the locks of a read, waits at most 100 ms for each, and reads a limited part of each table:
+-- 16 MB, from which it estimates the rest. The daemon cancels it after 5 seconds. Labels that users choose are shown for the 50
+-- largest; the others are summed up as "other".
 
 create or replace function coordinator.metric_sample(p_samplers text[], p_since timestamptz default null)
 returns table (name text, labels text[], value double precision)

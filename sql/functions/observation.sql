@@ -1,4 +1,5 @@
--- Observations: what an agent noticed. The log of kind observation whose key is the agent's name, which outlives its incarnations.
+-- Observations: what an agent has noticed. They are the log of kind observation whose key is the agent's name, so they outlive its
+-- incarnations.
 --
 -- Locks: those of log_append.
 

@@ -1,13 +1,13 @@
--- Origins: where a call comes from, and in which trace. The caller says so in two settings of its transaction, and the defaults of columns
--- read them, so that no function has to pass them on:
+-- Origins: where a call comes from, and to which trace it belongs. The caller sets this in two settings of its transaction. Defaults of
+-- columns read them, so functions need not pass them on:
 --
---   coordinator.origin       a JSON object; a daemon tells whose token a request had, and from which address it came
+--   coordinator.origin       a JSON object; a daemon writes the owner of the request's token and the address of the client
 --   coordinator.traceparent  a W3C traceparent
 --
--- A daemon sets them within the statement of the call. In psql: begin; set local coordinator.traceparent = '00-…'; …; commit.
+-- A daemon sets them in the statement of the call. In psql: begin; set local coordinator.traceparent = '00-…'; …; commit.
 --
--- Any role can set them. So events also have the role and the address of the session: nobody can forge the origin of a daemon without the role of
--- the daemon.
+-- Any role can set them. So events also store the role and the address of the session: to forge the origin of a daemon, one needs the
+-- daemon's role.
 
 create or replace function coordinator.origin() returns text
 language sql stable parallel safe
@@ -15,7 +15,7 @@ return nullif(left(current_setting('coordinator.origin', true), 1000), '');
 comment on function coordinator.origin() is
   'Return what the caller says about where the call comes from; null: nothing. Internal: the default of columns; inlined.';
 
--- A regular expression would take 5 µs.
+-- Without a regular expression, which would take 5 µs.
 create or replace function coordinator.traceparent() returns text
 language sql stable parallel safe
 return case when length(current_setting('coordinator.traceparent', true)) = 55

@@ -1,24 +1,25 @@
--- Positions: what a writer hands to a reader, so that the reader waits until what it reads includes the write.
+-- Positions: what a writer passes to a reader, so that the reader waits until the state or log that it reads includes the write.
 --
--- A write cannot return a cursor, because its events get their numbers later. Its position is the epoch and the transaction's id:
--- "3f9c01aa.x7311". It is about this one transaction, and so about all that committed before that one began.
+-- A write cannot return a cursor, because its events get their numbers later. Its position is the epoch and the id of its transaction:
+-- "3f9c01aa.x7311". It stands for this transaction, and so for all that committed before it began.
 --
--- What includes it. State includes a transaction that has committed, for every snapshot taken since: on the primary immediately,
--- on a standby once it is replayed. The log includes it once its events have numbers. The newest chunk's snapshot says so for nearly all
--- transactions; one that it does not see may have no events, and then there is nothing to wait for.
+-- What includes a position. The state includes a transaction that has committed, in every snapshot taken since then: on the primary
+-- immediately, on a standby once it is replayed. The log includes it once its events have numbers. For nearly all transactions, the
+-- snapshot of the newest chunk shows this. A transaction that it does not show may have no events, and then there is nothing to wait
+-- for.
 --
--- A position of an earlier epoch is included if the present log shares its events. Of one that has no event there, nobody can tell: its id
--- may have been given again since. One of a later epoch is of no use to this server, which is behind.
+-- A position of an earlier epoch is included if the current log shares its events. If its transaction has no event in the log, this
+-- cannot be decided: the id may have been assigned again since then. For a position of a later epoch, this server is behind.
 --
--- Nothing waits here, since a blocked statement would hold a snapshot: the faces ask again, when the relay has notified.
+-- Nothing waits in SQL, since a blocked statement would hold a snapshot: the interfaces call again after the relay has notified.
 
 insert into coordinator.rights (function, role) values
   ('event_epoch',       'reader'), -- for position_now
   ('position_now',      'reader'),
   ('position_included', 'reader');
 
--- Part of every write of the faces, and therefore inlined: as a security definer it would cost 13 instead of 6 µs. So it does what epoch_id does with
--- functions that everybody may call. Who may not read the sequence asks event_epoch.
+-- Part of every write through an interface, so it is inlined: as a security definer function, it would take 13 instead of 6 µs. So it
+-- does the same as epoch_id, but only with functions that every role may call. A role that may not read the sequence calls event_epoch.
 create or replace function coordinator.position_now() returns text
 language sql volatile
 return case when pg_current_xact_id_if_assigned() is not null then
@@ -33,16 +34,16 @@ comment on function coordinator.position_now() is
   'Return the position of this transaction, for position_included; null until the transaction has changed something. The position is valid after the commit.';
 
 create or replace function coordinator.position_included(p_position text, p_in_log boolean default true) returns boolean
-language plpgsql volatile security definer -- volatile: each statement sees what the one before it has found
+language plpgsql volatile security definer -- volatile, so that each statement sees what was committed before it
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the log is small must also serve a large one
-set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough to compile for
+set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough for JIT
 as $$
 declare
   v_positions text[];
   v_one       text;
-  v_epoch     text; -- the present one
-  v_log       text; -- that of the log: the relay begins the present one with its next step
+  v_epoch     text; -- the current one
+  v_log       text; -- the epoch of the log: the relay begins the current one with its next step
   v_of        text;
   v_seq       bigint;
   v_xid       xid8;
@@ -61,12 +62,12 @@ begin
   v_epoch := case when pg_is_in_recovery() then v_log else coalesce(coordinator.epoch_id(), coordinator.event_epoch()) end;
   foreach v_one in array v_positions loop
     v_of := split_part(v_one, '.', 1);
-    v_seq := case when split_part(v_one, '.', 2) !~ 'x' then split_part(v_one, '.', 2)::bigint end; -- of a cursor
+    v_seq := case when split_part(v_one, '.', 2) !~ 'x' then split_part(v_one, '.', 2)::bigint end; -- for a cursor
     v_xid := case when v_seq is null then substr(split_part(v_one, '.', 2), 2)::xid8 end;
     if v_of = v_epoch then
       null;
     elsif v_of = v_log or (pg_is_in_recovery() and coordinator.event_end(v_of) is null) then
-      return false; -- the relay has not begun the present epoch, or this standby has not heard of it
+      return false; -- the relay has not begun the current epoch, or this standby has not received it
     elsif v_seq <= coordinator.event_end(v_of)
           or exists (select from coordinator.events l join coordinator.event_chunks c on l.id between c.first_id and c.last_id and l.xid = any (c.xids)
                      where l.xid = v_xid and c.last_seq <= coordinator.event_end(v_of)) then
@@ -80,10 +81,10 @@ begin
       return false;
     end if;
     continue when v_seq is not null;
-    if v_xid >= pg_snapshot_xmax(pg_current_snapshot()) then -- of whose status PostgreSQL may not know
+    if v_xid >= pg_snapshot_xmax(pg_current_snapshot()) then -- PostgreSQL may not know the status of such a transaction
       return false;
     end if;
-    v_status := pg_xact_status(v_xid); -- null: long ago
+    v_status := pg_xact_status(v_xid); -- null: it ended long ago
     if v_status = 'in progress' then
       return false;
     elsif v_status = 'aborted' then

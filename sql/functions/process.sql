@@ -1,5 +1,5 @@
--- Processes. A process proves that it is alive by a session-level advisory lock (1129267026, id) on a direct connection: when
--- the process dies, the server releases the lock at once. The leader among the daemons runs the relay and the loops.
+-- Processes. A process proves that it is alive by a session-level advisory lock (1129267026, id) on a direct connection: when the
+-- process dies, the server releases the lock at once. The leader among the daemons runs the relay and the loops.
 
 insert into coordinator.rights (function, role) values
   ('process_register', 'agent');
@@ -16,16 +16,16 @@ begin
     raise exception using errcode = 'ZC105', message = format('invalid kind of process "%s"', left(p_kind, 200)),
       hint = 'Use daemon, sidecar or client.';
   end if;
-  -- The lock is taken before the row is visible: nobody can find the row while its lock is free.
+  -- Take the lock before the row is visible, so that no other session finds the row while its lock is free.
   if v_id is not null then
-    -- After a lost connection, its session may live on: it ends, and its lock passes to this one, so that nobody finds it free.
+    -- After a lost connection, its former session may still exist. End it; its lock passes to this one, so it is never free.
     if not pg_try_advisory_lock(1129267026, v_id)
        and not (exists (select from coordinator.processes where id = v_id and kind = p_kind and name = p_name)
                 and coordinator.advisory_inherit(1129267026, v_id)) then
       raise exception using errcode = 'ZC302', message = format('process %s is alive in another session', v_id),
         hint = 'Register without an id.';
     end if;
-    -- Of another name, it is not the same: a fail-over lost the former, and its id was given again.
+    -- If the name differs, it is not the same process: a fail-over lost the former row, and its id was assigned again.
     update coordinator.processes set missing_at = null where id = v_id and kind = p_kind and name = p_name;
     if found then
       return v_id;
@@ -34,7 +34,7 @@ begin
   end if;
   loop
     v_id := nextval(pg_get_serial_sequence('coordinator.processes', 'id'));
-    exit when pg_try_advisory_lock(1129267026, v_id); -- else another role holds the key of an id that nobody had yet
+    exit when pg_try_advisory_lock(1129267026, v_id); -- otherwise another role holds the key of an id that no process has yet
   end loop;
   insert into coordinator.processes (id, kind, name, started_at) overriding system value
   values (v_id, p_kind, p_name, coordinator.now_utc());
@@ -101,14 +101,14 @@ $$;
 comment on function coordinator.leader_beat() is
   'Return which history of which database this is, when its leader last renewed its lead, and the server''s time. A standby with the origin of its primary has everything that was committed until its renewed_at. Internal.';
 
--- Its plan is one for any instant, which expects a third of each table to be due, and so would read whole tables until it finds a
--- row: once a second, when none is due. Each of these conditions has an index; "order by" names it where the planner might take another
--- one for a table that it believes to be empty.
+-- This function has one plan for all instants. The planner expects a third of each table to be due, so it would read whole tables until
+-- it finds a row: once a second, even if none is due. Each of these conditions therefore has an index; "order by" names the index where
+-- the planner might choose another one because it believes that the table is empty.
 create or replace function coordinator.work_due() returns text[]
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
+set jit = off -- before PostgreSQL 18, a table or sequence without an index looks expensive enough for JIT
 set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
@@ -117,12 +117,12 @@ as $$
 declare
   v_now  timestamptz := coordinator.now_utc();
   v_last bigint := (select last_value from coordinator.event_ids);
-  v_day  text := to_char((v_now + interval '24 hours') at time zone 'UTC', '_YYYYMMDD'); -- tomorrow
+  v_day  text := to_char((v_now + interval '24 hours') at time zone 'UTC', '_YYYYMMDD'); -- the suffix of tomorrow's partitions
 begin
   return array_remove(array[
     case when coordinator.events_waiting() > 0 then 'relay' end,
     case when to_regclass('coordinator.events_' || to_char(v_last / 1000000 + 8, 'FM000000')) is null
-           or to_regclass('coordinator.events_' || to_char(v_last / 1000000 + 1, 'FM000000')) is null -- somebody dropped it
+           or to_regclass('coordinator.events_' || to_char(v_last / 1000000 + 1, 'FM000000')) is null -- the partition was dropped by hand
          then 'event_extend' end,
     case when to_regclass('coordinator.jobs_completed' || v_day) is null or to_regclass('coordinator.jobs_uncompleted' || v_day) is null
          then 'job_extend' end,
@@ -149,7 +149,7 @@ begin
            or (select true from coordinator.agents a where a.expires_at - a.heartbeat_at > a.ttl and v_now - a.heartbeat_at >= a.ttl
                         and exists (select from coordinator.jobs_running r where r.agent_id = a.id)
                       order by a.heartbeat_at limit 1)
-           -- what the end of an agent passed over, since another transaction had it
+           -- attempts that the end of an agent skipped, since another transaction had locked them
            or (select true from coordinator.agents_ended e
                       where e.ended_at > v_now - interval '2 minutes' and exists (select from coordinator.jobs_running r where r.agent_id = e.id)
                       order by e.ended_at limit 1)
@@ -177,7 +177,7 @@ begin
                           where l.late <> '{}' or l.seq < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1))
          then 'webhook' end,
     case when (select seq from coordinator.audit_cursor) < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1) then 'audit_copy' end,
-    -- Every ten seconds, since it reads the catalogue; for two of them, so that no heartbeat steps over both.
+    -- Only every ten seconds, since it reads the system catalogue; for two of them, so that no heartbeat misses both.
     case when extract(second from v_now)::integer % 10 < 2 and exists (select from coordinator.upkeep_misjudged()) then 'upkeep_analyze' end
   ], null);
 end

@@ -1,4 +1,4 @@
--- Projects: a project holds everything else, and access is granted by project.
+-- Projects: everything else belongs to a project, and access is granted by project.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('project.created', 'name of the project', '{description}', 'A project was created.'),
@@ -6,7 +6,7 @@ insert into coordinator.event_types (type, key, data, meaning) values
   ('project.deleted', 'name of the project', '{}',            'A project was deleted with all its contents.');
 
 insert into coordinator.rights (function, role) values
-  ('projects_visible', 'reader'), -- views call it with their reader's rights
+  ('projects_visible', 'reader'), -- views call it with the rights of their reader
   ('project_list',     'reader'),
   ('project_show',     'reader'),
   ('project_create',   'admin'),
@@ -20,7 +20,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
 create or replace function coordinator.projects_visible() returns text[]
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- every read of a view runs this, as project_id
+set enable_seqscan = off -- every read of a view runs this, like project_id
 as $$
 begin
   return (select array_agg(project) from coordinator.role_projects where role = session_user::text);
@@ -113,7 +113,7 @@ comment on function coordinator.project_check_parts(text, text, jsonb, text) is
 create or replace function coordinator.project_id(p_project text) returns bigint
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- every call runs this: reading a few hundred bindings costs more than the rest
+set enable_seqscan = off -- every call runs this: reading a few hundred bindings would cost more than the rest
 as $$
 declare
   v_role constant text := session_user;
@@ -121,7 +121,7 @@ declare
 begin
   select id into v_id from coordinator.projects
   where name = p_project and not exists (select from coordinator.role_projects where role = v_role);
-  if v_id is null then -- there is none, or the role is restricted to projects
+  if v_id is null then -- it does not exist, or the role is restricted to projects
     perform coordinator.project_check(p_project);
     select id into v_id from coordinator.projects where name = p_project;
   end if;
@@ -193,7 +193,7 @@ declare
   v_visible text[] := coordinator.projects_visible();
 begin
   perform coordinator.check_page(p_limit, p_after, '{text}');
-  return query -- not from the view: its security barrier would keep the bound from the index
+  return query -- not from the view, whose security barrier would keep the condition out of the index
     select p.name, p.description, p.created_at, p.paths, u.username, p.title, p.settings, p.updated_at
     from coordinator.projects p left join coordinator.users u on u.id = p.user_id
     where p.name > coalesce(p_after[1], '') and (v_visible is null or p.name = any (v_visible))
@@ -234,7 +234,7 @@ declare
   v_now timestamptz := coordinator.now_utc();
 begin
   perform coordinator.check_isolation('locks change', 'assert_fence works at every isolation level.');
-  -- The root's key, which every change to a path shares: see lock.sql. Whoever gets it next reads the new rule.
+  -- The root's key, which every change to a path shares: see lock.sql. The next transaction that gets it reads the new rule.
   perform coordinator.advisory_enter(coordinator.lock_key(p_project_id, ''));
   if exists (select from coordinator.locks l where l.project_id = p_project_id and l.kind <> 'name' and l.free_at > v_now)
      or exists (select from coordinator.lock_waits w where w.project_id = p_project_id and w.kind <> 'name' and w.expires_at > v_now) then

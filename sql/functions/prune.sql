@@ -1,4 +1,4 @@
--- The end of rows that were kept for a time: the mechanism of the loops that prune, for nouns whose rows need nothing else.
+-- Deleting rows whose retention has passed: shared by the loops that prune, for nouns whose rows need nothing else.
 
 create or replace function coordinator.prune_rows(p_table regclass, p_instant name, p_retention interval, p_limit integer, p_which text default 'true')
 returns integer
@@ -19,7 +19,7 @@ $$;
 comment on function coordinator.prune_rows(regclass, name, interval, integer, text) is
   'Delete up to p_limit rows of a table whose instant p_instant is older than p_retention, and for which p_which is true; returns how many. Rows that another transaction has stay. No event. Internal.';
 
--- pg_dump's workers lock tables without waiting, so that whoever only asks for an exclusive lock in the middle of a dump would end it.
+-- pg_dump's workers lock tables with nowait, so in the middle of a dump, even a waiting request for an exclusive lock would make it fail.
 create or replace function coordinator.partition_turn() returns boolean
 language sql volatile
 return pg_try_advisory_xact_lock_shared(hashtextextended('coordinator.partitions', 0));

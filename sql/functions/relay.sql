@@ -80,7 +80,7 @@ create or replace function coordinator.events_unnumbered(p_limit integer) return
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the log is small must also serve a large one
-set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough to compile for
+set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough for JIT
 as $$
 declare
   v_last coordinator.event_chunks;
@@ -133,7 +133,7 @@ returns table (moved integer, head_seq bigint, again boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the log is small must also serve a large one
-set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough to compile for
+set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough for JIT
 as $$
 #variable_conflict use_variable
 declare
@@ -589,7 +589,7 @@ create or replace function coordinator.event_sample(p_since timestamptz) returns
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
+set jit = off -- before PostgreSQL 18, a table or sequence without an index looks expensive enough for JIT
 as $$
 declare
   v_head bigint := (select c.last_seq from coordinator.event_chunks c order by c.first_seq desc limit 1);

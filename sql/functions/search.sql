@@ -197,7 +197,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the table is small must also serve a large one
 set enable_bitmapscan = off
 set enable_sort = off
-set jit = off -- what is off looks expensive enough to compile for
+set jit = off -- the disabled scans look expensive enough for JIT
 as $$
 begin
   return array(

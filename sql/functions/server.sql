@@ -1,5 +1,5 @@
--- The server: PostgreSQL's own facts, as metrics (see metric.sql). Its statistics of other sessions and standbys are complete if the owner
--- of the schema is a member of pg_monitor; else what is hidden from the owner is left out.
+-- The server: PostgreSQL's own facts as metrics (see metric.sql). Statistics of other sessions and standbys are complete if the owner
+-- of the schema is a member of pg_monitor; otherwise, those that the owner may not see are omitted.
 
 insert into coordinator.rights (function, role) values
   ('server_calls', 'reader'),
@@ -120,7 +120,7 @@ $$;
 comment on function coordinator.table_sample(timestamptz) is
   'Sample the metrics of tables. Internal.';
 
--- Texts of statements would show what users and administrators write, and /metrics is open: only the names of our functions are shown.
+-- Texts of statements would reveal what users and administrators write, and /metrics is public. So only names of the schema's functions are shown.
 create or replace function coordinator.statement_sample(p_since timestamptz) returns table (name text, labels text[], value double precision)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -144,7 +144,7 @@ begin
     cross join lateral (values ('coordinator_postgres_statement_calls_total', p.calls::double precision),
                                ('coordinator_postgres_statement_seconds_total', p.seconds::double precision)) m (name, value)
     group by m.name, p.function$sql$, v_schema);
-exception when object_not_in_prerequisite_state then -- it is not in shared_preload_libraries
+exception when object_not_in_prerequisite_state then -- pg_stat_statements is not in shared_preload_libraries
   return;
 end
 $$;
@@ -175,12 +175,13 @@ $$;
 comment on function coordinator.server_calls() is
   'List calls by function of the schema: how many run now, and how long the longest has been running; with pg_stat_statements, also how many have ended and their total seconds since the statistics were reset. The list has at most 51 functions besides the running ones; "other" stands for statements that call no function of the schema.';
 
--- Sizes, day by day. The leading daemon measures every hour. The last measurement of a day stays as its row, and the newest 60 days stay. They are
--- counted, not compared with the clock: a clock that jumps ahead or back costs no history, and what it left ahead of now goes.
+-- Sizes, day by day. The leading daemon measures every hour. The last measurement of a day is kept as its row, and the newest 60 days
+-- are kept. Days are counted, not compared with the clock: if the clock jumps forward or back, no history is lost; rows that lie in the
+-- future are deleted.
 create or replace function coordinator.server_measure(p_limit_bytes bigint default null, p_free_bytes bigint default null) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '100ms' -- another daemon measures, which is as good
+set lock_timeout = '100ms' -- another daemon is measuring at the moment
 set jit = off
 as $$
 declare
@@ -238,7 +239,7 @@ as $$
   then_ as (
     select p.span, b.day, extract(epoch from p.span) / extract(epoch from n.measured_at - b.measured_at) as factor
     from newest n
-    -- A day was measured last before its midnight, so what is a day earlier is up to 42 hours old.
+    -- The last measurement of a day may be long before midnight, so a row of the previous day is up to 42 hours old.
     cross join (values (interval '1 day', interval '18 hours'), (interval '7 days', interval '6 days 12 hours')) p (span, least)
     cross join lateral (
       select d.day, d.measured_at from days d where d.measured_at <= n.measured_at - p.least order by d.day desc limit 1) b)

@@ -1,5 +1,5 @@
--- Signals: keys of a project with values, versions and TTLs. An expired signal is absent for every reader and writer from the
--- instant it expires; the loop only deletes it and emits the event.
+-- Signals: keys of a project with values, versions and TTLs. For every reader and writer, a signal is absent from the instant at which
+-- it expires; the loop only deletes the row and emits the event.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('signal.set',     'key of the signal', '{value,version,critical,agent_id,expires_at}', 'A signal was set.'),
@@ -83,7 +83,7 @@ begin
     v_expires_at := v_now + coalesce(p_ttl, interval '24 hours');
   end if;
   if p_agent is not null then
-    -- Shared with other callers. An agent that ends waits for this lock, so it leaves no ephemeral signal behind.
+    -- Other callers may hold the same lock. The end of an agent waits for it, so it leaves no ephemeral signal behind.
     select name into v_agent_name from coordinator.agents
     where id = p_agent and project_id = v_project for key share;
     if not found then
@@ -99,7 +99,7 @@ begin
   where r.when_set = substring(p_key from '[^/]*$') and (r.project_id is null or r.project_id = v_project)
   order by r.project_id nulls last limit 1;
   if found then
-    -- Rules that clear each other's keys take turns.
+    -- Transactions whose rules clear each other's keys wait for each other.
     v_prefix := coalesce(substring(p_key from '^.*/'), '');
     perform coordinator.advisory_enter(hashtextextended('coordinator.rule:' || v_project || ':' || v_prefix, 0));
     perform coordinator.signal_clear(v_project, p_project, p_key, v_rule.clears, v_actor, v_now);
@@ -155,8 +155,8 @@ declare
   v_prefix text := coalesce(substring(p_key from '^.*/'), '');
   v_signal record;
 begin
-  -- One statement, with p_key: rows are locked in the order of their keys, as agent_end does, and none that appears later. What
-  -- somebody sets from now on is set after p_key.
+  -- One statement that includes p_key: it locks existing rows in the order of their keys, like agent_end. Signals that are set from now
+  -- on come after p_key.
   for v_signal in
     with held as (
       select project_id, key from coordinator.signals
@@ -242,7 +242,7 @@ begin
   if not found then
     select version into v_present from coordinator.signals
     where project_id = v_project and key = p_key and (expires_at is null or expires_at > v_now);
-    if v_present is not null and p_expect is not null then -- else it was set a moment ago
+    if v_present is not null and p_expect is not null then -- otherwise it has just been set
       perform coordinator.signal_refuse(p_key, p_expect, v_present);
     end if;
     raise exception using errcode = 'ZC203', message = format('signal "%s" is not set in project "%s"', p_key, p_project),
@@ -267,7 +267,7 @@ begin
     loop
       perform from coordinator.signals where project_id = p_project_id and key = v_key for update;
       exit when found;
-      -- There is no row to lock. One that this transaction inserted and deleted makes others wait that want to insert theirs.
+      -- There is no row to lock. So insert and delete one: other transactions that want to insert theirs then wait.
       insert into coordinator.signals (project_id, key, value, version, critical, actor, created_at, updated_at)
       values (p_project_id, v_key, 'null', 0, true, 'coordinator', coordinator.now_utc(), coordinator.now_utc())
       on conflict on constraint signals_pkey do nothing;
@@ -291,9 +291,9 @@ declare
   v_cleared text[] := '{}';
   v_rule    record;
 begin
-  -- Keys that are malformed are left to the function that gets them.
+  -- The function that receives a malformed key rejects it.
   v_keys := array(select distinct p ->> 'key' from jsonb_array_elements(p_parts) p where length(p ->> 'key') between 1 and 512);
-  -- Also where a rule clears one of the keys: whoever sets the key of that rule may meet it after its other rows.
+  -- Also lock the prefix if a rule clears one of the keys: a transaction that sets the key of that rule may lock it after its other rows.
   for v_rule in
     select hashtextextended('coordinator.rule:' || p_project_id || ':' || k.prefix, 0) as lock,
            coalesce(array_agg(k.prefix || c) filter (where c is not null), '{}') as cleared
@@ -311,7 +311,7 @@ begin
     perform coordinator.advisory_enter(v_rule.lock);
     v_cleared := v_cleared || v_rule.cleared;
   end loop;
-  -- Of what a rule clears, also what is not set: somebody may set it meanwhile, and wait with it for one of these keys.
+  -- Also hold cleared keys that are not set: another transaction may set one meanwhile, and then wait for one of these keys.
   perform coordinator.signal_hold(p_project_id, array(
     select distinct key collate "C" from unnest(v_keys || v_cleared) key where length(key) <= 512 order by 1));
 end

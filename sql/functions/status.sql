@@ -1,4 +1,4 @@
--- Status: one answer to "is it well, and how much is there?", for people.
+-- Status: a summary for people: whether everything works, and how much there is.
 
 insert into coordinator.rights (function, role) values
   ('status_show', 'reader');

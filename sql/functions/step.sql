@@ -1,4 +1,4 @@
--- Steps: what an agent thought, did and saw in a session. The log of kind step whose key is the session's.
+-- Steps: what an agent thought, did and saw in a session. They are the log of kind step whose key is the session's.
 --
 -- Locks: those of log_append.
 

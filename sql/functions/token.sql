@@ -1,12 +1,12 @@
 -- Tokens: who may use HTTP.
 --
--- The secret never arrives here: the creator of a token draws 256 random bits, keeps them, and gives their SHA-256, so that no
--- statement, log line, backup or replica contains a usable secret. A slow hash protects what people choose; nobody guesses 256
--- random bits. Tokens are looked up by the index on the hash: timing may reveal something about the hash asked for, which does
+-- The database never receives the secret: the creator of a token generates 256 random bits, keeps them, and passes their SHA-256. So no
+-- statement, log line, backup or replica contains a usable secret. A slow hash protects secrets that people choose; 256 random bits
+-- cannot be guessed. Tokens are looked up by the index on the hash: timing may reveal something about the requested hash, which does
 -- not help to find its secret.
 --
--- A gateway trusts a check for at most a second, and forgets all checks at a NOTIFY on 'coordinator.token', which the revoking
--- transaction sends: it is rare, and does not depend on the relay.
+-- A gateway trusts a check for at most a second, and discards all checks at a NOTIFY on 'coordinator.token', which the revoking
+-- transaction sends. This NOTIFY is rare and does not depend on the relay.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('token.created', 'id of the token', '{name,role,everywhere,expires_at}', 'A token was created; everywhere: it is valid in all projects, and the event''s project is "default".'),
@@ -51,7 +51,7 @@ begin
   end if;
   perform coordinator.name_enter(p_name);
   if p_username is not null then
-    v_id := coordinator.user_hold(p_username); -- stays as it is
+    v_id := coordinator.user_hold(p_username); -- lock the user until the commit
     select u.* into v_user from coordinator.users u where u.id = v_id;
     if v_user.disabled_at is not null then
       raise exception using errcode = 'ZC105', message = format('user "%s" is disabled', v_user.username),
@@ -68,9 +68,9 @@ begin
       hint = 'Choose another name, or deregister the agent first.';
   end if;
   if v_project is not null then
-    perform coordinator.project_hold(v_project); -- before its tokens, as project_delete does
+    perform coordinator.project_hold(v_project); -- before its tokens, like project_delete
   end if;
-  -- Tokens that ended long ago are deleted; their events remain.
+  -- Delete tokens that ended long ago; their events remain.
   delete from coordinator.tokens
   where tokens.id = any (array(select t.id from coordinator.tokens t where t.expires_at < v_now - interval '90 days'
                                order by t.expires_at limit 1000));

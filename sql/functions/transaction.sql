@@ -1,23 +1,24 @@
 -- Transactions: several writes in one call, under conditions; all or none.
 --
 -- Guarantees
---   Either every condition holds and every write is done, or the call raises an error and nothing changed. Conditions hold when the
---   transaction commits, not only when they are checked: what they assert is locked until then. (Time alone can pass by: a signal or
---   a lease that expires between the check and the commit counts as valid.) The events of the writes are next to each other in the
---   log, in the order of the list.
---   Two transactions never wait for each other, whatever the order of their lists, nor do a transaction and a call of any function
---   that may be part of one: all locks are taken before anything is checked or written, in the order of sql/README.md.
---   A part is a call of its public function, with the caller's own rights: what a role may not do alone, it may not do here.
+--   Either every condition holds and every write is done, or the call raises an error and nothing changes. Conditions hold when the
+--   transaction commits, not only when they are checked: the rows that they assert are locked until then. (Only time can pass: a signal
+--   or a lease that expires between the check and the commit counts as valid.) In the log, the events of the writes follow each other
+--   directly, in the order of the list.
+--   Two transactions never deadlock with each other, whatever the order of their lists, nor does a transaction with a call of any
+--   function that may be part of one: all locks are taken before anything is checked or written, in the order of sql/README.md.
+--   A part is a call of its public function, with the caller's own rights: it can do nothing that the role may not do alone.
 --
--- How it works. A part is a JSON object: the function's name as "verb", and its parameters without p_. transaction_verbs says which
--- functions may be parts, which function takes the locks of each noun, and which one says what a part locks where that is not a
--- parameter: a message is an entry of a log, and a memory is a document. transaction_enter checks all parts, takes all locks, with
--- the rights of the schema's owner, and returns the statements; transaction_run runs them, with those of its caller.
+-- How it works. A part is a JSON object: the function's name as "verb", and its parameters without p_. transaction_verbs lists the
+-- functions that may be parts, the function that takes the locks of each noun, and, if a parameter does not name what a part locks, the
+-- function that computes it: a message is an entry of a log, and a memory is a document. transaction_enter checks all parts and takes
+-- all locks, with the rights of the schema's owner, and returns the statements; transaction_run runs them, with the rights of its
+-- caller.
 --
--- Deliberately absent: what waits (acquiring a lock), reads, parts in other projects, transactions within a transaction.
+-- Deliberately absent: functions that wait (acquiring a lock), reads, parts in other projects, nested transactions.
 
 insert into coordinator.rights (function, role) values
-  ('transaction_enter', 'agent'), -- transaction_run calls it with its caller's rights
+  ('transaction_enter', 'agent'), -- transaction_run calls it with the rights of its caller
   ('transaction_run',   'agent');
 
 insert into coordinator.limits (name, value, unit, meaning) values
@@ -110,7 +111,7 @@ begin
                  select d.session_id from jsonb_array_elements(p_documents) p
                  join coordinator.documents d on d.project_id = p_project_id and d.kind = p ->> 'kind' and d.key = p ->> 'key')
   order by s.id for share;
-  -- What is malformed is left to the function that gets it.
+  -- The function that receives a malformed part rejects it.
   for v_session in
     select coalesce(p.part ->> 'session', p.part ->> 'key') collate "C" as key, min(p.part ->> 'actor') as actor
     from (select e as part, true as of_log from jsonb_array_elements(p_logs) e
@@ -123,7 +124,7 @@ begin
                                            where l.project_id = p_project_id and l.kind = p.part ->> 'kind' and l.key = p.part ->> 'key')
                else not exists (select from coordinator.documents d
                                 where d.project_id = p_project_id and d.kind = p.part ->> 'kind' and d.key = p.part ->> 'key') end
-      -- As their own functions see it: messages and steps are logs, states are documents.
+      -- In terms of their functions: messages and steps are logs, states are documents.
       and (p.part ->> 'session' is not null or p.of_log = (p.part ->> 'kind' <> 'state'))
     group by 1 order by 1
   loop
@@ -150,7 +151,7 @@ declare
   v_fields  text[];
   v_field   record;
   v_listed  text;
-  v_texts   text[]; -- what may be given as text, so that jsonb does not change it
+  v_texts   text[]; -- parameters that are passed as text, so that jsonb does not change them
   v_agents  uuid[] := '{}';
   v_keyed   jsonb;
   v_parts   jsonb := '{}';
@@ -242,7 +243,7 @@ begin
     return next;
   end loop;
 
-  -- The lock order of sql/README.md: from the project and the agents to what is theirs, by noun.
+  -- The lock order of sql/README.md: the project and the agents, then what belongs to them, by noun.
   perform from coordinator.projects where id = v_project for key share;
   if v_parts ?| '{log_enter,document_enter}' then
     perform coordinator.transaction_enter_sessions(v_project, coalesce(v_parts -> 'log_enter', '[]'), coalesce(v_parts -> 'document_enter', '[]'));
@@ -288,7 +289,7 @@ exception when others then
     raise;
   end if;
   v_facts := jsonb_build_object(v_call.part, v_call.place);
-  if left(v_detail, 1) = '{' then -- our own functions write facts as an object
+  if left(v_detail, 1) = '{' then -- functions of the schema write their details as an object
     v_facts := v_facts || v_detail::jsonb;
   end if;
   raise exception using errcode = sqlstate, message = v_part || ': ' || v_message, detail = v_facts::text,

@@ -1,13 +1,14 @@
--- Upkeep of tables and indexes, beside what autovacuum does: its settings for each table are in the migrations.
+-- Upkeep of tables and indexes, in addition to autovacuum, whose settings for each table are in the migrations.
 
--- A vacuum that finds no row and cannot truncate the table leaves statistics by which any number of pages is empty, until the next
--- analyze. The planner then takes a scan of a whole index for as cheap as a look at one of its keys, and a call may read the whole table
--- for each of its rows. The indexes and statements of jobs avoid this where they can (see tests/sql/test_job_plans.py); this ends it for all.
+-- If a vacuum finds no row and cannot truncate the table, it leaves statistics that say "empty" for any number of pages, until the next
+-- analyze. With them, the planner considers a scan of a whole index as cheap as a lookup of one key, and a call may read the whole
+-- table for each of its rows. The indexes and statements of jobs avoid this where they can (see tests/sql/test_job_plans.py); analyzing
+-- such tables solves it for all.
 create or replace function coordinator.upkeep_misjudged() returns setof regclass
-language plpgsql stable security definer -- before PostgreSQL 18, a function in SQL would be planned at each heartbeat that asks
+language plpgsql stable security definer -- before PostgreSQL 18, a function in SQL would be planned at each heartbeat that calls it
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = on
-set enable_indexscan = off -- it would read more pages
+set enable_indexscan = off -- an index scan would read more pages
 as $$
 begin
   return query
@@ -22,7 +23,7 @@ comment on function coordinator.upkeep_misjudged() is
 create or replace function coordinator.upkeep_analyze() returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '100ms' -- somebody vacuums it, which is as good
+set lock_timeout = '100ms' -- if somebody is vacuuming the table, that is enough
 as $$
 declare
   v_table text;
@@ -31,7 +32,7 @@ begin
   from pg_class c
   where c.relnamespace = 'coordinator'::regnamespace and c.relkind = 'r'
     and (pg_stat_get_mod_since_analyze(c.oid) > greatest(10000, 0.2 * c.reltuples) or c.oid in (select coordinator.upkeep_misjudged()))
-    -- Partitions of the log have no statistics, on purpose.
+    -- Partitions of the log deliberately have no statistics.
     and not coalesce('autovacuum_analyze_threshold=2000000000' = any (c.reloptions), false)
   order by pg_stat_get_mod_since_analyze(c.oid) desc limit 1;
   if not found then
@@ -52,7 +53,7 @@ language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
   with widths as (
-    -- Of a column by the statistics of the table, of an expression by those of the index.
+    -- For a column, use the statistics of the table; for an expression, those of the index.
     select i.indexrelid, sum(coalesce(s.avg_width, nullif(a.attlen, -1), 16)) as width
     from pg_index i
     join pg_class t on t.oid = i.indrelid
@@ -65,7 +66,7 @@ as $$
     group by 1),
   sizes as (
     select x.relname as name, t.relname as of_table, pg_relation_size(x.oid) as bytes,
-           -- 12 bytes of header and pointer for an entry, which is a multiple of 8; pages are nine tenths full; and one for meta data.
+           -- An entry has 12 bytes of header and pointer, and its size is a multiple of 8; pages are 90% full; one page is metadata.
            8192 * (1 + ceil(greatest(x.reltuples, 0) * (12 + 8 * ceil(w.width / 8)) / 7300))::bigint as needed
     from widths w
     join pg_index i on i.indexrelid = w.indexrelid

@@ -1,8 +1,8 @@
 -- Users: who owns projects, sessions and tokens.
 --
--- A password never arrives here: the caller hashes it (scrypt, 32 MiB) and gives a PHC string. To verify one, user_challenge counts the
--- attempt and returns the salt, in a transaction of its own, so that the failure of user_verify cannot undo the count. A name without a
--- user has a count and a salt, too: neither the answers nor the time that they take say whether it exists.
+-- The database never receives a password: the caller hashes it (scrypt, 32 MiB) and passes a PHC string. To verify a password,
+-- user_challenge counts the attempt and returns the salt, in a transaction of its own, so that a failure of user_verify cannot undo the
+-- count. A name without a user also has a count and a salt: neither the results nor their timing reveal whether it exists.
 -- Locks: the user, then its tokens.
 
 insert into coordinator.event_types (type, key, data, meaning) values
@@ -117,7 +117,7 @@ begin
   if p_role not in ('reader', 'agent', 'manager', 'admin') then
     raise exception using errcode = 'ZC105', message = format('invalid role "%s"', left(p_role, 200)), hint = 'Use reader, agent, manager or admin.';
   elsif p_hash !~ '^\$scrypt\$ln=15,r=8,p=3\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$' then
-    raise exception using errcode = 'ZC103', message = 'the hash is not the PHC string of a password', -- without what was given: it may be the password
+    raise exception using errcode = 'ZC103', message = 'the hash is not the PHC string of a password', -- without the value, which may be the password
       hint = 'Give $scrypt$ln=15,r=8,p=3$salt$hash; "coordinator user" does this for you. Never give the password itself.';
   end if;
 end

@@ -1,12 +1,12 @@
--- Crons: jobs that are enqueued at times that recur. A loop fires each cron that is due; the row of the cron is the lock, so any number
--- of daemons fire once. The job and the new next_at are committed together: a crash repeats or loses nothing.
+-- Crons: jobs that are enqueued at recurring times. A loop fires each cron that is due; the row of the cron is the lock, so any number
+-- of daemons fire it only once. The job and the new next_at are committed together, so a crash repeats nothing and loses nothing.
 --
--- A schedule is evaluated in a time zone. Where clocks are set forward, a time that does not exist is moved past the gap; where they
--- are set back, a time that exists twice fires at the first. If the hour begins with *, the schedule follows elapsed time instead:
--- it skips the gap, and fires in both hours. (Vixie cron's rules.)
+-- A schedule is evaluated in a time zone. When clocks are set forward, a time that does not exist moves past the gap; when they are set
+-- back, a time that exists twice fires at the first one. If the hour begins with *, the schedule follows elapsed time instead: it skips
+-- the gap, and fires in both hours. (These are the rules of Vixie cron.)
 --
--- Whatever keeps a job from being enqueued (a full queue, a lock) leaves next_at where it is; the loop tries again a minute later.
--- Locks: the row of the cron, then what job_enqueue takes.
+-- If a job cannot be enqueued (a full queue, a lock), next_at does not change, and the loop tries again a minute later.
+-- Locks: the row of the cron, then the locks of job_enqueue.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('cron.set',     'name of the cron', '{schedule,zone,missed,next_at}', 'A cron was created or changed.'),

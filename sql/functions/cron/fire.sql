@@ -38,7 +38,7 @@ declare
   v_error   text;
 begin
   perform coordinator.check_page(p_limit);
-  -- Of one project: its jobs are enqueued in one call, which takes all locks in their order.
+  -- Crons of one project: one call enqueues their jobs and takes all locks in order.
   select p.id, p.name into v_project from coordinator.crons c join coordinator.projects p on p.id = c.project_id
   where c.due_at <= v_now order by c.due_at limit 1 for key share of p skip locked for no key update of c skip locked;
   v_crons := array(
@@ -54,11 +54,11 @@ begin
         raise;
       when lock_not_available then
         v_error := sqlerrm;
-        exit; -- all of them would wait
+        exit; -- the others would wait as well
       when others then
         v_error := sqlerrm;
         exit when v_count = 1;
-        v_count := v_count / 2; -- until the one that fails is alone
+        v_count := v_count / 2; -- until the failing one is alone
     end;
   end loop;
   if v_error is not null then
@@ -95,7 +95,7 @@ begin
     elsif v_cron.missed = 'once' then
       v_next := coordinator.cron_last(v_cron.schedule, v_cron.zone, v_next, p_now);
     end if;
-    for v_n in 1..30 loop -- of the largest jobs, one call takes 32; more follow in the next run
+    for v_n in 1..30 loop -- one call enqueues up to 32 jobs of the maximum size; the rest follow in the next run
       exit when v_next > p_now;
       v_orders := v_orders || coordinator.cron_order(v_cron.job, v_next);
       v_names := v_names || v_cron.name;

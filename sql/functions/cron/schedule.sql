@@ -1,4 +1,4 @@
--- Schedules of crons: how they are read, and which instants they mean. See the head of cron.sql for clocks that are set.
+-- Schedules of crons: how they are parsed, and which instants they stand for. For changes of the clocks, see the head of cron.sql.
 
 create or replace function coordinator.cron_field(p_what text, p_text text, p_least integer, p_most integer, p_names text[] default '{}') returns integer[]
 language plpgsql immutable parallel safe
@@ -68,7 +68,7 @@ declare
   v_day    date;
   v_next   timestamptz;
 begin
-  for v_day in -- eight years have a 29 February, even around 2100
+  for v_day in -- any eight years include a 29 February, even around 2100
     select d.day from (select (v_local - interval '2 hours')::date + n as day from generate_series(0, 3000) n) d
     where date_part('month', d.day) = any (v_fields.months)
       and case when v_fields.either then date_part('day', d.day) = any (v_fields.days) or date_part('dow', d.day) = any (v_fields.weekdays)
@@ -77,7 +77,7 @@ begin
   loop
     select min(t.at) into v_next
     from (select l.local from (select v_day + make_time(h, m, 0) as local from unnest(v_fields.hours) h, unnest(v_fields.minutes) m) l
-          where l.local > v_local - interval '2 hours' order by l.local limit 250) l -- more than what clocks are set back and forward by
+          where l.local > v_local - interval '2 hours' order by l.local limit 250) l -- longer than any change of the clocks
     cross join lateral (
       select array_agg(i.at order by i.at) filter (where i.at at time zone p_zone = l.local) as real, l.local at time zone p_zone as moved
       from (select (l.local at time zone p_zone) + s as at
@@ -101,7 +101,7 @@ declare
   v_until timestamptz := p_until;
   v_next  timestamptz;
 begin
-  loop -- halves what is between them
+  loop -- bisect the interval
     v_next := coordinator.cron_next(p_schedule, p_zone, v_last);
     exit when (v_next <= p_until) is not true;
     v_last := v_next;
@@ -124,7 +124,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform coordinator.check_name('the time zone', p_zone, 100);
-  -- "at time zone" also takes abbreviations, and texts such as Foo3, which nobody means. The view reads 600 files.
+  -- "at time zone" also accepts abbreviations, and meaningless texts such as Foo3. The view reads 600 files.
   if p_zone <> 'UTC' and (p_zone !~ '^[A-Za-z_]+(/[A-Za-z_-]+)+$') and not exists (select from pg_timezone_names z where z.name = p_zone) then
     raise invalid_parameter_value;
   end if;

@@ -1,4 +1,4 @@
--- Documents, changed in one call: without reading them first, and without a conflict.
+-- Changing documents in one call: without reading them first, and without conflicts.
 
 create or replace function coordinator.json_store_patch(p_patch json) returns coordinator.json_stored
 language plpgsql immutable parallel safe
@@ -25,7 +25,7 @@ as $$
 declare
   v_raw json;
 begin
-  -- A statement of its own: it sees what was committed while document_step waited.
+  -- A separate statement: it sees what was committed while document_step waited.
   select v.value, v.raw into value, v_raw from coordinator.document_versions v
   where v.document_id = p_document.id and v.version = p_document.version - 1;
   patch := p_patch.value;

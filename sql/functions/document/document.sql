@@ -1,17 +1,20 @@
--- Documents: values under a kind and a key, in versions that count 1, 2, 3.
+-- Documents: values under a kind and a key, in versions numbered 1, 2, 3.
 --
 -- Guarantees
---   Each write is a version, and a version is written once: its number, with the epoch in which it was written, names one content for ever,
---   also after the database was restored to an earlier point. No number is given twice while the document is there, or deleted and kept.
---   p_expect and p_epoch are what was read: the write happens only if both are still there. p_expect 0: it must be absent.
---   A document that is deleted or expired is absent for every reader and writer.
---   document_item and document_patch change the latest version, whatever it is: two at once lose nothing, and neither fails.
+--   Each write is a version, and a version is written once: its number, together with the epoch in which it was written, identifies one
+--   content for ever, even if the database was restored to an earlier point. No number is reused while the document exists, or while it
+--   is deleted and kept.
+--   p_expect and p_epoch are the version and epoch that the caller has read: the write happens only if both are still current. p_expect
+--   0: the document must be absent.
+--   A deleted or expired document is absent for every reader and writer.
+--   document_item and document_patch change the latest version, whatever it is: of two calls at the same time, neither fails, and no
+--   change is lost.
 --
--- How it works. The header (documents) has the number of the latest version. Whoever writes updates it first, which is the lock of the
--- document; what others committed while he waited is seen by the statement after that, so these functions need read committed. Then
+-- How it works. The header (documents) has the number of the latest version. A writer updates it first, which locks the document. The
+-- next statement sees what other transactions committed while the writer waited, so these functions need read committed. Then
 -- document_write inserts the version and deletes those beyond the number that is kept.
 --
--- Locks: the header, then its versions; of several headers, by kind and key (document_hold). See sql/README.md.
+-- Locks: the header, then its versions; several headers in the order of kind and key (document_hold). See sql/README.md.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('document.put',     'kind/key of the document', '{kind,version}', 'A version of a document was written.'),
@@ -158,7 +161,7 @@ begin
     where d.project_id = p_project_id and d.kind = p_kind and d.key = p_key
       and d.version > 0 and not d.deleted and (d.expires_at is null or d.expires_at > p_now);
     if found then
-      continue when p_expect is null or v_present.version = p_expect and coalesce(v_present.epoch = v_expected, true); -- it came a moment ago
+      continue when p_expect is null or v_present.version = p_expect and coalesce(v_present.epoch = v_expected, true); -- it has just been created
       perform coordinator.document_refuse(p_kind, p_key, p_expect, p_epoch, v_present);
     elsif p_verb in ('change', 'delete') or p_verb = 'restore' and not exists (
         select from coordinator.documents d where d.project_id = p_project_id and d.kind = p_kind and d.key = p_key) then
@@ -175,7 +178,7 @@ begin
   end loop;
   if v_document.session_id is not null then
     perform coordinator.session_continue(v_document.session_id, p_now);
-  elsif p_session is not null and v_session is null and v_document.created_at = p_now then -- deleted with its session
+  elsif p_session is not null and v_session is null and v_document.created_at = p_now then -- the document was deleted with its session
     v_document.session_id := coordinator.session_enter(p_project_id, p_session, p_now, p_actor);
     update coordinator.documents set session_id = v_document.session_id where id = v_document.id;
   end if;
@@ -257,7 +260,7 @@ begin
   perform coordinator.check_kind(p_kind);
   perform coordinator.check_key('the key', p_key);
   v_stored := coordinator.json_store('the value', p_value, 1048576);
-  if p_kind = 'features' then -- come back as they were written, until one is changed
+  if p_kind = 'features' then -- features are returned as they were written, until one is changed
     v_stored.raw := p_value;
   end if;
   if p_ttl is not null then

@@ -11,7 +11,7 @@ begin
     loop
       perform from coordinator.documents where project_id = p_project_id and kind = p_kind and key = v_key for update;
       exit when found;
-      -- There is no row to lock. One that this transaction inserted and deleted makes others wait that want to insert theirs.
+      -- There is no row to lock. So insert and delete one: other transactions that want to insert theirs then wait.
       insert into coordinator.documents (project_id, kind, key, version, epoch, actor, created_at, updated_at)
       values (p_project_id, p_kind, v_key, 0, 0, 'coordinator', coordinator.now_utc(), coordinator.now_utc())
       on conflict on constraint documents_key do nothing;
@@ -33,7 +33,7 @@ as $$
 declare
   v_kind record;
 begin
-  -- What is malformed is left to the function that gets it.
+  -- The function that receives a malformed part rejects it.
   for v_kind in
     select kind, array_agg(key order by key) as keys
     from (select distinct p ->> 'kind' collate "C" as kind, p ->> 'key' collate "C" as key from jsonb_array_elements(p_parts) p
@@ -82,7 +82,7 @@ as $$
 declare
   v_count integer;
 begin
-  -- One index lookup for each project that has documents, however many it has.
+  -- One index lookup for each project that has documents, however many documents it has.
   with recursive used as (
     (select project_id from coordinator.documents order by project_id limit 1)
     union all

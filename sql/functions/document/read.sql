@@ -1,4 +1,4 @@
--- Documents, read: a version, or a part of it; lists; the history.
+-- Reading documents: a version, or a part of it; lists; the history.
 
 create or replace function coordinator.document_find(p_project_id bigint, p_project text, p_kind text, p_key text) returns coordinator.documents
 language plpgsql stable
@@ -155,7 +155,7 @@ begin
     perform coordinator.check_text('the prefix', p_prefix);
   end if;
   perform coordinator.check_page(p_limit, p_after, '{text,text}');
-  if p_kind is not null and coalesce(p_after[1], p_kind) = p_kind then -- a statement of its own, so that key and prefix bound the index
+  if p_kind is not null and coalesce(p_after[1], p_kind) = p_kind then -- a separate statement, so that key and prefix bound the index scan
     return query
       select p_project, d.kind, d.key, d.version, coordinator.epoch_text(d.epoch), (select s.key from coordinator.sessions s where s.id = d.session_id),
              d.kept, d.actor, d.created_at, d.updated_at, d.expires_at

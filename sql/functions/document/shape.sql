@@ -1,5 +1,5 @@
--- What documents of our own kinds look like. state: an object. todo and features: a list of items, or an object with that list under
--- "items" or "features"; an item is an object with an id, and perhaps a status and passes.
+-- The shape of documents of built-in kinds. state: an object. todo and features: a list of items, or an object with that list under
+-- "items" or "features"; an item is an object with an id and, optionally, a status and passes.
 
 create or replace function coordinator.document_items_path(p_kind text, p_value jsonb) returns text[]
 language sql immutable parallel safe

@@ -1,4 +1,4 @@
--- Documents of our own kinds, as tables for people.
+-- Documents of built-in kinds, as tables for people.
 
 create or replace view coordinator.states with (security_barrier) as
   select d.id, d.session_id, v.value as state_json, d.version, d.updated_at as "timestamp", p.name as project, d.key as session

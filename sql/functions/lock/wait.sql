@@ -52,7 +52,7 @@ returns setof coordinator.lock_grant
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
-set jit = off -- before PostgreSQL 18, a table or sequence that has no index looks expensive enough to compile for
+set jit = off -- before PostgreSQL 18, a table or sequence without an index looks expensive enough for JIT
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);

@@ -1,4 +1,4 @@
--- The places of queued jobs: when the policy of a queue or a limit changes, those that wait get the places that it gives.
+-- The places of queued jobs: when the policy of a queue or a limit changes, queued jobs get their places according to the new policy.
 
 create or replace function coordinator.job_place(p_class bigint, p_limit integer, p_wait boolean) returns integer
 language plpgsql volatile
@@ -12,15 +12,15 @@ as $$
 declare
   v_of    record;
   v_at    coordinator.job_placements;
-  v_next  coordinator.jobs_ready[]; -- in order
-  v_rows  tid[]; -- that this transaction has
+  v_next  coordinator.jobs_ready[]; -- jobs with their new places, in order
+  v_rows  tid[]; -- rows that this transaction has locked
   v_moved tid[];
   v_ids   uuid[];
   v_keys  text[];
   v_ranks bigint[];
   v_lanes bigint[];
   v_count integer;
-  v_held  integer; -- lanes
+  v_held  integer; -- the number of locked lanes
 begin
   if p_wait then
     select * into v_at from coordinator.job_placements t where t.class_id = p_class for update;
@@ -73,7 +73,7 @@ begin
     perform from coordinator.job_lanes l where l.class_id = p_class order by l.id for update skip locked;
     get diagnostics v_held = row_count;
     if not p_wait and v_held < (select count(*) from coordinator.job_lanes l where l.class_id = p_class) then
-      return 0; -- a claim has one
+      return 0; -- a claim has locked one
     end if;
     delete from coordinator.job_lanes l where l.class_id = p_class;
     delete from coordinator.job_permits p where p.class_id = p_class;
@@ -100,7 +100,7 @@ declare
   v_class bigint;
   v_left  integer := 1000;
 begin
-  -- Lanes stay, and get jobs or lose them. Those of keys that were full are in the line again, for claims to look at.
+  -- Lanes are kept, and gain or lose jobs. Lanes whose keys were full return to the line, so that claims check them again.
   update coordinator.job_lanes l set hash = case when c.keyed and l.key <> '' then coordinator.limit_hash(c.project_id, l.key) end
   from coordinator.job_classes c
   where c.id = l.class_id and l.class_id = any (p_classes)
@@ -117,7 +117,7 @@ begin
   set ageings = array(select distinct a from unnest(t.ageings || excluded.ageings) a), began_at = excluded.began_at, total_count = null, placed_count = 0,
       lane_id = -1, rank = 0, id = '00000000-0000-0000-0000-000000000000', again = false;
   update coordinator.job_classes c set arranging = true where c.id = any (p_classes) and not c.arranging;
-  foreach v_class in array p_classes loop -- few are placed at once
+  foreach v_class in array p_classes loop -- only a few classes are rearranged at once
     while v_left > 0 and exists (select from coordinator.job_placements t where t.class_id = v_class) loop
       v_left := v_left - greatest(1, coordinator.job_place(v_class, least(v_left, 1000), true));
     end loop;
@@ -143,7 +143,7 @@ begin
     select t.class_id, c.project_id, c.queue from coordinator.job_placements t join coordinator.job_classes c on c.id = t.class_id order by t.began_at, t.class_id
   loop
     exit when v_count > 0;
-    if pg_try_advisory_xact_lock_shared(coordinator.queue_key(v_of.project_id, v_of.queue)) then -- the policy stays
+    if pg_try_advisory_xact_lock_shared(coordinator.queue_key(v_of.project_id, v_of.queue)) then -- the policy cannot change meanwhile
       v_count := coordinator.job_place(v_of.class_id, p_limit, false);
     end if;
   end loop;
