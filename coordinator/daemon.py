@@ -19,7 +19,7 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -62,7 +62,7 @@ __all__ = ["serve"]
 LOOPS = 2  # connections on which loops run
 LOOP_TIMEOUT_S = 60.0
 DELIVERERS = 1  # connections for webhooks, from the first one on
-READY_WITHIN_S = 5.0  # without progress of gateway or relay
+READY_WITHIN_S = 5.0  # without progress of direct connection, gateway or relay
 PROBE_S = 5.0
 
 log = structlog.get_logger()
@@ -136,7 +136,7 @@ async def _prepare(config: Config, url: str, direct_url: str | None) -> None:
 async def _run(  # noqa: PLR0917
     config: Config,
     database: Database,
-    checks: Runner,
+    checks: Database,
     executor: Runner,
     listener: socket.socket,
     place: dict[str, str],
@@ -170,10 +170,20 @@ async def _run(  # noqa: PLR0917
 
         replica = Replica(opened, checks)
 
+    pools = [database] if is_open(config) else [database, checks]
+
+    def obstacles() -> Iterator[str | None]:
+        yield "shutting down" if lifetime.stop.is_set() else None
+        yield keeper.obstacle()
+        for pool in pools:
+            yield pool.obstacle()
+        yield session.obstacle(READY_WITHIN_S)
+        yield gateway.obstacle(READY_WITHIN_S)
+        if unnumbered := relay.progress.obstacle(READY_WITHIN_S):
+            yield f"events are not numbered: {unnumbered}"
+
     def readiness() -> Readiness:
-        reason = "shutting down" if lifetime.stop.is_set() else keeper.obstacle() or gateway.obstacle(READY_WITHIN_S)
-        if reason is None and (obstacle := relay.progress.obstacle(READY_WITHIN_S)):
-            reason = f"events are not numbered: {obstacle}"
+        reason = next(filter(None, obstacles()), None)
         return Readiness(ready=reason is None, leads=keeper.leads, reason=reason)
 
     session.on_change = keeper.hurry
@@ -182,6 +192,8 @@ async def _run(  # noqa: PLR0917
         tasks.start_soon(keeper.while_leading, relay.run_forever)
         tasks.start_soon(keeper.while_leading, deliveries.run_forever)
         tasks.start_soon(gateway.run_forever)
+        for pool in pools:
+            tasks.start_soon(pool.stay_open)
         if replica is not None:
             tasks.start_soon(replica.run_forever)
         tasks.start_soon(access.run_forever, session.wake(TOKEN_CHANNEL))

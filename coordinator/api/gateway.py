@@ -254,7 +254,8 @@ class Gateway:
         """Return why streams get no events, if that has lasted for longer than ``tolerated_s`` seconds."""
         if self.epoch is None:
             return "the event log has not been read yet"
-        reason = self._reader.progress.obstacle(tolerated_s) or self._progress.obstacle(tolerated_s)
+        looks = (self._session, self._reader.progress, self._progress)
+        reason = next(filter(None, (look.obstacle(tolerated_s) for look in looks)), None)
         return reason and f"the event log cannot be read: {reason}"
 
     def close(self) -> None:

@@ -42,8 +42,10 @@ from coordinator.model.json import encode, fault_of, readable, unreadable
 __all__ = [
     "APPLICATION_NAME",
     "CHECK_S",
+    "CONNECT_TIMEOUT_S",
     "LOST",
     "NO_ROOM",
+    "UNAVAILABLE_HINT",
     "age_limit_s",
     "answers",
     "connect",
@@ -116,7 +118,7 @@ _REMOTE = re.compile("[?&](ssl|gsslib|target_session_attrs)")
 
 _POOLERS: set[str] = set()  # addresses that have refused startup parameters
 
-_UNAVAILABLE_HINT = "Check that it runs and that the address is right. A write may or may not have succeeded."
+UNAVAILABLE_HINT = "Check that it runs and that the address is right. A write may or may not have succeeded."
 JSON_MAX_BYTES = 2**21  # twice what the database lets an event have
 SURELY_READABLE = 300  # bytes in which no number is too large and nothing nests too deeply
 _PLACEHOLDER = b'\x01{"unreadable"'
@@ -320,7 +322,7 @@ def mapped_errors() -> Iterator[None]:
             ) from error
         raise DatabaseUnavailable(
             f"no answer from the database: {error or type(error).__name__}",
-            hint=_UNAVAILABLE_HINT,
+            hint=UNAVAILABLE_HINT,
         ) from error
 
 
@@ -351,7 +353,7 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
     elif hint is None and state.startswith(("28", "3D")):
         hint = "Check role, password, database and sslmode in the address."
     elif hint is None and kind is DatabaseUnavailable:  # terminated, shutting down, starting up, full
-        hint = _UNAVAILABLE_HINT
+        hint = UNAVAILABLE_HINT
     elif hint is None and kind is InvalidArgument:
         hint = "Use values of the right type, and valid UTF-8 text."
     return kind(message, hint=hint, detail=getattr(error, "detail", None), code=state)

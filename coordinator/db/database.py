@@ -167,6 +167,14 @@ class Database:
             except DatabaseBusy as error:
                 raise self._lookout.explained(error, connection) from error
 
+    def obstacle(self) -> str | None:
+        """Return why no call can be made, or None if one can, as far as is known."""
+        return self._pool.obstacle()
+
+    async def stay_open(self) -> None:
+        """Open a connection for calls whenever there is none, until cancelled: so ``obstacle`` ends although nobody calls."""
+        await self._pool.stay_open()
+
     @asynccontextmanager
     async def aside(self, name: str, size: int, call_timeout_s: float | None = None) -> AsyncIterator[Database]:
         """Open a further pool, past any pooler, for calls that must not queue behind others.

@@ -15,7 +15,8 @@ backends do not grow for ever, and a changed password, certificate or address of
 On failure: a lost connection is skipped. One that was idle for ``CHECK_AFTER_S``, or whose last call took as long, is used when it has answered a ping
 and its server is not behind (``epochs``). If it does
 not, or does not confirm a cancellation, the other connections that were idle since before then are closed too: whatever
-silenced one has probably silenced them.
+silenced one has probably silenced them. While no connection is open and none can be opened, ``obstacle`` says why; ``stay_open`` tries
+again, so that it ends although nobody calls.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import asyncpg
 
-from coordinator.db.connection import NO_ROOM, age_limit_s, answers, retire
+from coordinator.backoff import Backoff
+from coordinator.db.connection import CONNECT_TIMEOUT_S, NO_ROOM, UNAVAILABLE_HINT, age_limit_s, answers, retire
 from coordinator.db.epochs import Epochs
 from coordinator.errors import CoordinatorError, DatabaseBusy, DatabaseUnavailable
+from coordinator.progress import Progress
 from coordinator.telemetry import metrics
 
 __all__ = ["Pool", "is_sound"]
@@ -40,6 +43,7 @@ __all__ = ["Pool", "is_sound"]
 IDLE_S = 60.0
 CHECK_AFTER_S = 5.0
 GROW_AGAIN_S = 1.0  # after the server refused another connection
+STAY_OPEN_S = 1.0  # between two looks whether a connection is open
 
 
 def is_sound(error: CoordinatorError) -> bool:
@@ -64,6 +68,8 @@ class Pool:
         epochs: Epochs | None = None,
     ) -> None:
         self._connect = connect
+        self._name = name
+        self._progress = Progress()  # of attempts to open the first connection
         self._epochs = epochs or Epochs()
         self._min_size = min_size
         self._max_size = max_size
@@ -116,16 +122,37 @@ class Pool:
                 connection = await self._acquire()
         except TimeoutError:
             self._timeouts.inc()
-            raise DatabaseUnavailable(
-                f"no connection became free within {timeout_s:g} seconds",
-                hint="Raise MAX_CONNECTIONS, or make fewer calls at once.",
-            ) from None
+            if self._is_open:
+                raise DatabaseUnavailable(
+                    f"no connection became free within {timeout_s:g} seconds",
+                    hint="Raise MAX_CONNECTIONS, or make fewer calls at once.",
+                ) from None
+            error = DatabaseUnavailable(
+                f"no connection could be opened within {timeout_s:g} seconds", hint=UNAVAILABLE_HINT
+            )
+            self._progress.failed(error)
+            raise error from None
         self._waited.observe(time.monotonic() - began)
         return connection
 
     def begun(self) -> list[float]:
         """Return when each connection that is in use was taken."""
         return [taken_at for connection, taken_at in self._open.items() if connection not in self._free]
+
+    def obstacle(self) -> str | None:
+        """Return why no connection can be opened while none is open, or None."""
+        reason = None if self._is_open else self._progress.obstacle(0)
+        return reason and f"no connection for {self._name}: {reason}"
+
+    async def stay_open(self) -> None:
+        """Open a connection whenever none is open, until cancelled."""
+        pause = Backoff(STAY_OPEN_S, STAY_OPEN_S)
+        while True:
+            await pause.wait()
+            if not self._is_open:
+                with suppress(Exception):  # ``obstacle`` reports it
+                    async with self.taken(CONNECT_TIMEOUT_S):
+                        pass
 
     def release(self, connection: asyncpg.Connection, *, sound: bool) -> None:
         """Return a connection to the pool; ``sound`` says that its call ended, with a result or with an error of the server."""
@@ -194,6 +221,10 @@ class Pool:
             not self._open or time.monotonic() >= self._full_until
         )
 
+    @property
+    def _is_open(self) -> bool:
+        return not all(connection.is_closed() for connection in self._open)
+
     async def _grow(self) -> asyncpg.Connection | None:
         """Open a connection; return None if the server admits no more than the pool has.
 
@@ -202,7 +233,7 @@ class Pool:
         self._opening += 1
         connection = None
         try:
-            connection = await self._connect()
+            connection = await self._connected()
             self._open[connection] = time.monotonic()
             if self._max_age_s < math.inf:
                 age_s = age_limit_s(self._max_age_s)
@@ -217,6 +248,16 @@ class Pool:
             raise
         finally:
             self._opening -= 1
+        return connection
+
+    async def _connected(self) -> asyncpg.Connection:
+        try:
+            connection = await self._connect()
+        except Exception as error:
+            if not self._is_open:
+                self._progress.failed(error)
+            raise
+        self._progress.made()
         return connection
 
     async def _wait(self) -> asyncpg.Connection | None:

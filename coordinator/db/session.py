@@ -121,6 +121,7 @@ class ServerSession:
         self._call_timeout_s = call_timeout_s
         self._awaited = awaited
         self._max_age_s = max_age_s
+        self._progress = Progress()  # of being connected
         # Connections as the server knows them. The last one is the newest; the others have to end.
         self._former: list[tuple[int, datetime]] = []
         self._link: _Link | None = None
@@ -163,6 +164,11 @@ class ServerSession:
         self.heard_at = time.monotonic()
         return result
 
+    def obstacle(self, tolerated_s: float) -> str | None:
+        """Return why there is no connection, if there has been none for longer than ``tolerated_s`` seconds."""
+        reason = self._progress.obstacle(tolerated_s)
+        return reason and f"no direct connection: {reason}"
+
     async def end_former(self) -> None:
         """End the sessions of earlier connections that the server may still have; ``on_connect`` may need them to be over."""
         former = self._former[:-1]
@@ -195,7 +201,7 @@ class ServerSession:
 
     async def _keep(self, opened: _Link | None) -> None:
         backoff = Backoff()
-        progress = Progress()
+        progress = self._progress
 
         def failed(error: Exception) -> None:
             if progress.failed(error):

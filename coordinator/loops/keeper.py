@@ -71,6 +71,7 @@ class Keeper:
         self._hurried = anyio.Event()
         self._heard_at = 0.0
         self._progress = Progress()
+        self._refusal: str | None = None  # why the lead was not renewed although the database answered, as the log says
         self._due_since: dict[str, float] = {}  # loops that have not run since they were due
         metrics.LEADER.set_function(lambda: self.leads)
         for name in self._loops:
@@ -125,11 +126,16 @@ class Keeper:
         try:
             lead = await self._renew()
         except Exception as error:  # noqa: BLE001 - the heartbeat never stops at an error
-            unavailable = isinstance(error, DatabaseUnavailable | TimeoutError)
-            if not unavailable or self._progress.failed(error):
-                log.warning("leader.renew_failed", error=str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            if isinstance(error, DatabaseUnavailable | TimeoutError):
+                news = self._progress.failed(error)
+            else:
+                news, self._refusal = reason != self._refusal, reason
+            if news:
+                log.warning("leader.renew_failed", error=reason)
         else:
             self._heard()
+            self._refusal = None
             self._leads_until = began + LEAD_S if lead.leads else 0.0
             if lead.epoch is not None:
                 self._on_epoch(lead.epoch)

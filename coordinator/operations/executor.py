@@ -61,6 +61,9 @@ class Executor(AtLeastRunner, Protocol):
 class Source(Runner, Protocol):
     """The backend of a process: the database, or a daemon in its place."""
 
+    def obstacle(self) -> str | None:
+        """Return why no call can be made, or None if one can, as far as is known."""
+
     def transaction(self, idempotency_key: str | None = None) -> AbstractAsyncContextManager[Runner]:
         """Run several operations in one transaction; a daemon in place of the database runs one, under the key."""
 

@@ -43,6 +43,10 @@ class Backend:
         """Return the one direct connection; the agent's life depends on it, whoever waits."""
         return self._session
 
+    def obstacle(self) -> str | None:
+        """Return why no call can be made, or None if one can, as far as is known."""
+        return self._source.obstacle()
+
     async def run(self, operation: Operation[R]) -> R:
         """Run an operation, and record what it changed in the agent's leases and jobs."""
         return await self._run(self._source, operation)

@@ -226,6 +226,8 @@ async def _run(  # noqa: PLR0917
         tasks.start_soon(backend.book.run_forever)
         tasks.start_soon(backend.jobs.run_forever, registration.ttl.total_seconds())
 
+        if isinstance(source, Database):
+            tasks.start_soon(source.stay_open)
         tasks.start_soon(_stop_with_agent, process, lifetime)
 
         def state() -> LeaseState:
@@ -238,9 +240,7 @@ async def _run(  # noqa: PLR0917
             return SidecarReport(agent, session.connected, process.attached, backend.book.report(), jobs)
 
         def readiness() -> Readiness:
-            reason = "shutting down" if lifetime.stop.is_set() else NOT_READY.get(state())
-            reason = reason or gateway.obstacle(READY_WITHIN_S)
-            return Readiness(ready=reason is None, leads=False, reason=reason)
+            return _readiness(lifetime, state(), source, gateway)
 
         middleware = origin_middleware(config, loopback=True)
         paths = {**face(report, process, lifetime.stop), **hook_handlers(backend, lifetime.stop)}
@@ -254,6 +254,12 @@ async def _run(  # noqa: PLR0917
         finally:
             await presence.deregister()
         tasks.cancel_scope.cancel()
+
+
+def _readiness(lifetime: Lifetime, state: LeaseState, source: Source, gateway: Gateway) -> Readiness:
+    reason = "shutting down" if lifetime.stop.is_set() else NOT_READY.get(state)
+    reason = reason or source.obstacle() or gateway.obstacle(READY_WITHIN_S)
+    return Readiness(ready=reason is None, leads=False, reason=reason)
 
 
 async def _stop_with_agent(process: AgentProcess, lifetime: Lifetime) -> None:

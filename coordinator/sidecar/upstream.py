@@ -47,6 +47,10 @@ class Upstream:
             operation = replace(operation, project=self.project)
         return await self.executor.run(operation)
 
+    def obstacle(self) -> str | None:
+        """Return why no call can be made, or None."""
+        return None if self.trouble is None else self.trouble.message
+
     @asynccontextmanager
     async def transaction(self, idempotency_key: str | None = None) -> AsyncIterator[_Keyed]:
         """Run one operation under an idempotency key."""
@@ -78,6 +82,7 @@ class _Stream:
         self.heard_at = 0.0
         self._upstream = upstream
         self._wakes: list[SessionWake] = []
+        self._progress = Progress()
 
     def wake(self, _channel: str) -> SessionWake:
         wake = SessionWake()
@@ -88,10 +93,13 @@ class _Stream:
     async def run(self, operation: Operation[R]) -> R:
         return await self._upstream.run(operation)
 
+    def obstacle(self, tolerated_s: float) -> str | None:
+        return self._progress.obstacle(tolerated_s)
+
     async def run_forever(self) -> None:
         upstream = self._upstream
         backoff = Backoff()
-        progress = Progress()
+        progress = self._progress
         while True:
             try:
                 project = upstream.project if upstream.confined else None

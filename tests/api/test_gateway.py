@@ -21,6 +21,7 @@ from coordinator.operations.events import Head
 from coordinator.operations.work import RelayStep
 from coordinator.telemetry import metrics
 from tests.daemon import opened
+from tests.faults.proxy import Proxy
 from tests.waiting import DEADLINE_S, until
 
 
@@ -107,6 +108,28 @@ async def test_a_page_that_cannot_be_delivered_is_left_to_each_stream_and_the_ne
             await second.got.wait()
             assert second.pushed == [start + 2]
             assert first.pushed == []
+
+
+async def test_a_lost_direct_connection_is_an_obstacle_although_nobody_needs_events(
+    database_url: str, config: Config
+) -> None:
+    async with (
+        Proxy(database_url).serving() as proxy,
+        Database.open(database_url, config, direct_dsn=proxy.url) as db,
+        running(db) as gateway,
+    ):
+
+        async def obstructed() -> bool:
+            return "no direct connection" in (gateway.obstacle(0) or "")
+
+        async def clear() -> bool:
+            return gateway.obstacle(0) is None
+
+        await until(clear, "it rests")
+        await proxy.refuse()
+        await until(obstructed, "it says that it cannot listen")
+        await proxy.accept()
+        await until(clear, "it listens again")
 
 
 async def test_while_nobody_is_connected_nothing_is_read(db: Database) -> None:

@@ -138,6 +138,31 @@ async def test_a_password_is_replaced_in_the_passfile_of_libpq(server: Server, t
         await all_connections_anew(server, daemon, rotate)
 
 
+async def test_a_password_that_only_the_database_knows_is_reported_until_the_daemon_has_it_too(
+    server: Server, tmp_path: Path
+) -> None:
+    """The direct connections outlive their age, since nothing can replace them: only calls suffer."""
+    await server.run("create role service_r superuser login password 'one'")
+    passfile = tmp_path / "pgpass"
+    replace(passfile, b"127.0.0.1:*:*:service_r:one\n")
+    with Daemon(server.url("service_r", sslmode="require", passfile=passfile), max_connection_age_s=1) as daemon:
+        await daemon.ready()
+        await server.run("alter role service_r password 'two'")
+
+        async def reason() -> str:
+            return str((await daemon.get("/readyz")).json()["reason"] or "")
+
+        async def reported() -> bool:
+            return (await reason()).startswith("no connection for calls: password authentication failed")
+
+        await until(reported, "/readyz says that the password is wrong", every_s=0.05)
+        assert (await daemon.get("/v1/signals")).status_code == 503
+        assert (await daemon.get("/livez")).status_code == 200
+        replace(passfile, b"127.0.0.1:*:*:service_r:two\n")
+        await daemon.ready()
+        assert (await daemon.get("/v1/signals")).status_code == 200
+
+
 async def test_the_certificate_of_a_daemon_and_its_authority_are_replaced(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
