@@ -2083,7 +2083,7 @@ create view coordinator.workers (
   registered_at timestamp with time zone -- When it registered.
 );
 
--- Create the roles coordinator_reader, _agent, _manager and _admin if the caller may, and grant to those that exist exactly what rights lists. Called by "coordinator schema apply"; runs with the caller's rights.
+-- Create the roles coordinator_reader, _agent, _manager and _admin if the caller may, grant to those that exist exactly what rights lists, and revoke every routine from PUBLIC. Called by "coordinator schema apply"; runs with the caller's rights.
 create function coordinator.access_apply()
   returns void
   volatile;
@@ -2093,9 +2093,19 @@ create function coordinator.access_missing()
   returns table (role text, kind text, count bigint, statement text)
   stable;
 
+-- List statements that revoke what rights does not grant: from PUBLIC, all routines; from the roles coordinator_reader, _agent and _manager, the objects on which they have other privileges. Internal.
+create function coordinator.access_surplus()
+  returns SETOF text
+  stable;
+
 -- List the views and tables that every role may read. Internal.
 create function coordinator.access_views()
   returns SETOF oid
+  stable;
+
+-- List the privileges granted by rights and schema_roles: each with its role, its kind (usage, execute, select) and its object. Internal.
+create function coordinator.access_wanted()
+  returns table (role text, kind text, object oid)
   stable;
 
 -- Return the name of an actor if it is valid; see check_name. Internal.

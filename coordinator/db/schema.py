@@ -43,6 +43,8 @@ DDL_WAIT_S = 0.5  # callers queue behind the wait, and wait for LOCK_WAIT_S at m
 DDL_FIRM_S = 2.5  # longer than they, and than autovacuum is left alone
 OLD_S = 2.5  # beyond, a transaction is in the way that lasts
 DDL_LIMIT_S = 60.0
+# Tests check the bodies of functions, on every PostgreSQL; that takes a quarter of the time of a first apply.
+SETTINGS = "set local client_min_messages = warning; set local check_function_bodies = off"
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"  # in a script for psql
 _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"
 _HOLDER = """
@@ -189,7 +191,7 @@ async def pending(connection: asyncpg.Connection) -> str:
 def _script(run: Sequence[SqlFile], refused: str, message: str) -> str:
     """Return a script for psql that runs files, and ends before that where a condition holds."""
     guard = f"do $guard$ begin if {refused} then raise exception using message = $message${message}$message$; end if; end $guard$;"
-    parts = ["\\set ON_ERROR_STOP on", "begin;", "set local client_min_messages = warning;", _LOCK + ";", guard]
+    parts = ["\\set ON_ERROR_STOP on", "begin;", SETTINGS + ";", _LOCK + ";", guard]
     for file in run:
         parts += [f"-- {file.kind} {file.name}", f"{_bounded(DDL_FIRM_S)};", file.text]
     parts += [
@@ -318,9 +320,10 @@ async def apply(connection: asyncpg.Connection) -> list[str]:
 async def _attempt(connection: asyncpg.Connection, wait_s: float) -> list[str]:
     with mapped_errors():
         async with connection.transaction():
-            await connection.execute("set local client_min_messages = warning")
-            await connection.execute("set local statement_timeout = 0")
-            await connection.execute("set local idle_in_transaction_session_timeout = 0")
+            await connection.execute(SETTINGS)
+            await connection.execute(
+                "set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0"
+            )
             await _take_turn(connection)
             comparison = await _compare(connection)
             _refuse(comparison)

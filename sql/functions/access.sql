@@ -116,7 +116,7 @@ $$;
 comment on function coordinator.access_views() is
   'List the views and tables that every role may read. Internal.';
 
-create or replace function coordinator.access_missing() returns table (role text, kind text, count bigint, statement text)
+create or replace function coordinator.access_wanted() returns table (role text, kind text, object oid)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -125,28 +125,35 @@ as $$
   groups as (
     select g.rolname, l.place from ladder l join pg_roles g on g.rolname = 'coordinator_' || l.role where l.place < 4),
   whole as (
-    select g.rolname from pg_roles g where g.rolname = 'coordinator_admin' or g.rolname in (select s.role from coordinator.schema_roles s)),
-  wanted (role, kind, object, shown) as (
-    select g.rolname, 'usage', null::oid, null from (select rolname from groups union select rolname from whole) g
-    union all
-    select g.rolname, 'execute', p.oid, p.oid::regprocedure::text
-    from groups g
-    join coordinator.rights r on (select l.place from ladder l where l.role = r.role) <= g.place
-    join pg_proc p on p.proname = r.function and p.pronamespace = 'coordinator'::regnamespace
-    union all
-    select w.rolname, 'execute', p.oid, p.oid::regprocedure::text
-    from whole w join pg_proc p on p.pronamespace = 'coordinator'::regnamespace
-    where p.proname not in ('schema_record', 'schema_forget', 'schema_close', 'schema_grant', 'access_apply')
-    union all
-    select g.rolname, 'select', v.oid, v.oid::regclass::text from groups g cross join coordinator.access_views() v (oid)
-    union all -- to read a partitioned table, a role needs no right on its partitions
-    select w.rolname, 'select', c.oid, c.oid::regclass::text
-    from whole w join pg_class c on c.relnamespace = 'coordinator'::regnamespace and c.relkind in ('r', 'p', 'v') and not c.relispartition)
+    select g.rolname from pg_roles g where g.rolname = 'coordinator_admin' or g.rolname in (select s.role from coordinator.schema_roles s))
+  select g.rolname, 'usage', null::oid from (select rolname from groups union select rolname from whole) g
+  union all
+  select g.rolname, 'execute', p.oid
+  from groups g
+  join coordinator.rights r on (select l.place from ladder l where l.role = r.role) <= g.place
+  join pg_proc p on p.proname = r.function and p.pronamespace = 'coordinator'::regnamespace
+  union all
+  select w.rolname, 'execute', p.oid
+  from whole w join pg_proc p on p.pronamespace = 'coordinator'::regnamespace
+  where p.proname not in ('schema_record', 'schema_forget', 'schema_close', 'schema_grant', 'access_apply')
+  union all
+  select g.rolname, 'select', v.oid from groups g cross join coordinator.access_views() v (oid)
+  union all -- to read a partitioned table, a role needs no right on its partitions
+  select w.rolname, 'select', c.oid
+  from whole w join pg_class c on c.relnamespace = 'coordinator'::regnamespace and c.relkind in ('r', 'p', 'v') and not c.relispartition
+$$;
+comment on function coordinator.access_wanted() is
+  'List the privileges granted by rights and schema_roles: each with its role, its kind (usage, execute, select) and its object. Internal.';
+
+create or replace function coordinator.access_missing() returns table (role text, kind text, count bigint, statement text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
   select w.role, w.kind, count(*),
          case w.kind when 'usage' then format('grant usage on schema coordinator to %I', w.role)
-                     when 'execute' then format('grant execute on routine %s to %I', string_agg(w.shown, ', ' order by w.shown), w.role)
-                     else format('grant select on %s to %I', string_agg(w.shown, ', ' order by w.shown), w.role) end
-  from wanted w
+                     when 'execute' then format('grant execute on routine %s to %I', string_agg(w.object::regprocedure::text, ', ' order by w.object::regprocedure::text), w.role)
+                     else format('grant select on %s to %I', string_agg(w.object::regclass::text, ', ' order by w.object::regclass::text), w.role) end
+  from coordinator.access_wanted() w
   where not case w.kind when 'usage' then has_schema_privilege(w.role, 'coordinator', 'usage')
                         when 'execute' then has_function_privilege(w.role, w.object, 'execute')
                         else has_table_privilege(w.role, w.object, 'select') end
@@ -155,13 +162,40 @@ $$;
 comment on function coordinator.access_missing() is
   'List the privileges granted by rights and schema_roles that the roles of the schema lack, with the statements that grant them: one for each role and kind (usage, execute, select). Internal.';
 
+-- PostgreSQL grants every new function to PUBLIC. A revoke writes a version of each object even if it changes nothing, so only existing
+-- privileges are revoked.
+create or replace function coordinator.access_surplus() returns setof text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with granted (role, kind, object, privilege) as (
+    select coalesce(g.rolname, 'public'), 'execute', p.oid, a.privilege_type
+    from pg_proc p
+    cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+    left join pg_roles g on g.oid = a.grantee
+    where p.pronamespace = 'coordinator'::regnamespace
+    union all
+    select g.rolname, 'select', c.oid, a.privilege_type
+    from pg_class c
+    cross join aclexplode(c.relacl) a
+    join pg_roles g on g.oid = a.grantee
+    where c.relnamespace = 'coordinator'::regnamespace and c.relkind in ('r', 'p', 'v'))
+  select case g.kind when 'execute' then format('revoke all on routine %s from %s', string_agg(distinct g.object::regprocedure::text, ', '), g.role)
+                     else format('revoke all on %s from %s', string_agg(distinct g.object::regclass::text, ', '), g.role) end
+  from granted g
+  left join coordinator.access_wanted() w on w.role = g.role and w.kind = g.kind and w.object = g.object and w.kind = lower(g.privilege)
+  where g.role in ('public', 'coordinator_reader', 'coordinator_agent', 'coordinator_manager') and w.role is null
+  group by g.role, g.kind
+$$;
+comment on function coordinator.access_surplus() is
+  'List statements that revoke what rights does not grant: from PUBLIC, all routines; from the roles coordinator_reader, _agent and _manager, the objects on which they have other privileges. Internal.';
+
 create or replace function coordinator.access_apply() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_statement text;
-  v_group     text;
 begin
   if (select rolcreaterole or rolsuper from pg_roles where rolname = current_user) then
     for v_statement in select * from coordinator.role_statements() loop
@@ -172,17 +206,13 @@ begin
       end;
     end loop;
   end if;
-  for v_group in select g.rolname from pg_roles g where g.rolname in ('coordinator_reader', 'coordinator_agent', 'coordinator_manager') loop
-    execute format('revoke all on all routines in schema coordinator from %I', v_group);
-    execute format('revoke all on all tables in schema coordinator from %I', v_group);
+  for v_statement in select * from coordinator.access_surplus() loop
+    execute v_statement;
   end loop;
-  if exists (select from pg_roles where rolname = 'coordinator_admin') then
-    perform coordinator.schema_grant('coordinator_admin');
-  end if;
   for v_statement in select m.statement from coordinator.access_missing() m loop
     execute v_statement;
   end loop;
 end
 $$;
 comment on function coordinator.access_apply() is
-  'Create the roles coordinator_reader, _agent, _manager and _admin if the caller may, and grant to those that exist exactly what rights lists. Called by "coordinator schema apply"; runs with the caller''s rights.';
+  'Create the roles coordinator_reader, _agent, _manager and _admin if the caller may, grant to those that exist exactly what rights lists, and revoke every routine from PUBLIC. Called by "coordinator schema apply"; runs with the caller''s rights.';

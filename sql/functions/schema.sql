@@ -26,7 +26,6 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_role     text;
   v_function regprocedure;
 begin
   -- No caller waits for long, whatever the session sets.
@@ -37,11 +36,7 @@ begin
   loop
     execute format('alter function %s set lock_timeout = %L', v_function, '1s');
   end loop;
-  revoke all on all routines in schema coordinator from public;
   perform coordinator.access_apply();
-  for v_role in select r.role from coordinator.schema_roles r join pg_roles on rolname = r.role loop
-    perform coordinator.schema_grant(v_role);
-  end loop;
 end
 $$;
 comment on function coordinator.schema_close() is

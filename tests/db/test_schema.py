@@ -31,8 +31,23 @@ from tests.waiting import until_blocked, until_true
 
 
 @pytest.fixture
-async def connection(empty_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def empty(empty_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a database without the schema."""
     connection = await connect(empty_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def applied_url(server_url: str, pristine: str) -> AsyncIterator[str]:
+    """A database with the schema."""
+    async with cloned(server_url, pristine) as url:
+        yield url
+
+
+@pytest.fixture
+async def connection(applied_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect(applied_url)
     yield connection
     await connection.close()
 
@@ -76,32 +91,32 @@ async def tables(connection: asyncpg.Connection) -> int:
 # ------------------------------------------------------------------------------------------------------------ applying
 
 
-async def test_twenty_processes_at_once_apply_it_once(empty_url: str, connection: asyncpg.Connection) -> None:
+async def test_twenty_processes_at_once_apply_it_once(empty_url: str, empty: asyncpg.Connection) -> None:
     started = [process(empty_url) for _ in range(20)]
     outputs = [(await asyncio.to_thread(each.communicate))[0].strip() for each in started]
     failed = [output for each, output in zip(started, outputs, strict=True) if each.returncode != 0]
     assert not failed, failed[0]
     expected = len([file for file in schema.files() if file.kind != "bootstrap"])
     assert sorted(map(int, outputs)) == [0] * 19 + [expected]
-    await schema.verify(connection)
+    await schema.verify(empty)
 
 
 async def test_who_waited_for_the_lock_sees_what_was_applied_meanwhile(
-    empty_url: str, connection: asyncpg.Connection
+    empty_url: str, empty: asyncpg.Connection
 ) -> None:
     """The waiter's caches can be those from before its wait: the server does not refresh them after few changes."""
     bootstrap, migration = first("bootstrap"), first("migration")
     other = await connect(empty_url)
     try:
         assert {file.state for file in await schema.status(other)} == {"pending"}
-        async with connection.transaction():
-            await connection.execute("select pg_advisory_xact_lock(1)")
+        async with empty.transaction():
+            await empty.execute("select pg_advisory_xact_lock(1)")
             await other.execute("begin")
             waits = asyncio.create_task(other.execute("select pg_advisory_xact_lock(1)"))
-            await until_blocked(connection, other)
-            await connection.execute(bootstrap.text)
+            await until_blocked(empty, other)
+            await empty.execute(bootstrap.text)
             record = "insert into coordinator.schema_files (kind, name, checksum, program) values ($1, $2, $3, '0')"
-            await connection.execute(record, "migration", migration.name, migration.checksum)
+            await empty.execute(record, "migration", migration.name, migration.checksum)
         await waits
         assert "applied" in {file.state for file in await schema.status(other)}
     finally:
@@ -109,33 +124,33 @@ async def test_who_waited_for_the_lock_sees_what_was_applied_meanwhile(
 
 
 async def test_killed_half_way_it_leaves_nothing_and_can_be_done_again(
-    empty_url: str, connection: asyncpg.Connection
+    empty_url: str, empty: asyncpg.Connection
 ) -> None:
     started = process(empty_url, "stuck")
     await until_true(
-        connection,
+        empty,
         "select exists (select from pg_stat_activity where query = 'select pg_sleep(1000)' and datname = current_database())",
     )
     started.kill()
     await asyncio.to_thread(started.communicate)
-    assert await tables(connection) == 0
-    await connection.execute(
+    assert await tables(empty) == 0
+    await empty.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity where query = 'select pg_sleep(1000)' and datname = current_database()"
     )
-    assert await schema.apply(connection)
-    await schema.verify(connection)
+    assert await schema.apply(empty)
+    await schema.verify(empty)
 
 
 async def test_a_file_that_fails_undoes_all_and_says_which(
-    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    empty: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = schema.files()
     pretend(monkeypatch, *sound, schema.SqlFile("functions", "zz_bad.sql", "select no_such_thing()", "0"))
     with pytest.raises(SchemaMismatch) as raised:
-        await schema.apply(connection)
+        await schema.apply(empty)
     assert "zz_bad.sql" in raised.value.message
     assert raised.value.hint
-    assert await tables(connection) == 0
+    assert await tables(empty) == 0
 
 
 def test_migrations_are_numbered_without_gaps_or_repetitions() -> None:
@@ -144,26 +159,24 @@ def test_migrations_are_numbered_without_gaps_or_repetitions() -> None:
 
 
 async def test_applying_again_does_nothing(connection: asyncpg.Connection) -> None:
-    await schema.apply(connection)
     before = await connection.fetch("select * from coordinator.schema_files order by kind, name")
     assert await schema.apply(connection) == []
     assert await connection.fetch("select * from coordinator.schema_files order by kind, name") == before
 
 
-async def test_status_tells_each_file(connection: asyncpg.Connection) -> None:
-    assert {file.state for file in await schema.status(connection)} == {"pending"}
-    await schema.apply(connection)
+async def test_status_tells_each_file(empty: asyncpg.Connection, connection: asyncpg.Connection) -> None:
+    assert {file.state for file in await schema.status(empty)} == {"pending"}
     found = await schema.status(connection)
     assert {file.state for file in found} == {"applied"}
     assert all(file.applied_at for file in found)
 
 
-async def test_verify_refuses_an_empty_database_with_the_way_out(connection: asyncpg.Connection) -> None:
+async def test_verify_refuses_an_empty_database_with_the_way_out(empty: asyncpg.Connection) -> None:
     with pytest.raises(SchemaMismatch) as raised:
-        await schema.verify(connection)
+        await schema.verify(empty)
     assert raised.value.exit_code == 6
     assert "schema apply" in str(raised.value.hint)
-    assert await tables(connection) == 0
+    assert await tables(empty) == 0
 
 
 @pytest.mark.parametrize(
@@ -188,7 +201,6 @@ def test_a_function_file_that_is_not_in_the_order_once_is_an_error(tmp_path: Pat
 async def test_an_edited_migration_is_refused_before_anything_is_done(
     connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await schema.apply(connection)
     before = await dump(connection)
     sound = schema.files()
     migration, functions = first("migration"), first("functions")
@@ -206,7 +218,6 @@ async def test_an_edited_migration_is_refused_before_anything_is_done(
 async def test_changed_functions_are_applied_again_and_only_they_are_new_on_record(
     connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await schema.apply(connection)
     ours = schema.files()
     clock = next(file for file in ours if file.name == "clock.sql")
     text = clock.text + "comment on function coordinator.now_utc() is 'A clock.';\n"
@@ -232,14 +243,13 @@ async def test_a_function_file_that_is_gone_is_forgotten(
     await schema.verify(connection)
 
 
-async def test_readers_never_see_the_catalogue_empty(connection: asyncpg.Connection, empty_url: str) -> None:
+async def test_readers_never_see_the_catalogue_empty(connection: asyncpg.Connection, applied_url: str) -> None:
     count = """select (select count(*) from coordinator.event_types), (select count(*) from coordinator.rights),
                       (select count(*) from coordinator.limits)"""
-    await schema.apply(connection)
     before = await connection.fetchrow(count)
     assert before
     assert all(before)
-    reader = await connect(empty_url)
+    reader = await connect(applied_url)
     try:
         async with connection.transaction():
             for file in schema.files():
@@ -267,7 +277,6 @@ async def role(connection: asyncpg.Connection) -> AsyncIterator[str]:
 async def test_a_role_without_ddl_rights_can_run_everything_after_a_grant(
     connection: asyncpg.Connection, role: str
 ) -> None:
-    await schema.apply(connection)
     await schema.grant(connection, role)
     await connection.execute(f"set session authorization {role}")
     await schema.verify(connection)
@@ -294,7 +303,6 @@ async def test_a_role_without_ddl_rights_can_run_everything_after_a_grant(
 async def test_a_role_that_was_granted_keeps_it_over_an_apply(
     connection: asyncpg.Connection, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await schema.apply(connection)
     await schema.grant(connection, role)
     ours = schema.files()
     extra = "create function coordinator.zz_new() returns integer language sql stable return 7"
@@ -307,7 +315,6 @@ async def test_a_role_that_was_granted_keeps_it_over_an_apply(
 async def test_without_ddl_rights_something_to_do_is_a_mismatch_with_the_way_out(
     connection: asyncpg.Connection, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await schema.apply(connection)
     await schema.grant(connection, role)
     functions = first("functions")
     pretend(monkeypatch, *(edited(file, file.text + "\n") if file == functions else file for file in schema.files()))
@@ -317,21 +324,19 @@ async def test_without_ddl_rights_something_to_do_is_a_mismatch_with_the_way_out
     assert "schema apply" in str(raised.value.hint)
 
 
-async def test_without_any_right_an_empty_database_is_a_mismatch(connection: asyncpg.Connection, role: str) -> None:
-    await connection.execute(f"set session authorization {role}")
+async def test_without_any_right_an_empty_database_is_a_mismatch(empty: asyncpg.Connection, role: str) -> None:
+    await empty.execute(f"set session authorization {role}")
     with pytest.raises(SchemaMismatch):
-        await schema.apply(connection)
+        await schema.apply(empty)
 
 
 async def test_a_role_without_a_grant_is_refused(connection: asyncpg.Connection, role: str) -> None:
-    await schema.apply(connection)
     await connection.execute(f"set session authorization {role}")
     with pytest.raises(PermissionDenied):
         await call(connection, signals.Set(project="default", key="k", value=1))
 
 
 async def test_a_role_that_does_not_exist_cannot_be_granted(connection: asyncpg.Connection) -> None:
-    await schema.apply(connection)
     with pytest.raises(coordinator.errors.NotFound) as raised:
         await schema.grant(connection, 'no"body')
     assert raised.value.code == "ZC206"
@@ -345,7 +350,7 @@ def psql() -> Path:
 
 
 async def test_the_printed_script_makes_the_same_schema_through_psql(
-    empty_url: str, connection: asyncpg.Connection, reference: str
+    empty_url: str, empty: asyncpg.Connection, reference: str
 ) -> None:
     done = await asyncio.to_thread(
         subprocess.run,
@@ -356,17 +361,17 @@ async def test_the_printed_script_makes_the_same_schema_through_psql(
         check=False,
     )
     assert (done.returncode, done.stderr.replace("NOTICE", "")) == (0, ""), done.stderr
-    await schema.verify(connection)
-    assert await dump(connection) == reference
+    await schema.verify(empty)
+    assert await dump(empty) == reference
 
 
-async def test_the_printed_script_changes_nothing_when_it_fails(empty_url: str, connection: asyncpg.Connection) -> None:
+async def test_the_printed_script_changes_nothing_when_it_fails(empty_url: str, empty: asyncpg.Connection) -> None:
     script = schema.script().replace("commit;", "select no_such_thing(); commit;")
     done = await asyncio.to_thread(
         subprocess.run, [psql(), "-X", "-q", empty_url], input=script, capture_output=True, text=True, check=False
     )
     assert done.returncode == 3
-    assert await tables(connection) == 0
+    assert await tables(empty) == 0
 
 
 # --------------------------------------------------------------------------------------------- every PostgreSQL that is here
@@ -385,7 +390,12 @@ MAJORS = asyncio.run(majors())
 
 
 @pytest.mark.parametrize("major", sorted(MAJORS))
-async def test_every_noun_works_on_every_postgresql(major: int, tmp_path: Path, reference: str) -> None:
+async def test_every_noun_works_on_every_postgresql(
+    major: int, tmp_path: Path, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = schema.SETTINGS.replace("check_function_bodies = off", "check_function_bodies = on")
+    assert checked != schema.SETTINGS
+    monkeypatch.setattr(schema, "SETTINGS", checked)
     settings = {**SETTINGS, "max_prepared_transactions": "5"}
     async with embedded.run(tmp_path / "data", bin_dir=MAJORS[major], settings=settings) as server:
         connection = await connect(server.dsn)

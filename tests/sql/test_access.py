@@ -407,6 +407,33 @@ async def test_the_schema_can_be_applied_by_an_owner_who_may_not_create_roles(em
         await admin(empty_url, f"drop owned by {name} cascade", f"drop role {name}")
 
 
+async def test_an_apply_leaves_exactly_the_privileges_that_rights_grants(database_url: str) -> None:
+    acls = """
+        select p.oid::regprocedure::text, (select array_agg(a::text order by a::text) from unnest(p.proacl) a) from pg_proc p
+        where p.pronamespace = 'coordinator'::regnamespace
+        union all
+        select c.oid::regclass::text, (select array_agg(a::text order by a::text) from unnest(c.relacl) a) from pg_class c
+        where c.relnamespace = 'coordinator'::regnamespace order by 1"""
+    connection = await connect(database_url)
+    try:
+        before = await connection.fetch(acls)
+        for statement in (
+            "grant execute on function coordinator.project_list, coordinator.access_views to public",
+            "grant execute on function coordinator.access_views, coordinator.project_delete to coordinator_reader",
+            "revoke execute on function coordinator.project_list from coordinator_agent, coordinator_admin",
+            "grant all on coordinator.signals, coordinator.signals_live, coordinator.event_types to coordinator_manager",
+            "revoke all on coordinator.projects_live from coordinator_reader",
+        ):
+            await connection.execute(statement)
+        changed = await connection.fetch(acls)
+        await connection.execute("select coordinator.schema_close()")
+        after = await connection.fetch(acls)
+    finally:
+        await connection.close()
+    assert len([one for one, other in zip(before, changed, strict=True) if one != other]) == 7
+    assert after == before
+
+
 async def test_with_head_only_the_newest_cursor_is_notified(database_url: str) -> None:
     import anyio
 
