@@ -1487,7 +1487,7 @@ create view coordinator.briefings_read (
   project  text, -- Name of the project.
   agent    text, -- Name of the agent.
   patterns text[], -- Key patterns of the signals that it watches.
-  told     jsonb, -- Last version of each watched signal that it was told, by key.
+  told     jsonb, -- Last version of each watched signal that the agent was told, by key.
   read_at  timestamp with time zone -- When it last read a briefing with news.
 );
 
@@ -1713,7 +1713,7 @@ create view coordinator.job_rows (
   message      text, -- Progress message of the running attempt.
   checkpoint   jsonb, -- Checkpoint that the last attempt left for the next one.
   cancel_at    timestamp with time zone, -- When the running attempt loses its fence because a cancellation was requested.
-  start_by     timestamp with time zone, -- Time by which an attempt must begin, else the job expires; null after its end.
+  start_by     timestamp with time zone, -- Time by which an attempt must begin; otherwise, the job expires. Null after its end.
   dedupe_key   text, -- Dedupe key; may be null.
   parent_id    uuid, -- Parent job in its tree; may be null.
   retry_of     uuid, -- Ended job that this job retries; may be null.
@@ -1778,7 +1778,7 @@ create view coordinator.jobs (
   message      text, -- Progress message of the running attempt.
   checkpoint   jsonb, -- Checkpoint that the last attempt left for the next one.
   cancel_at    timestamp with time zone, -- When the running attempt loses its fence because a cancellation was requested.
-  start_by     timestamp with time zone, -- Time by which an attempt must begin, else the job expires; null after its end.
+  start_by     timestamp with time zone, -- Time by which an attempt must begin; otherwise, the job expires. Null after its end.
   dedupe_key   text, -- Dedupe key; may be null.
   parent_id    uuid, -- Parent job in its tree; may be null.
   retry_of     uuid, -- Ended job that this job retries; may be null.
@@ -2318,7 +2318,7 @@ create function coordinator.artifact_part(p_project text, p_artifact text, p_ses
   returns SETOF coordinator.artifact_part
   stable security definer;
 
--- Give a content a name, and replace the content that has it; p_blob is locked, p_new: this call finished it. Internal.
+-- Give a content a name, and replace the former content of that name. The caller has locked p_blob. p_new: this call finished it. Internal.
 create function coordinator.artifact_place(p_project_id bigint, p_project text, p_session text, p_artifact text, p_media_type text, p_blob bigint, p_bytes bigint, p_sha256 text, p_expect text, p_new boolean, p_actor text)
   returns SETOF coordinator.artifacts_live
   volatile;
@@ -2783,7 +2783,7 @@ create function coordinator.directive_sample(p_since timestamp with time zone)
   returns table (name text, labels text[], value double precision)
   stable;
 
--- Send a directive to an agent (its name, or the id of an agent with this name), to a role, to whoever runs a job until the job ends, or to everyone who is or will be in the project until p_ttl passes. With p_key, it supersedes the open directive with the same key and target. recipients: the number of registered agents that receive it now; if there are none, meant is a similar name or role.
+-- Send a directive to an agent (its name, or the id of an agent with this name), to a role, to the worker of a job until the job ends, or to everyone who is or will be in the project until p_ttl passes. With p_key, it supersedes the open directive with the same key and target. recipients: the number of registered agents that receive it now; if there are none, meant is a similar name or role.
 create function coordinator.directive_send(p_project text, p_body text, p_to_agent text default null, p_to_role text default null, p_to_job uuid default null, p_everyone boolean default false, p_priority integer default 0, p_ttl interval default '7 days', p_key text default null, p_data jsonb default '{}', p_actor text default null)
   returns SETOF coordinator.directive_dispatch
   volatile security definer;
@@ -3433,7 +3433,7 @@ create function coordinator.idempotency_store(p_project text, p_caller text, p_k
   returns void
   volatile security definer;
 
--- Insert what a line of an export says. ZC220: it belongs to a user who does not exist here. No event: its content was written elsewhere. Internal.
+-- Insert the content of a line of an export. ZC220: it belongs to a user who does not exist here. No event: the content was written elsewhere. Internal.
 create function coordinator.import_line(p_project_id bigint, p_line jsonb, p_allow_missing_users boolean)
   returns void
   volatile;
@@ -3683,7 +3683,7 @@ create function coordinator.job_lock(p_project_id bigint, p_project text, p_agen
   returns record
   volatile;
 
--- Return a job that goes before one that wants these locks, since it has waited long, with what it wants and which of the locks overlaps that; null: none. Of the project's turns, the 100 first are looked at. Internal.
+-- Return a job that has waited longer and therefore precedes a job that wants these locks, with the resource that it wants and the lock that overlaps it; null: none. Only the first 100 turns of the project are checked. Internal.
 create function coordinator.job_lock_turn(p_project_id bigint, p_job uuid, p_locks text[], p_since timestamp with time zone, p_now timestamp with time zone, OUT job uuid, OUT resource text, OUT wanted text)
   returns record
   stable;
@@ -3778,7 +3778,7 @@ create function coordinator.job_prune(p_completed interval default '7 days', p_o
   returns integer
   volatile security definer;
 
--- Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, waiting, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: for p_at, for the end of the back-off or, if the worker gave them back or died, at their old place; with p_cause, in jobs_waiting. Those without another attempt fail. Internal.
+-- Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, waiting, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: until p_at, or until the end of the back-off. If the worker returned them or died, they wait at their old place; with p_cause, in jobs_waiting. Jobs without another attempt fail. Internal.
 create function coordinator.job_put_back(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamp with time zone, p_error text default null, p_final boolean default false, p_at timestamp with time zone default null, p_cause text default null)
   returns void
   volatile;
@@ -4303,7 +4303,7 @@ create function coordinator.limit_fit(p_ids uuid[], p_limits bigint[], p_rooms b
   returns record
   stable;
 
--- Return one slot of each of these limits, which may occur several times, and wake whoever lacked it. Internal.
+-- Return one slot of each of these limits, which may occur several times, and wake workers that lacked it. Internal.
 create function coordinator.limit_give_back(p_limits bigint[], p_by text, p_now timestamp with time zone)
   returns void
   volatile;
@@ -4713,7 +4713,7 @@ create function coordinator.lock_job(p_owner text)
   returns uuid
   immutable;
 
--- Lock the row of a lock until the end of the transaction, so that whoever ends the lock finds its waiters. False: another transaction is ending it. A null token stands for a ticket, which has no row to lock. Internal.
+-- Lock the row of a lock until the end of the transaction, so that a transaction that ends the lock finds its waiters. False: another transaction is ending it. A null token stands for a ticket, which has no row to lock. Internal.
 create function coordinator.lock_keep(p_project_id bigint, p_resource text, p_token bigint)
   returns boolean
   volatile;
@@ -5168,7 +5168,7 @@ create function coordinator.message_linked(p_text text)
   returns boolean
   immutable;
 
--- Return who speaks in a message and what ties it to others, whatever its shape; needs_seq stays null, and = means: if reasoning precedes it. Internal.
+-- Return the role of a message and its links to others, for every known format; needs_seq is null, and = applies only if reasoning precedes the message. Internal.
 create function coordinator.message_trait(p_data jsonb)
   returns coordinator.message_trait
   immutable;
@@ -5363,7 +5363,7 @@ create function coordinator.projects_visible()
   returns text[]
   stable security definer;
 
--- Delete up to p_limit rows of a table whose instant p_instant is older than p_retention, and for which p_which is true; returns how many. Rows that another transaction has stay. No event. Internal.
+-- Delete up to p_limit rows of a table whose instant p_instant is older than p_retention, and for which p_which is true; returns how many. Rows that another transaction has locked are kept. No event. Internal.
 create function coordinator.prune_rows(p_table regclass, p_instant name, p_retention interval, p_limit integer, p_which text default 'true')
   returns integer
   volatile;
@@ -5586,7 +5586,7 @@ create function coordinator.rule_list(p_project text, p_after text[] default nul
   returns SETOF coordinator.rules
   stable security definer;
 
--- Create or change the rule that runs when p_when_set is set: it clears p_clears beside it, in this project or p_everywhere.
+-- Create or change the rule that runs when p_when_set is set: it clears the signals p_clears with the same prefix, in this project or p_everywhere.
 create function coordinator.rule_set(p_project text, p_when_set text, p_clears text[], p_everywhere boolean default false, p_actor text default null)
   returns SETOF coordinator.rules
   volatile security definer;
@@ -5621,7 +5621,7 @@ create function coordinator.search_language(p_language text)
   returns regconfig
   stable;
 
--- Return the lexeme of the documents of a project and kind, or of those that have this value in a field. Internal.
+-- Return the lexeme that marks documents of a project and kind or, with a field, documents with this value in it. Internal.
 create function coordinator.search_lexeme(p_project_id bigint, p_kind text, p_field text default '', p_value jsonb default null)
   returns text
   immutable;
@@ -5676,7 +5676,7 @@ create function coordinator.server_calls()
   returns table (function text, running bigint, longest_seconds double precision, calls double precision, seconds double precision)
   stable security definer;
 
--- Return what server_sizes does, to whoever may ask. Internal.
+-- Return the result of server_sizes, without a check of rights. Internal.
 create function coordinator.server_growth()
   returns table (kind text, name text, bytes bigint, day_bytes bigint, week_bytes bigint, measured_at timestamp with time zone)
   stable;
@@ -5801,7 +5801,7 @@ create function coordinator.shell_word(p_text text)
   returns text
   immutable;
 
--- Lock p_key and delete the signals beside it whose last segment is in p_clears. Internal: applies a rule.
+-- Lock p_key, and delete the signals with the same prefix whose last segment is in p_clears. Internal: applies a rule.
 create function coordinator.signal_clear(p_project_id bigint, p_project text, p_key text, p_clears text[], p_actor text, p_now timestamp with time zone)
   returns void
   volatile security definer;
@@ -5956,7 +5956,7 @@ create function coordinator.upkeep_misjudged()
   returns SETOF regclass
   stable security definer;
 
--- Count an attempt to verify a user, and return the start of the password's PHC string, up to the salt. Commit it before the password is hashed. A name without a user or password has a random salt. ZC505: too many attempts. No event. Internal: called by whoever hashes passwords.
+-- Count an attempt to verify a user, and return the start of the password's PHC string, up to the salt. Commit it before the password is hashed. A name without a user or password has a random salt. ZC505: too many attempts. No event. Internal: called by the process that hashes passwords.
 create function coordinator.user_challenge(p_username text)
   returns text
   volatile security definer;
@@ -5986,7 +5986,7 @@ create function coordinator.user_find(p_username text)
   returns bigint
   stable;
 
--- Return the number of a user, who stays as it is until the end of the transaction; null for null. For each function that makes something that belongs to a user, before it locks a project. ZC220: there is no such user. Internal.
+-- Lock a user against changes until the end of the transaction, and return its number; null for null. Call it before locking a project, in each function that creates something for a user. ZC220: there is no such user. Internal.
 create function coordinator.user_hold(p_username text)
   returns bigint
   volatile;

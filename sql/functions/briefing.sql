@@ -28,7 +28,7 @@ comment on view   coordinator.briefings_read          is 'Signals that each agen
 comment on column coordinator.briefings_read.project  is 'Name of the project.';
 comment on column coordinator.briefings_read.agent    is 'Name of the agent.';
 comment on column coordinator.briefings_read.patterns is 'Key patterns of the signals that it watches.';
-comment on column coordinator.briefings_read.told     is 'Last version of each watched signal that it was told, by key.';
+comment on column coordinator.briefings_read.told     is 'Last version of each watched signal that the agent was told, by key.';
 comment on column coordinator.briefings_read.read_at  is 'When it last read a briefing with news.';
 
 create or replace function coordinator.briefing_signals(p_project_id bigint, p_patterns text[])

@@ -162,7 +162,7 @@ begin
 end
 $$;
 comment on function coordinator.directive_send(text, text, text, text, uuid, boolean, integer, interval, text, jsonb, text) is
-  'Send a directive to an agent (its name, or the id of an agent with this name), to a role, to whoever runs a job until the job ends, or to everyone who is or will be in the project until p_ttl passes. With p_key, it supersedes the open directive with the same key and target. recipients: the number of registered agents that receive it now; if there are none, meant is a similar name or role.';
+  'Send a directive to an agent (its name, or the id of an agent with this name), to a role, to the worker of a job until the job ends, or to everyone who is or will be in the project until p_ttl passes. With p_key, it supersedes the open directive with the same key and target. recipients: the number of registered agents that receive it now; if there are none, meant is a similar name or role.';
 
 create or replace function coordinator.directive_inbox(
   p_project text, p_agent text, p_after text[] default null, p_limit integer default 100)

@@ -156,7 +156,7 @@ begin
 end
 $$;
 comment on function coordinator.message_trait(jsonb) is
-  'Return who speaks in a message and what ties it to others, whatever its shape; needs_seq stays null, and = means: if reasoning precedes it. Internal.';
+  'Return the role of a message and its links to others, for every known format; needs_seq is null, and = applies only if reasoning precedes the message. Internal.';
 
 create or replace function coordinator.message_traits(p_log bigint, p_first bigint, p_data json[]) returns coordinator.message_trait[]
 language plpgsql volatile

@@ -17,7 +17,7 @@ begin
 end
 $$;
 comment on function coordinator.prune_rows(regclass, name, interval, integer, text) is
-  'Delete up to p_limit rows of a table whose instant p_instant is older than p_retention, and for which p_which is true; returns how many. Rows that another transaction has stay. No event. Internal.';
+  'Delete up to p_limit rows of a table whose instant p_instant is older than p_retention, and for which p_which is true; returns how many. Rows that another transaction has locked are kept. No event. Internal.';
 
 -- pg_dump's workers lock tables with nowait, so in the middle of a dump, even a waiting request for an exclusive lock would make it fail.
 create or replace function coordinator.partition_turn() returns boolean

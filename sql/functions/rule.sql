@@ -55,7 +55,7 @@ begin
 end
 $$;
 comment on function coordinator.rule_set(text, text, text[], boolean, text) is
-  'Create or change the rule that runs when p_when_set is set: it clears p_clears beside it, in this project or p_everywhere.';
+  'Create or change the rule that runs when p_when_set is set: it clears the signals p_clears with the same prefix, in this project or p_everywhere.';
 
 create or replace function coordinator.rule_list(p_project text, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.rules

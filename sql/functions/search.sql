@@ -46,7 +46,7 @@ language sql immutable parallel safe
 return chr(1) || p_project_id || '/' || p_kind || case when p_field <> '' then
   '/' || md5(p_field || '=' || case jsonb_typeof(p_value) when 'number' then trim_scale((p_value #>> '{}')::numeric)::text else p_value::text end) else '' end;
 comment on function coordinator.search_lexeme(bigint, text, text, jsonb) is
-  'Return the lexeme of the documents of a project and kind, or of those that have this value in a field. Internal.';
+  'Return the lexeme that marks documents of a project and kind or, with a field, documents with this value in it. Internal.';
 
 create or replace function coordinator.search_fields(p_project_id bigint, p_kind text, p_value jsonb) returns text[]
 language plpgsql immutable parallel safe

@@ -255,7 +255,7 @@ as $$
   order by array_position('{database,limit,table,project}', s.kind), s.bytes desc, s.name
 $$;
 comment on function coordinator.server_growth() is
-  'Return what server_sizes does, to whoever may ask. Internal.';
+  'Return the result of server_sizes, without a check of rights. Internal.';
 
 create or replace function coordinator.server_sizes()
 returns table (kind text, name text, bytes bigint, day_bytes bigint, week_bytes bigint, measured_at timestamptz)

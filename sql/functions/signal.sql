@@ -172,7 +172,7 @@ begin
 end
 $$;
 comment on function coordinator.signal_clear(bigint, text, text, text[], text, timestamptz) is
-  'Lock p_key and delete the signals beside it whose last segment is in p_clears. Internal: applies a rule.';
+  'Lock p_key, and delete the signals with the same prefix whose last segment is in p_clears. Internal: applies a rule.';
 
 create or replace function coordinator.signal_get(p_project text, p_key text)
 returns setof coordinator.signals_live

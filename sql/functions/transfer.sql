@@ -353,7 +353,7 @@ begin
 end
 $$;
 comment on function coordinator.import_line(bigint, jsonb, boolean) is
-  'Insert what a line of an export says. ZC220: it belongs to a user who does not exist here. No event: its content was written elsewhere. Internal.';
+  'Insert the content of a line of an export. ZC220: it belongs to a user who does not exist here. No event: the content was written elsewhere. Internal.';
 
 create or replace function coordinator.project_import(
   p_project text, p_export text, p_lines jsonb, p_done bigint default 0, p_allow_missing_users boolean default false, p_actor text default null)

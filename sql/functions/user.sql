@@ -89,7 +89,7 @@ begin
 end
 $$;
 comment on function coordinator.user_hold(text) is
-  'Return the number of a user, who stays as it is until the end of the transaction; null for null. For each function that makes something that belongs to a user, before it locks a project. ZC220: there is no such user. Internal.';
+  'Lock a user against changes until the end of the transaction, and return its number; null for null. Call it before locking a project, in each function that creates something for a user. ZC220: there is no such user. Internal.';
 
 create or replace function coordinator.user_email(p_email text) returns text
 language plpgsql immutable
@@ -202,7 +202,7 @@ begin
 end
 $$;
 comment on function coordinator.user_challenge(text) is
-  'Count an attempt to verify a user, and return the start of the password''s PHC string, up to the salt. Commit it before the password is hashed. A name without a user or password has a random salt. ZC505: too many attempts. No event. Internal: called by whoever hashes passwords.';
+  'Count an attempt to verify a user, and return the start of the password''s PHC string, up to the salt. Commit it before the password is hashed. A name without a user or password has a random salt. ZC505: too many attempts. No event. Internal: called by the process that hashes passwords.';
 
 create or replace function coordinator.user_verify(p_username text, p_hash text, p_actor text default null)
 returns setof coordinator.users

@@ -111,7 +111,7 @@ begin
 end
 $$;
 comment on function coordinator.artifact_place(bigint, text, text, text, text, bigint, bigint, text, text, boolean, text) is
-  'Give a content a name, and replace the content that has it; p_blob is locked, p_new: this call finished it. Internal.';
+  'Give a content a name, and replace the former content of that name. The caller has locked p_blob. p_new: this call finished it. Internal.';
 
 create or replace function coordinator.artifact_finish(
   p_project text, p_upload uuid, p_artifact text, p_media_type text default 'application/octet-stream', p_session text default null,

@@ -210,7 +210,7 @@ begin
 end
 $$;
 comment on function coordinator.job_put_back(coordinator.jobs_running[], text, text, timestamptz, text, boolean, timestamptz, text) is
-  'Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, waiting, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: for p_at, for the end of the back-off or, if the worker gave them back or died, at their old place; with p_cause, in jobs_waiting. Those without another attempt fail. Internal.';
+  'Record the outcome of attempts whose rows the caller deleted (failed, snoozed, released, waiting, worker_lost, stalled, deadline), and let the jobs wait for the next attempt: until p_at, or until the end of the back-off. If the worker returned them or died, they wait at their old place; with p_cause, in jobs_waiting. Jobs without another attempt fail. Internal.';
 
 create or replace function coordinator.job_backoff(p_first interval, p_attempt integer) returns interval
 language sql volatile parallel safe

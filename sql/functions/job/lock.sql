@@ -57,7 +57,7 @@ begin
 end
 $$;
 comment on function coordinator.job_lock_turn(bigint, uuid, text[], timestamptz, timestamptz) is
-  'Return a job that goes before one that wants these locks, since it has waited long, with what it wants and which of the locks overlaps that; null: none. Of the project''s turns, the 100 first are looked at. Internal.';
+  'Return a job that has waited longer and therefore precedes a job that wants these locks, with the resource that it wants and the lock that overlaps it; null: none. Only the first 100 turns of the project are checked. Internal.';
 
 create or replace function coordinator.job_lock(
   p_project_id bigint, p_project text, p_agent uuid, p_worker text, p_ids uuid[], p_limit integer, p_waiting integer, p_now timestamptz,

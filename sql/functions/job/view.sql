@@ -69,7 +69,7 @@ comment on column coordinator.jobs.percent      is 'Progress of the running atte
 comment on column coordinator.jobs.message      is 'Progress message of the running attempt.';
 comment on column coordinator.jobs.checkpoint   is 'Checkpoint that the last attempt left for the next one.';
 comment on column coordinator.jobs.cancel_at    is 'When the running attempt loses its fence because a cancellation was requested.';
-comment on column coordinator.jobs.start_by     is 'Time by which an attempt must begin, else the job expires; null after its end.';
+comment on column coordinator.jobs.start_by     is 'Time by which an attempt must begin; otherwise, the job expires. Null after its end.';
 comment on column coordinator.jobs.dedupe_key   is 'Dedupe key; may be null.';
 comment on column coordinator.jobs.parent_id    is 'Parent job in its tree; may be null.';
 comment on column coordinator.jobs.retry_of     is 'Ended job that this job retries; may be null.';

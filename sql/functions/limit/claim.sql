@@ -306,7 +306,7 @@ begin
 end
 $$;
 comment on function coordinator.limit_give_back(bigint[], text, timestamptz) is
-  'Return one slot of each of these limits, which may occur several times, and wake whoever lacked it. Internal.';
+  'Return one slot of each of these limits, which may occur several times, and wake workers that lacked it. Internal.';
 
 create or replace function coordinator.limit_leave(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz) returns void
 language plpgsql volatile

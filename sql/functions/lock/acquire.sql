@@ -428,7 +428,7 @@ exception when lock_not_available then
 end
 $$;
 comment on function coordinator.lock_keep(bigint, text, bigint) is
-  'Lock the row of a lock until the end of the transaction, so that whoever ends the lock finds its waiters. False: another transaction is ending it. A null token stands for a ticket, which has no row to lock. Internal.';
+  'Lock the row of a lock until the end of the transaction, so that a transaction that ends the lock finds its waiters. False: another transaction is ending it. A null token stands for a ticket, which has no row to lock. Internal.';
 
 create or replace function coordinator.lock_try(
   p_project_id bigint, p_project text, p_texts text[], p_agent uuid, p_agent_name text, p_owner text, p_until timestamptz,
