@@ -1,13 +1,14 @@
-"""Runs a coding agent, whose sessions end with it.
+"""Runs a coding agent whose sessions end with it.
 
-Guarantees: each session that a hook below the command registers has the process of this program. On PostgreSQL that process holds
-a liveness lock, so the sessions are reaped within 2 seconds of this program's death, and with them all that they hold. When the command ends, they
-end at once. On Linux, the command is killed when this program is, with all that it has started: see ``ward``.
+Guarantees: each session that a hook of the command registers belongs to this process. On PostgreSQL, the process holds
+a liveness lock, so its sessions are reaped within 2 seconds of its death, with everything that they hold. When the
+command ends, its sessions end at once. On Linux, if this program is killed, so are the command and all processes that
+it started: see ``ward``.
 
-On failure: while the database does not answer, the command goes on. Through a daemon or sidecar there is no such lock; then a session outlives the
-death of this program by its TTL.
+On failure: while the database does not respond, the command continues. Through a daemon or sidecar, there is no such
+lock: if this program dies, its sessions end when their TTL expires.
 
-It controls no jobs of the shell: the command stays in the terminal's process group, and gets what the terminal sends.
+It does no job control: the command stays in the terminal's process group, and receives the signals of the terminal.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from coordinator.telemetry import logs
 __all__ = ["run"]
 
 PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
-OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # the command gets them, too
+OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # the command receives them as well
 STARTER = str(Path(ward.__file__ if sys.platform == "linux" else launcher.__file__).resolve())
 END_S = 5.0
 
@@ -59,14 +60,17 @@ def run(call: Invocation, command: Sequence[str]) -> int:
             hint="Give a program in PATH, or a path such as ./agent.",
         )
         return launcher.NOT_FOUND
-    logs.configure(format=call.config.log_format, level="critical")  # the terminal is the command's
+    logs.configure(format=call.config.log_format, level="critical")  # the terminal belongs to the command
     config = replace(call.config, min_connections=1, max_connections=1)
     project = located(call, Path.cwd()).project
 
     async def within() -> int:
         async with open_transport(call.dsn(), config) as transport, _process(transport) as process:
             code = await _command(command, process)
-            with anyio.move_on_after(END_S), suppress(CoordinatorError):  # its end is found by the liveness lock
+            with (
+                anyio.move_on_after(END_S),
+                suppress(CoordinatorError),
+            ):  # otherwise, the liveness lock ends the sessions
                 await _end(transport.executor, project, process)
             return code
 
@@ -75,7 +79,7 @@ def run(call: Invocation, command: Sequence[str]) -> int:
 
 @asynccontextmanager
 async def _process(transport: Transport) -> AsyncIterator[str]:
-    """Yield what identifies this process; on PostgreSQL the number that has a liveness lock while the context lasts."""
+    """Yield what identifies this process: on PostgreSQL, the number whose liveness lock is held within the context."""
     if transport.session is None:
         yield f"run-{uuid4().hex}"
         return

@@ -1,7 +1,7 @@
-"""Values that the shell completes: choices, and the names and ids that the database has now.
+"""Values that the shell completes: choices, and the current names and ids in the database.
 
-A parameter's name says what it takes, so a new command completes like the others. A completion answers within a second and prints
-nothing else: without a database, or without the right to read, there are no candidates.
+The name of a parameter determines its candidates, so a new command completes like the others. A completion ends within
+a second and prints nothing else: without a database, or without the right to read, there are no candidates.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ROWS = 200
 
 
 class _Listed:
-    """The rows of a list, of which a field is the candidate and another one describes it."""
+    """The rows of a list. One field is the candidate, and another one describes it."""
 
     def __init__(self, kind: type[Operation[Any]], field: str, described_by: str | None = None) -> None:
         self.kind = kind
@@ -76,7 +76,7 @@ _RULES = _Listed(rules.List, "when_set")
 _TOKENS = _Listed(tokens.List, "id", "name")
 _WEBHOOKS = _Listed(webhooks.List, "webhook", "url")
 
-# by the parameter's name, and for a name that means several things by the command's
+# by the name of the parameter and, if a name has several meanings, by the name of the command
 _TAKES: Mapping[str, _Listed] = MappingProxyType(
     {
         "agent": _AGENTS,
@@ -122,7 +122,7 @@ _TAKES: Mapping[str, _Listed] = MappingProxyType(
 
 
 def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the candidates for a parameter that begin with what was typed."""
+    """Return the candidates for a parameter that begin with the text typed so far."""
     metavar = param.metavar or ""
     words = [*ctx.command_path.split()[1:], param.name or ""]
     listed = _TAKES.get(" ".join(words)) or _TAKES.get(words[-1])

@@ -1,6 +1,7 @@
-"""Commands: nouns, their verbs with examples, and options that may stand anywhere on the command line.
+"""Commands: nouns, their verbs with examples, and options that are accepted anywhere on the command line.
 
-``coordinator --project shop signal list`` and ``coordinator signal list --project shop`` are equal. The last one wins.
+``coordinator --project shop signal list`` and ``coordinator signal list --project shop`` are equivalent. The last
+option wins.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def setting(name: str, *spellings: str, hidden: bool = False, **attributes: Any) -> click.Option:
-    """Make an option that gives a setting; help and metavar come from its declaration."""
+    """Make an option that sets a setting; its help and metavar come from the declaration of the setting."""
     if declared := SETTINGS.get(name):
         attributes.setdefault("metavar", "|".join(declared.choices) or declared.unit.upper())
         attributes.setdefault("help", f"{declared.help}.  [default: {declared.default_text}]")
@@ -60,7 +61,7 @@ def setting(name: str, *spellings: str, hidden: bool = False, **attributes: Any)
         else:
             ctx.obj.flags[name] = (param.opts[-1], attributes.get("flag_value") or value)
 
-    # Eager, because the types and defaults of other parameters ask for settings.
+    # Eager, because the types and defaults of other parameters use settings.
     return click.Option(spellings, expose_value=False, callback=remember, hidden=hidden, is_eager=True, **attributes)
 
 
@@ -75,7 +76,7 @@ def agent_settings() -> list[click.Option]:
     return [setting("agent", "--agent"), setting("role", "--role"), upstream, *log_settings()]
 
 
-@cache  # shared by all commands: to make them takes a while
+@cache  # shared by all commands, because it is slow
 def _global_options(*, hidden: bool) -> tuple[click.Option, ...]:
     def option(name: str, *spellings: str, **attributes: Any) -> click.Option:
         return setting(name, *spellings, hidden=hidden, **attributes)
@@ -134,7 +135,7 @@ class Verb(click.Command):
         general = [option for option in _global_options(hidden=True) if not own & set(option.opts)]
         self.params += [*settings, *general]
         for param in self.params:
-            param._custom_shell_complete = _candidates  # noqa: SLF001 - instead of an argument at each of them
+            param._custom_shell_complete = _candidates  # noqa: SLF001 - here, instead of as an argument of each parameter
 
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Examples"):
@@ -168,7 +169,7 @@ class CommandVerb(Verb):
 
 
 def _folded(example: str, width: int) -> list[str]:
-    """Break an example that is too long between its options, so that it can still be copied; its comment goes first."""
+    """Break an example that is too long between its options, so that it can be copied; its comment comes first."""
     if len(example) <= width:
         return [example]
     command, _, comment = (part.strip() for part in example.partition("  # "))
@@ -203,7 +204,7 @@ class Noun(click.Group):
 
 
 def paged(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of ``Invocation.list`` to a verb: ``after`` and ``limit``; and how old the list may be."""
+    """Add the options of ``Invocation.list`` to a verb: ``after``, ``limit``, and the maximum age of the list."""
     limit = click.option("--limit", type=INTEGER, metavar="N", help="Maximum number of rows.  [default: all]")
     after = click.option(
         "--after", metavar="CURSOR", help="Start after this cursor, which a list with --limit printed."
@@ -226,7 +227,7 @@ def _max_lag(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def worker(function: F) -> F:
-    """Add the options that say which jobs an agent accepts: ``job_types`` and ``labels``."""
+    """Add the options that determine which jobs an agent accepts: ``job_types`` and ``labels``."""
     types = click.option(
         "--job-type", "job_types", multiple=True, metavar="TYPE", help="Accept jobs of this type; repeatable."
     )
@@ -237,7 +238,7 @@ def worker(function: F) -> F:
 
 
 def agent_ttl(function: F) -> F:
-    """Add the option that says how long the agent of a program outlasts its last heartbeat: ``ttl``."""
+    """Add the option for how long the agent of a program outlasts its last heartbeat: ``ttl``."""
     text = "Reap the agent after this long without a heartbeat."
     return click.option("--ttl", type=DURATION, default="30s", show_default=True, help=text)(function)
 
@@ -259,9 +260,9 @@ def acting_agent(
     metavar: str = "ID|NAME",
     required: bool = True,
 ) -> Callable[[F], F]:
-    """Make the option ``--agent``, or without ``help`` the argument: who acts.
+    """Make the option ``--agent`` or, without ``help``, the argument for the acting agent.
 
-    Its default is the setting ``agent_id``, which ``lock run`` gives its command.
+    Its default is the setting ``agent_id``, which ``lock run`` sets for its command.
     """
 
     def chosen(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -279,9 +280,9 @@ def acting_agent(
 
 
 def confirm(question: str, *, yes: bool, deed: str = "delete it") -> None:
-    """Ask before something is deleted or changed, unless ``yes``.
+    """Ask before something is deleted or changed, unless ``yes`` is set.
 
-    Raises: ``click.UsageError`` where nobody can be asked; ``click.Abort`` if it is declined.
+    Raises: ``click.UsageError`` if nobody can be asked; ``click.Abort`` if the answer is no.
     """
     if yes:
         return

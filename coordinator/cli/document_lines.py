@@ -1,4 +1,4 @@
-"""Shared by the commands about documents: options, and lines of output."""
+"""Shared by the commands for documents: options, and lines of output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def expecting(function: F) -> F:
-    """Add the options that say at which version a write happens."""
+    """Add the options for the expected version of a write."""
     epoch = click.option("--epoch", metavar="EPOCH", help="Only if the version that was read is from this epoch.")
     expect = click.option(
         "--expect", type=INTEGER, metavar="VERSION", help="Only if it has this version; 0: only if it is absent."
@@ -28,7 +28,7 @@ def expecting(function: F) -> F:
 
 
 def reading(function: F) -> F:
-    """Add the options that say what is read of a document, and how it is printed."""
+    """Add the options for which part of a document is read, and how it is printed."""
     for option in (
         click.option("--value", "only_value", is_flag=True, help="Print only the value, as its exact text."),
         click.option("--path", multiple=True, metavar="STEP", help="A key, or an index in a list, from 0; repeatable."),
@@ -40,7 +40,7 @@ def reading(function: F) -> F:
 
 
 def exact(argument: str) -> JsonText:
-    """Return the JSON of an argument, or for ``-`` of standard input, as its exact text.
+    """Return the JSON of an argument or, for ``-``, of standard input, as its exact text.
 
     Raises: ``InvalidArgument``.
     """
@@ -48,13 +48,13 @@ def exact(argument: str) -> JsonText:
 
 
 def written(call: Invocation, header: DocumentHeader) -> None:
-    """Print what a write returned."""
+    """Print the result of a write."""
     end = f", expires {age(header.expires_at)}" if header.expires_at else ""
     call.output.one(header, f"{plain(header.key)} is at version {header.version}{end}")
 
 
 def shown(call: Invocation, document: Document, *, only_value: bool) -> None:
-    """Print a document, or its value alone, as its exact text."""
+    """Print a document, or only its value, as its exact text."""
     if only_value:
         call.output.line(bytes(document.text).decode())
     else:

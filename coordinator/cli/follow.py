@@ -1,4 +1,4 @@
-"""Following a list on the command line: what is there, and then what comes, over any interruption."""
+"""Following a list on the command line: its rows now, then new ones, across interruptions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 async def follow(call: Invocation, read: Operation[list[R]], write: Callable[[list[R]], Awaitable[T | None]]) -> T:
-    """Write the rows of a list with ``woken_by`` as they come, until ``write`` returns a value; return that.
+    """Write the rows of a list with ``woken_by`` as they arrive, until ``write`` returns a value; return that value.
 
     Raises: what the operation raises; ``DatabaseUnavailable`` if the first connection fails.
     """

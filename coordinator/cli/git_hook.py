@@ -1,4 +1,4 @@
-"""Runs a hook of git. It ends in seconds, and says in one line if it could not check anything."""
+"""Runs a git hook. It ends within seconds, and prints one line if the check failed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TIMEOUT_S = 3.0
 
 
 def run(call: Invocation, hook: str, arguments: Sequence[str]) -> None:
-    """Check what is committed, merged or pushed, or release what was committed.
+    """Check what is being committed, merged or pushed, or release what was committed.
 
-    With ``coordinator.unreachable = deny`` in git's configuration, what could not be checked is refused.
+    If ``coordinator.unreachable = deny`` is set in git's configuration, a failed check refuses the action.
     """
     refused = None
     try:
@@ -34,10 +34,10 @@ def run(call: Invocation, hook: str, arguments: Sequence[str]) -> None:
         if paths:
             refused = _through(call, hook, paths)
     except NotFound:
-        return  # a project that nobody has used
+        return  # no agent has used this project
     except CoordinatorError as error:
         if hook == "post-commit":
-            return  # leases end without it
+            return  # leases expire without this as well
         deny = git_hooks.setting("coordinator.unreachable") == "deny"
         click.echo(plain(f"coordinator: {error.message}; nothing was checked"), err=True)
         if not deny:

@@ -1,4 +1,4 @@
-"""What the command line says about one run, and the settings that follow from it."""
+"""The command-line flags of one run, and the settings that follow from them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class CommandLine:
         return settings.load(profile=self.profile, file=self.file, flags=self.flags, note=_note)
 
     def dsn(self, *, direct: bool = False) -> str:
-        """Return the address of the database or daemon; with ``direct``, the one past any pooler.
+        """Return the address of the database or daemon; with ``direct``, the address that bypasses any pooler.
 
-        Raises: ``DatabaseUnavailable`` if none is configured and no embedded server runs.
+        Raises: ``DatabaseUnavailable`` if no address is configured and no embedded server runs.
         """
         if self.config.database_url is not None:
             return (self.config.direct_url if direct else None) or self.config.database_url
@@ -44,6 +44,6 @@ class CommandLine:
 
 
 def _note(text: str) -> None:
-    from coordinator.cli.output import plain  # noqa: PLC0415 - slow to import, and hardly ever needed
+    from coordinator.cli.output import plain  # noqa: PLC0415 - slow to import, and rarely needed
 
     sys.stderr.write(f"{plain(text)}\n")

@@ -1,7 +1,7 @@
-"""The options of ``coordinator hook run``, and how they are read without the machinery of commands.
+"""The options of ``coordinator hook run``, parsed without the command framework.
 
-A tool waits for each call of a hook, and that machinery takes a fifth of the time of one. It reads every command line that ``read``
-does not understand: those with other options, with a mistake, or that ask for help.
+A tool waits for each call of a hook, and the framework takes a fifth of its time. The framework parses only command
+lines that ``read`` does not understand: those with other options, with a mistake, or with a request for help.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEXTS = ("dialect", "url", "project")
 
 
 def read(arguments: Sequence[str]) -> dict[str, Any] | None:
-    """Return the value of each option, or None for a command line that is not understood."""
+    """Return the value of each option, or None if it does not understand the command line."""
     found: dict[str, Any] = {name: duration.parse(default) for name, default in DURATIONS.items()}
     found |= {name: default for name, (_, default) in CHOICES.items()}
     found |= dict.fromkeys(TEXTS)

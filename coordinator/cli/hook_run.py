@@ -1,11 +1,12 @@
 """``coordinator hook run``: one call of a hook, from standard input to standard output.
 
-Guarantees: it answers in the words of the tool and ends, whatever the payload, the configuration or the coordinator is like. Where the
-coordinator does not answer a call within the limit, the policy does. What the process has used of a processor counts, so that its start and
-a call without an answer together take no longer than the limit. It prints no trace.
+Guarantees: it responds in the format of the tool and ends, whatever the payload, the configuration or the coordinator
+does. If the coordinator does not respond to a call within the limit, the policy decides. The processor time of the
+process counts towards the limit, so that its start and a call without a response together take no longer than the
+limit. It never prints a stack trace.
 
-The work is done on a thread, which nothing can interrupt while a name is looked up or a connection is opened. The main thread waits
-for it no longer than the limit, and ends the process. A signal ends a wait in the queue, and the ticket with it.
+A separate thread does the work, because a name lookup or an attempt to connect cannot be interrupted. The main thread
+waits for it no longer than the limit, and ends the process. A signal ends a wait in the queue, and removes the ticket.
 """
 
 from __future__ import annotations
@@ -47,18 +48,18 @@ __all__ = ["FLAGS", "Running", "answer"]
 
 R = TypeVar("R")
 
-FLAGS = {"url": "database_url", "project": "project"}  # the settings that options give
+FLAGS = {"url": "database_url", "project": "project"}  # the settings that options set
 STDIN_S = 10.0  # for the whole payload
-FILES_S = 10.0  # for the files that it names
-ADDRESS = 200  # characters of one in a command line
-APART_S = 0.05  # what the start and the end of a process take beside its own processor time
-LEAST = 1 / 3  # of the limit, for a call
-BUSY_MOST = 3.0  # times what is left, where there is more work than processors
-MALFORMED = 1  # not 2, which would refuse what the tool is about to do
+FILES_S = 10.0  # for hashing the files in the payload
+ADDRESS = 200  # characters of the address that a command line shows
+APART_S = 0.05  # time for the start and end of a process, in addition to its own processor time
+LEAST = 1 / 3  # of the limit: the least that a call gets
+BUSY_MOST = 3.0  # the largest factor by which a busy machine extends the limit
+MALFORMED = 1  # not 2, which would refuse the tool's action
 
 
 def answer(arguments: Sequence[str]) -> None:
-    """Answer, and end the process; return only for a command line that ``hook_options`` does not understand."""
+    """Answer, and end the process; return only if ``hook_options`` does not understand the command line."""
     options = hook_options.read(arguments)
     if options is None:
         return
@@ -71,30 +72,32 @@ def answer(arguments: Sequence[str]) -> None:
 
 
 class _Stopped(Exception):
-    """A signal ends the program."""
+    """A signal interrupted the program."""
 
 
 class _Clock:
-    """How long the main thread waits: until the limit of the call that runs."""
+    """The time that the main thread waits: until the limit of the current call."""
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
         self.ends_at = time.monotonic() + STDIN_S
         self.stopped = threading.Event()
-        self._moved: SimpleQueue[None] = SimpleQueue()  # a signal may come within any step of an Event
+        self._moved: SimpleQueue[None] = (
+            SimpleQueue()
+        )  # not an Event, because a signal may arrive during any step of one
 
     def begin(self, wait_s: float = 0.0) -> None:
-        """Give the next call what is left of the limit, and at least a third of it, after a pause of ``wait_s``."""
+        """Set the limit of the next call, after a pause of ``wait_s``: the rest of the limit, and at least a third of it."""
         left_s = max(self.limit_s - APART_S - time.process_time(), self.limit_s * LEAST)
         self.end_in(wait_s + left_s * _slowness())
 
     def end_in(self, seconds: float) -> None:
-        """Let the wait of the main thread end then, also if it was to be longer."""
+        """Set when the main thread stops waiting, even if it would have waited longer."""
         self.ends_at = time.monotonic() + seconds
         self._moved.put(None)
 
     def wait(self) -> bool:
-        """Wait for a change or the end; return whether the end is now."""
+        """Wait for a change or the end; return whether the time is over."""
         left_s = self.ends_at - time.monotonic()
         if left_s > 0:
             with suppress(Empty):
@@ -103,7 +106,7 @@ class _Clock:
 
 
 class _Limited:
-    """A runner whose calls each have the limit."""
+    """A runner that applies the limit to each call."""
 
     def __init__(self, inner: Runner, clock: _Clock) -> None:
         self._inner = inner
@@ -146,8 +149,8 @@ class Running:
         self._done = False
 
     def finish(self) -> NoReturn:
-        """Answer the payload on standard input, and end the process at once: the thread may be stuck, and an orderly end takes 30 ms."""
-        gc.disable()  # it ends before it has garbage
+        """Answer the payload on standard input, and end the process at once: the thread may hang, and an orderly end takes 30 ms."""
+        gc.disable()  # the process ends before it has garbage
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
         thread = threading.Thread(target=self._work, daemon=True)
@@ -159,7 +162,7 @@ class Running:
         _end(self._reply)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._clock.stopped.set()  # a call that runs has its limit, and what follows leaves the queue
+        self._clock.stopped.set()  # the limit applies to the current call; after it, the thread leaves the queue
         if self._known is None:
             self._clock.end_in(0)
 
@@ -180,7 +183,7 @@ class Running:
         dialect = load(self._given or recognise(payload))
         event = dialect.read(payload)
         self._known = dialect, event
-        from coordinator.client import brief  # noqa: PLC0415 - what is malformed is answered without it
+        from coordinator.client import brief  # noqa: PLC0415 - not needed for a malformed payload
 
         place = located(self._call, event.cwd or str(Path.cwd()), self._worktrees)
         options = of_tool(self._options, dialect)
@@ -189,7 +192,7 @@ class Running:
         )
         self._url = self._call.dsn()
         if not is_gateway(self._url):
-            import coordinator.db.single  # noqa: F401, PLC0415 - so that the limit is that of the connection alone
+            import coordinator.db.single  # noqa: F401, PLC0415 - import now, so that the limit applies to the connection alone
         self._clock.begin()
 
         async def verdict() -> Verdict:
@@ -199,7 +202,7 @@ class Running:
         return dialect.answer(event, brief.finish(self._url, verdict()))
 
     def _command(self) -> str:
-        """Return how a command line of the agent begins. Its shell has the environment of this process, but not our flags."""
+        """Return the start of a command line for the agent. Its shell has the environment of this process, but not its flags."""
         flag = self._call.flags.get("database_url")
         found = any(os.access(f"{folder}/coordinator", os.X_OK) for folder in os.get_exec_path())
         program = "coordinator" if found else sys.argv[0]
@@ -217,7 +220,7 @@ class Running:
         return True
 
     async def _hashes(self, paths: Iterable[str | None]) -> list[str]:
-        self._clock.end_in(FILES_S)  # to read large files is not to wait for the coordinator
+        self._clock.end_in(FILES_S)  # reading large files does not count as waiting for the coordinator
         return hashes(paths)
 
     def _unanswered(self, reason: str) -> HookReply:
@@ -229,7 +232,7 @@ class Running:
 
 
 def _slowness() -> float:
-    """Return how many times as long as usual the coordinator may take, since it has to wait for a processor, too."""
+    """Return by which factor the coordinator may be slower than usual, because it also has to wait for a processor."""
     try:
         work = os.getloadavg()[0]
     except OSError:
@@ -238,7 +241,7 @@ def _slowness() -> float:
 
 
 def _end(reply: HookReply) -> NoReturn:
-    with suppress(OSError):  # nobody reads it
+    with suppress(OSError):  # nobody reads the output
         sys.stderr.write(reply.stderr)
         sys.stderr.flush()
         sys.stdout.write(reply.stdout)

@@ -38,10 +38,10 @@ _WHERE = {"data_dir": "--data-dir", "database_url": "--url", "project": "--proje
 
 
 class Invocation(CommandLine):
-    """The object that every verb gets."""
+    """The object that every verb receives."""
 
     def origins(self) -> list[settings.Origin]:
-        """Return every setting with its value and where that came from.
+        """Return every setting with its value and the source of the value.
 
         Raises: ``ConfigurationError``.
         """
@@ -59,7 +59,7 @@ class Invocation(CommandLine):
 
     @property
     def whereabouts(self) -> list[tuple[str, str]]:
-        """The options on the command line that say where it works, for the commands in a hint; no address with a password."""
+        """The location options of the command line, for the commands in a hint; never an address with a password."""
         options = [("--profile", self.profile), ("--config", self.file)]
         options += [(option, self.flags[name][1]) for name, option in _WHERE.items() if name in self.flags]
         return [
@@ -69,14 +69,14 @@ class Invocation(CommandLine):
         ]
 
     def operation(self, kind: type[Op], /, **fields: Any) -> Op:
-        """Make an operation of a verb's options; project and actor come from the settings."""
+        """Make an operation from a verb's options; project and actor come from the settings."""
         for name in {"project", "actor"} & {*kind.__struct_fields__} - fields.keys():
             fields[name] = getattr(self.config, name)
         return kind(**{name: [*value] if isinstance(value, tuple) else value for name, value in fields.items()})
 
     @asynccontextmanager
     async def _brief(self) -> AsyncIterator[AtLeastRunner]:
-        """Connect for a few calls, one after the other; reads include ``--at-least``. Run what uses it with ``_finish_brief``."""
+        """Connect for a few consecutive calls; reads include ``--at-least``. Run the code that uses it with ``_finish_brief``."""
         from coordinator.client import brief  # noqa: PLC0415
 
         dsn = self.dsn()
@@ -101,7 +101,7 @@ class Invocation(CommandLine):
 
     @asynccontextmanager
     async def open(self, *, direct: bool = False) -> AsyncIterator[Executor]:
-        """Connect to the database, or to a daemon or sidecar; reads include ``--at-least``."""
+        """Connect to the database, a daemon or a sidecar; reads include ``--at-least``."""
         with self._span():
             async with self._open(direct=direct) as executor:
                 if self.at_least is None:
@@ -127,7 +127,7 @@ class Invocation(CommandLine):
             yield single
 
     def _span(self) -> tracing.Span:
-        """Return the span of this command, below that of who started it; start tracing, if it is on."""
+        """Return the span of this command, below the span of its caller; start tracing if it is on."""
         config = self.config
         if config.tracing == "on":
             tracing.start("coordinator-cli")
@@ -137,7 +137,7 @@ class Invocation(CommandLine):
 
     def serve(self, program: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         """Run a program that logs, on an event loop of its own, until it ends."""
-        import anyio  # noqa: PLC0415 - as all below, slow to import
+        import anyio  # noqa: PLC0415 - slow to import, like the imports below
 
         from coordinator.telemetry import logs  # noqa: PLC0415
 
@@ -146,7 +146,7 @@ class Invocation(CommandLine):
         anyio.run(program, *args, backend_options={"use_uvloop": True})
 
     def run(self, operation: Operation[R]) -> R:
-        """Run one operation on a new connection. With ``--position`` the program ends after a write, and prints its position.
+        """Run one operation on a new connection. With ``--position``, the program ends after a write and prints its position.
 
         Raises: what the operation raises.
         """
@@ -180,7 +180,7 @@ class Invocation(CommandLine):
         return results
 
     def until_answered(self, operation: Operation[R], timeout_s: float | None) -> R:
-        """Run an operation with ``woken_by`` until it is answered.
+        """Run an operation with ``woken_by`` until it has a result.
 
         Raises: what the operation raises; ``WaitTimedOut``.
         """
@@ -196,7 +196,7 @@ class Invocation(CommandLine):
         return _finish(answer())
 
     def read(self, operation: Operation[list[S]], *, after: str | None, limit: int | None) -> Page[S]:
-        """Return ``limit`` rows of a list, or all, that follow the cursor ``after``; read them page by page."""
+        """Return ``limit`` rows of a list, or all, after the cursor ``after``; read them page by page."""
         if after is not None:
             operation = msgspec.structs.replace(operation, after=place_of(type(operation), after))
 
@@ -220,13 +220,13 @@ class Invocation(CommandLine):
         limit: int | None,
         empty: str,
     ) -> None:
-        """Write ``limit`` rows of a list, or all, that follow the cursor ``after``."""
+        """Write ``limit`` rows of a list, or all, after the cursor ``after``."""
         rows = self.read(operation, after=after, limit=limit)
         self.output.many(rows, columns, empty=empty)
         self.more(rows)
 
     def more(self, rows: Page[S]) -> None:
-        """Note the cursor of rows that more may follow."""
+        """Print the cursor of the last row, if more rows may follow."""
         if rows.cursor is not None:
             self.output.note(f"There may be more: --after {rows.cursor}")
 

@@ -1,4 +1,4 @@
-"""Many jobs from a file: a JSON object on each line."""
+"""Many jobs from a file with a JSON object on each line."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from coordinator.operations import jobs
 
 __all__ = ["enqueue_lines"]
 
-MAX_BYTES = LIMITS["job_batch_bytes"] // 2  # the server measures them with spaces
+MAX_BYTES = LIMITS["job_batch_bytes"] // 2  # the server counts spaces as well
 
 
 def enqueue_lines(call: Invocation, path: str, defaults: Mapping[str, Any]) -> list[JobReceipt]:
-    """Enqueue a job for each line, as many at once as one call takes; ``defaults`` are the fields that a line omits.
+    """Enqueue a job for each line, in calls of the maximum size; ``defaults`` are the fields that a line omits.
 
-    Raises: ``InvalidArgument`` for a malformed line, and what the operation raises. The message names the line, and says how many
-    jobs of earlier lines were enqueued.
+    Raises: ``InvalidArgument`` for a malformed line, and what the operation raises. The message names the line, and
+    says how many jobs of earlier lines were enqueued.
     """
     usual = msgspec.to_builtins(dict(defaults))
     numbers: list[int] = []
@@ -57,7 +57,7 @@ def enqueue_lines(call: Invocation, path: str, defaults: Mapping[str, Any]) -> l
 
 
 def _batches(file: IO[bytes]) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield lines with their numbers, as many as one call takes."""
+    """Yield lines with their numbers, in batches that fit into one call."""
     batch: list[tuple[int, bytes]] = []
     size = 0
     for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES + 1), b""), 1):
@@ -72,7 +72,7 @@ def _batches(file: IO[bytes]) -> Iterator[list[tuple[int, bytes]]]:
 
 
 def _object(number: int, line: bytes) -> dict[str, Any]:
-    """Read a job."""
+    """Parse a line into a job."""
     try:
         job = read_json(line.decode(), f"line {number}")
     except UnicodeDecodeError:
@@ -85,7 +85,7 @@ def _object(number: int, line: bytes) -> dict[str, Any]:
 
 
 def _place(error: CoordinatorError) -> int | None:
-    """Return the place of the job that an error is about, in its call."""
+    """Return the position, in its call, of the job that an error is about."""
     try:
         facts = msgspec.json.decode(error.detail or "null")
     except msgspec.DecodeError:

@@ -16,7 +16,7 @@ __all__ = ["print_output"]
 
 
 def print_output(call: Invocation, read: ReadOutput, *, follow: bool) -> str | None:
-    """Print what there is or, with ``follow``, all up to the end of the job. Return the job's status if it has ended.
+    """Print the existing output or, with ``follow``, all output until the job ends. Return the job's status if it has ended.
 
     Raises: ``NotFound``; ``DatabaseUnavailable``.
     """
@@ -36,7 +36,7 @@ async def _follow(call: Invocation, read: ReadOutput) -> str:
 
 
 async def _write(call: Invocation, chunks: list[JobChunk]) -> str | None:
-    """Print chunks; return the status that follows them."""
+    """Print chunks; return the status that follows them, if any."""
     status = None
     for chunk in chunks:
         if chunk.status is not None:

@@ -13,7 +13,7 @@ __all__ = ["branches"]
 
 
 def branches(jobs: Sequence[Job]) -> Iterator[str]:
-    """Yield a line for each job, a parent before its children. A job whose parent is not among them begins a tree."""
+    """Yield a line for each job, a parent before its children. A job whose parent is missing is the root of a tree."""
     known = {job.id for job in jobs}
     below: dict[UUID | None, list[Job]] = defaultdict(list)
     for job in jobs:

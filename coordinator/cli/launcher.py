@@ -1,8 +1,9 @@
 """Starts a command that must not outlive its parent.
 
-An isolated interpreter runs this file (``python -I -S launcher.py PARENT COMMAND ARG…``), so it imports the standard library
-only. Guarantee, on Linux: when the parent dies, the command is killed. The parent's id is compared after asking for the death
-signal, because the parent may have died before. Exits with 126 if the command cannot be run, with 127 if it is not found.
+An isolated interpreter runs this file (``python -I -S launcher.py PARENT COMMAND ARG…``), so it imports only the
+standard library. Guarantee, on Linux: when the parent dies, the command is killed. The parent's id is checked after
+requesting the death signal, because the parent may have died before. Exits with 126 if the command cannot be run, and
+with 127 if it is not found.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> int:
     """Start the command; return only if this fails."""
     parent, *command = arguments
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - for nothing elsewhere
+        import ctypes  # noqa: PLC0415 - used only here
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent):

@@ -1,4 +1,4 @@
-"""Where a command works, as hooks see it: the project and the work tree, with what flags and settings say of them."""
+"""The project and work tree of a command, as hooks see them, with flags and settings applied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["located"]
 
 
 def located(call: CommandLine, folder: str | Path, worktrees: str | None = None) -> Place:
-    """Return the place of a directory; ``--project``, ``worktrees`` and settings come before what the repository says.
+    """Return the place of a directory; ``--project``, ``worktrees`` and settings take precedence over the repository.
 
     Raises: ``ConfigurationError``.
     """

@@ -1,7 +1,7 @@
-"""Checks paths against locks, for scripts and other version control than git (``hook git`` has hooks of its own). A check reads only; it names the holder, the expiry, and how to ask for release.
+"""Checks paths against locks, for scripts and version control other than git (``hook git`` installs its own hooks). A check only reads. It names the holder and the expiry, and explains how to ask for release.
 
-Paths are literal (* and [ are characters) and relative to the project's root. A path that cannot be checked is an error,
-never free. If the agent is given by name, the locks of every agent of this name count as its own.
+Paths are literal (* and [ are ordinary characters) and relative to the project's root. A path that cannot be checked is
+an error, never free. If the agent is given by name, locks of every agent with this name count as its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from coordinator.operations import locks
 
 __all__ = ["check", "read_paths"]
 
-SHOWN = 20  # locked paths in the error
+SHOWN = 20  # locked paths that the error lists
 
 
 def check(call: Invocation, paths: list[str], agent: str | None) -> None:
@@ -66,8 +66,8 @@ def read_paths(config: Config) -> list[str]:
 
 
 def _lockable(path: str, root: Path) -> str:
-    """Return a path as a lockable resource; for one with line ends or outer spaces, its directory."""
-    if is_directory(root / path) and not (root / path).is_symlink():  # git lists a submodule so
+    """Return a path as a lockable resource; if it has line breaks or leading or trailing spaces, its directory."""
+    if is_directory(root / path) and not (root / path).is_symlink():  # how git lists a submodule
         path = path.rstrip("/") + "/"
     while not path.isprintable() or path != path.strip(" "):
         path = path.rstrip("/").rpartition("/")[0] + "/"

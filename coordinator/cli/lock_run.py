@@ -1,14 +1,14 @@
 """Runs a command under locks: ``flock`` for a fleet.
 
-Guarantees: as far as this machine can know, the command runs only while the locks are held. They are renewed meanwhile. When
-one is lost, or its state is unknown for too long, the command's process group gets SIGTERM, and SIGKILL after a grace period.
-Signals are passed on to the command. The locks are released when it has ended.
+Guarantees: as far as this machine can know, the command runs only while the locks are held. They are renewed in the
+meantime. If one is lost, or its state is unknown for too long, the command's process group gets SIGTERM, and SIGKILL
+after a grace period. Signals are forwarded to the command. The locks are released when the command has ended.
 
-On failure: if this process is killed, so is the command: by its parent-death signal, and by a guard that reads the end of a
-pipe and kills the rest of the group. The agent is reaped within 2 seconds, and its locks end. If this process is paused
-(SIGSTOP), it cannot end the command; only fencing covers that.
+On failure: if this process is killed, so is the command: by its parent-death signal, and by a guard that reads the end
+of a pipe and kills the rest of the group. The agent is reaped within 2 seconds, and its locks end. If this process is
+paused (SIGSTOP), it cannot end the command; only fencing protects against that.
 
-It deliberately does not fence. The command guards its own writes with the token in its environment
+It deliberately does not fence. The command protects its own writes with the token in its environment
 (COORDINATOR_FENCING_TOKEN; by resource: COORDINATOR_FENCING_TOKENS).
 """
 
@@ -46,9 +46,9 @@ __all__ = ["LockRun", "acquire"]
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 LAUNCHER = str(Path(launcher.__file__).resolve())
-SILENT_S = 2.0  # a shorter wait is not worth a line
-SHOWN = 3  # holders that a waiter is told of
-GUARD = 'read -r _ || kill -s KILL -- "-$1"'  # end of file without a line: this process died
+SILENT_S = 2.0  # a shorter wait is not reported
+SHOWN = 3  # holders that a waiting caller is shown
+GUARD = 'read -r _ || kill -s KILL -- "-$1"'  # end of file without a line: this process has died
 
 
 def acquire(call: Invocation, request: Acquire) -> list[Grant]:
@@ -88,7 +88,7 @@ class LockRun:
         self._command = command
         self._grace_s = grace.total_seconds()
         self._process: asyncio.subprocess.Process | None = None
-        self._told = False  # that a lock was lost
+        self._told = False  # whether the loss of a lock was reported
         self._ended = _Ended()
 
     def run(
@@ -102,7 +102,7 @@ class LockRun:
     ) -> int:
         """Run the command under locks; return its exit code, or 128 plus the number of the signal that ended it.
 
-        Raises: ``Conflict``; ``WaitTimedOut``; ``LockLost`` when the command had to be ended.
+        Raises: ``Conflict``; ``WaitTimedOut``; ``LockLost`` if the command was ended because a lock was lost.
         """
         if shutil.which(self._command[0]) is None:
             report(
@@ -148,7 +148,7 @@ class LockRun:
 
     @property
     def _outer(self) -> bool:
-        """Whether this runs within another run, whose agent it is a part of."""
+        """Whether this runs within another run, as a part of its agent."""
         config = self._call.config
         return self._own_agent is None and None not in (config.agent_id, config.lock_owner)
 
@@ -180,7 +180,7 @@ class LockRun:
                     tasks.cancel_scope.cancel()
             finally:
                 if held.lost.is_set() or process.returncode is None:
-                    self._signal(signal.SIGKILL)  # the rest of the group, too
+                    self._signal(signal.SIGKILL)  # also the rest of the group
         return code if code >= 0 else 128 - code
 
     async def _end_when_lost(self, held: Held) -> None:
@@ -203,7 +203,7 @@ class LockRun:
             )  # fmt: skip
 
     async def _pass_signals(self, scope: anyio.CancelScope) -> None:
-        """Pass signals on to the command. Before it starts, a signal ends the wait for the locks."""
+        """Forward signals to the command. Before it starts, a signal ends the wait for the locks."""
         with anyio.open_signal_receiver(*PASSED_ON) as signals:
             async for number in signals:
                 if self._process is None:
@@ -236,7 +236,7 @@ class _Ended:
 async def _say_whom(
     waiting: anyio.CancelScope, call: Invocation, client: Client, resources: Sequence[str], ticket: int
 ) -> None:
-    """Report, unless the wait is over soon, whom a ticket waits for, and its place in the queue."""
+    """Unless the wait is short, report whom a ticket waits for, and its place in the queue."""
     holders: list[Lock] = []
     ahead: set[int] = set()
     with waiting, suppress(CoordinatorError):
@@ -261,7 +261,9 @@ async def _say_whom(
 
 @asynccontextmanager
 async def _connected(call: Invocation, agent: str | None) -> AsyncIterator[Client]:
-    logs.configure(format=call.config.log_format, level="critical")  # whatever ends the command is reported, once
+    logs.configure(
+        format=call.config.log_format, level="critical"
+    )  # the error that ends the command is reported only once
     config = replace(call.config, min_connections=1, max_connections=4)
     async with connect(call.dsn(), project=call.project, agent=agent, config=config) as client:
         yield client
@@ -298,7 +300,7 @@ def _terminal_lent(group: int) -> Iterator[None]:
     try:
         with suppress(OSError):
             os.tcsetpgrp(0, group)
-            os.killpg(group, signal.SIGCONT)  # it may have stopped at a read
+            os.killpg(group, signal.SIGCONT)  # it may have been stopped by a read
         yield
     finally:
         with suppress(OSError):

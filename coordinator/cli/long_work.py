@@ -1,6 +1,6 @@
-"""Work that takes minutes, with its progress on standard error: one line that moves on a terminal, else a notice now and then.
+"""Work that takes minutes, with progress on standard error: on a terminal, one line that is updated; otherwise, a notice now and then.
 
-Ctrl-C and SIGTERM cancel it, and it cleans up before the program ends.
+Ctrl-C and SIGTERM cancel it; it cleans up before the program ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REDRAW_EVERY_S = 0.1
 def direct(call: Invocation) -> str:
     """Return the address of the database itself.
 
-    Raises: ``ConfigurationError`` if it is that of a daemon; ``DatabaseUnavailable`` if there is none.
+    Raises: ``ConfigurationError`` if the address is that of a daemon; ``DatabaseUnavailable`` if there is none.
     """
     dsn = call.dsn(direct=True)
     if is_gateway(dsn):
@@ -39,11 +39,11 @@ def direct(call: Invocation) -> str:
 
 
 def run_reported(call: Invocation, work: Callable[[Report], Awaitable[R]]) -> R:
-    """Run work on an event loop of its own, and show what it reports.
+    """Run work on an event loop of its own, and show its progress.
 
-    Raises: what it raises; ``KeyboardInterrupt`` after Ctrl-C or SIGTERM.
+    Raises: what the work raises; ``KeyboardInterrupt`` after Ctrl-C or SIGTERM.
     """
-    import anyio  # noqa: PLC0415 - as below, slow to import
+    import anyio  # noqa: PLC0415 - slow to import, like the import below
 
     from coordinator.telemetry import logs  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The program as a process: runs a command, and turns the error that ends it into a message and an exit code."""
+"""The program as a process: it runs a command, and turns the error that ends it into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["main", "program"]
 USAGE = 2
 INTERRUPTED = 130
 
-# What other programs call an option of ours.
+# Names of other programs for options of this one.
 ELSEWHERE = {
     "--json": "--output json",
     "--format": "--output",
@@ -70,13 +70,13 @@ def _run(arguments: list[str]) -> int:
     invocation = Invocation()
     try:
         answer = program.main(arguments, "coordinator", standalone_mode=False, obj=invocation)
-    except BaseException as error:  # noqa: BLE001 - nothing leaves the program except as a message
+    except BaseException as error:  # noqa: BLE001 - the program reports everything as a message
         return _end(error, _form(arguments, invocation), invocation)
     return answer if isinstance(answer, int) else 0
 
 
 def _form(arguments: list[str], invocation: Invocation) -> str:
-    """Return the format of errors, even for a command line that cannot be parsed to its end."""
+    """Return the format of errors, even for a command line that cannot be parsed completely."""
     if "output" in invocation.flags:
         return invocation.flags["output"][1]
     for before, argument in pairwise(["", *arguments]):
@@ -87,7 +87,7 @@ def _form(arguments: list[str], invocation: Invocation) -> str:
 
 
 def _end(error: BaseException, form: str, invocation: Invocation) -> int:
-    """Report what ended the program; return the exit code."""
+    """Report what ended the program, and return the exit code."""
     if isinstance(error, BaseExceptionGroup):
         error = _leaf(error)
     match error:
@@ -117,7 +117,7 @@ def _end(error: BaseException, form: str, invocation: Invocation) -> int:
 
 
 def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Choose one error of those that ended concurrent tasks: a bug, if there is one."""
+    """Choose one of the errors that ended concurrent tasks: a bug, if there is one."""
     leaves: list[BaseException] = []
     groups = [group]
     while groups:
@@ -131,7 +131,7 @@ def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _usage(error: click.ClickException) -> tuple[str, str]:
-    """Return message and hint for a usage error."""
+    """Return the message and hint for a usage error."""
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx else "coordinator"
     hint = f'See "{path} --help".'
@@ -166,12 +166,12 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
 
 
 def _meant(option: str, known: list[str]) -> str | None:
-    """Return what was probably meant by an unknown option: its long form, what does the same here, or a similar word."""
+    """Suggest an option for an unknown one: its long form, the equivalent here, or a similar word."""
     longer = sorted(
         spelling for spelling in known if len(option) > len("--") and spelling.startswith(option)
     )  # "--to-…" before "--too"
     here = [meant for meant in (ELSEWHERE.get(option),) if meant and meant.split()[0] in known]
-    words = {_word(spelling): spelling for spelling in known}  # without the hyphens, which all have in common
+    words = {_word(spelling): spelling for spelling in known}  # without hyphens, which all options have in common
     similar = nearest(_word(option), words)
     return next(iter([*longer, *here, *([words[similar]] if similar else [])]), None)
 
@@ -181,7 +181,7 @@ def _word(option: str) -> str:
 
 
 def _discard_output() -> None:
-    """Discard an output that nobody reads, so that the interpreter does not report it when it exits."""
+    """Discard output that nobody reads, so that the interpreter does not report an error when it exits."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):

@@ -1,7 +1,8 @@
-"""Results: tables and values as text, or one object or array as JSON. The default is text on a terminal, else JSON.
+"""Results: tables and values as text, or one object or array as JSON. The default is text on a terminal, otherwise JSON.
 
-Text is for people: it has ages instead of times, and escapes the control characters of other people's texts. A terminal shows
-no field or column that has no value at all, except with ``--wide``. Programs read JSON, whose names do not change.
+Text is for people: it shows ages instead of times, and escapes control characters in other people's texts. On a
+terminal, fields and columns without any value are omitted, unless ``--wide`` is given. Programs read JSON; its names do
+not change.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ __all__ = ["NobodyReadsError", "Output", "age", "cell", "counted", "plain", "spa
 S = TypeVar("S", bound=msgspec.Struct)
 
 AT_ONCE = select.PIPE_BUF  # bytes that a writable pipe accepts without blocking
-MAX_CELL = 200  # characters of a cell; JSON has them all
+MAX_CELL = 200  # characters of a cell; JSON is not truncated
 TEXT = ("body", "description", "text", "value", "reason", "message", "remedy")  # columns that may wrap
 
 
 class NobodyReadsError(Exception):
-    """The reader of the output went away, as ``head`` does. The program ends and reports nothing."""
+    """The reader of the output has ended, as ``head`` does. The program ends and reports nothing."""
 
 
 class Output:
@@ -41,11 +42,11 @@ class Output:
 
     def __init__(self, form: Literal["auto", "text", "json"], *, wide: bool = False) -> None:
         self._wide = wide
-        self._sparse = sys.stdout.isatty() and not wide  # what has no value is omitted
+        self._sparse = sys.stdout.isatty() and not wide  # omit fields without a value
         self.json = form == "json" or (form == "auto" and not sys.stdout.isatty())
 
     def one(self, result: msgspec.Struct | Mapping[str, object], text: str | None = None) -> None:
-        """Write one result: as JSON an object; as text the given text, or without one a line for each field."""
+        """Write one result: as JSON an object; as text the given text or, without one, a line for each field."""
         if self.json:
             self._json(result)
         elif text is not None:
@@ -66,7 +67,8 @@ class Output:
     def many(self, results: list[S], columns: Iterable[str], *, empty: str) -> None:
         """Write several results: as JSON an array; as text a table, or ``empty`` if there are none.
 
-        ``columns`` are in order of usefulness: what does not fit the terminal is omitted from the end and named, except with ``wide``.
+        ``columns`` are in order of usefulness: columns that do not fit on the terminal are omitted from the end and
+        named, unless ``wide`` is set.
         """
         if self.json:
             self._json(results)
@@ -75,7 +77,7 @@ class Output:
             if empty:
                 self.note(empty)
             return
-        import shutil  # noqa: PLC0415 - slow to import, and JSON does without
+        import shutil  # noqa: PLC0415 - slow to import, and not needed for JSON
 
         width = shutil.get_terminal_size().columns if self._sparse else None
         laid = _columns(results, columns, None if self._wide else MAX_CELL, sparse=self._sparse)
@@ -85,14 +87,14 @@ class Output:
             self.note(textwrap.fill(f"(--wide shows {', '.join(omitted)})", width))
 
     async def lines(self, lines: Iterable[str]) -> None:
-        """Write lines as fast as the reader takes them. The caller can be cancelled while it waits."""
+        """Write lines as fast as the reader takes them. The caller can be cancelled while this waits."""
         import anyio  # noqa: PLC0415
 
         descriptor = sys.stdout.fileno()
         content = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
         with _written():
             for start in range(0, len(content), AT_ONCE):
-                # A file is always writable and cannot be waited for.
+                # A file is always writable, and waiting for one is an error.
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     with suppress(PermissionError):
                         await anyio.wait_writable(descriptor)
@@ -126,7 +128,7 @@ class Output:
     def _json(self, result: object) -> None:
         encoded = msgspec.json.encode(result)
         if sys.stdout.isatty():
-            with suppress(msgspec.DecodeError):  # half of a character
+            with suppress(msgspec.DecodeError):  # part of a character
                 encoded = msgspec.json.format(encoded, indent=2)
         self._write(encoded.decode() + "\n")
 
@@ -150,7 +152,7 @@ def _written() -> Iterator[None]:
 
 
 def _absent(value: object, type: object) -> bool:
-    """Return whether a field has no value; as JSON, null and what is empty are values."""
+    """Return whether a field has no value. In JSON, null and empty values count as values."""
     return type != Json and value in (None, [], {})
 
 
@@ -198,7 +200,7 @@ def cell(value: object, maximum: int | None = MAX_CELL, *, json: bool = False) -
 
 
 def plain(text: str) -> str:
-    """Escape control characters, which a terminal would obey."""
+    """Escape control characters, which a terminal would interpret."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -33,7 +33,7 @@ def report(
 
 
 def notice(form: str, **fields: object) -> None:
-    """Write, in the form of errors, what a command does now; the first field is the message."""
+    """Write a notice, in the format of errors, about what a command does now; the first field is the message."""
     if form == "json" or (form != "text" and not sys.stderr.isatty()):
         sys.stderr.write(msgspec.json.encode({"notice": fields}).decode() + "\n")
     else:
@@ -42,7 +42,7 @@ def notice(form: str, **fields: object) -> None:
 
 
 def report_bug(form: str, error: BaseException, *, trace: bool) -> None:
-    """Write that the program has a bug."""
+    """Report a bug in the program."""
     if trace:
         import traceback  # noqa: PLC0415
 
@@ -52,12 +52,12 @@ def report_bug(form: str, error: BaseException, *, trace: bool) -> None:
 
 
 def _sendable(text: str) -> str:
-    """Escape bytes of the command line that are not UTF-8, because JSON cannot contain them."""
+    """Escape bytes of the command line that are not UTF-8, since JSON cannot contain them."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _detail(detail: str | None) -> object:
-    """Decode a detail that is JSON; return other text as it is."""
+    """Decode a detail that is JSON; return other text unchanged."""
     if detail is None:
         return None
     try:

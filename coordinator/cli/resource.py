@@ -1,12 +1,13 @@
-"""Reads the resources of locks as people write them, so that one file has one name wherever a command runs.
+"""Resolves the resources of locks as people write them, so that a file has the same name wherever a command runs.
 
-A path is relative to the current directory, or to the root if that is elsewhere; an absolute one may be below the root. The
-root is the setting ``root``, else the git work tree. What is sent is the path from the root, with symbolic links resolved,
-and with a slash if it is an existing directory. A text with *, ? or [ that names an existing file is that file. Without a
-root, or where that is ``none``, paths are sent as written.
+A path is relative to the current directory, or to the root if the current directory is outside of it; an absolute path
+must be below the root. The root is the setting ``root`` or, by default, the git work tree. The path that is sent is
+relative to the root, with symbolic links resolved, and ends with a slash if it is an existing directory. A text with *,
+? or [ that names an existing file stands for that file. Without a root, or if the root is ``none``, paths are sent as
+written.
 
-A linked work tree of git has files of its own, so its paths are below ``.git/worktrees/<name>/``, as for hooks (``hooks.place``); a path that is
-written so is sent as it is. Names mean the same everywhere.
+A linked git work tree has its own files, so its paths are below ``.git/worktrees/<name>/``, as for hooks
+(``hooks.place``); a path in this form is sent unchanged. Names mean the same in all work trees.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _WILD = re.compile(r"[*?\[]")
 
 
 def root_of(config: Config) -> Path | None:
-    """Return the directory that paths are relative to: that of the settings, or the git work tree.
+    """Return the directory that paths are relative to: the setting, or the git work tree.
 
     Raises: ``ConfigurationError``.
     """
@@ -46,11 +47,11 @@ def root_of(config: Config) -> Path | None:
     found = next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), None)
     if found is None:
         return None
-    return Path(_place(found, config).root or found)  # the files of a submodule are those of the repository around it
+    return Path(_place(found, config).root or found)  # the files of a submodule belong to the repository around it
 
 
 def _place(folder: Path, config: Config) -> Place:
-    from coordinator.hooks.place import locate  # noqa: PLC0415 - few commands need it
+    from coordinator.hooks.place import locate  # noqa: PLC0415 - only few commands need it
 
     return locate(str(folder), {"COORDINATOR_PROJECT": config.project, "COORDINATOR_WORKTREES": config.worktrees or ""})
 
@@ -65,7 +66,7 @@ def spelled(text: str, config: Config, *, literal: bool = False) -> str:
 
 
 def scoped(found: str, root: Path | None, config: Config) -> str:
-    """Return a resource from the root as it is locked in the work tree that the root is of."""
+    """Return the name under which a resource relative to the root is locked in the root's work tree."""
     kind = next((kind for kind in KINDS if found.startswith(kind)), "")
     if root is None or config.root is not None or kind == "name:" or found.removeprefix(kind).startswith(WORKTREES):
         return found
@@ -94,7 +95,7 @@ def read(text: str, root: Path | None, *, literal: bool = False) -> str:
 
 
 def is_directory(path: Path) -> bool:
-    """Return whether a path is a directory; false also if its name is too long for one."""
+    """Return whether a path is a directory; false if its name is too long."""
     try:
         return path.is_dir()
     except OSError:
@@ -110,7 +111,7 @@ def _glob(kind: str, path: str, root: Path, start: Path) -> str:
 
 
 def _below(root: Path, start: Path, path: str) -> str:
-    """Return the path from the root, empty for the root itself."""
+    """Return the path relative to the root, empty for the root itself."""
     for place in (Path(os.path.realpath(start / path)), Path(os.path.normpath(start / path))):
         if place.is_relative_to(root):
             below = place.relative_to(root).as_posix()

@@ -1,7 +1,7 @@
-"""Tables for people: columns in order of usefulness, as many as the terminal holds.
+"""Tables for people: columns in order of usefulness, as many as fit on the terminal.
 
-An id, a number, a time or a key is never broken, so that it can be copied. Free text wraps. What does not fit is omitted, the
-least useful columns first, and named, so that nobody takes it for absent.
+An id, a number, a time or a key is never broken, so that it can be copied. Free text wraps. Columns that do not fit are
+omitted, the least useful ones first, and named, so that readers know that they exist.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import msgspec
 
 __all__ = ["Column", "table"]
 
-GAP = 2  # columns of the terminal between two of the table
-TEXT_MIN = 24  # columns of the terminal below which free text is not wrapped
+GAP = 2  # width of the space between two columns
+TEXT_MIN = 24  # free text is not wrapped to less than this width
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -26,12 +26,12 @@ class Column(msgspec.Struct, frozen=True):
 
     @property
     def width(self) -> int:
-        """Columns of the terminal that it takes without wrapping."""
+        """The width without wrapping."""
         return max(map(_width, (self.heading, *self.cells)))
 
     @property
     def least(self) -> int:
-        """Columns of the terminal that it needs."""
+        """The minimum width."""
         return min(self.width, max(TEXT_MIN, _width(self.heading))) if self.text else self.width
 
 
@@ -64,7 +64,7 @@ def table(columns: Sequence[Column], maximum: int | None) -> tuple[str, list[str
 
 
 def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return the width of a text on a terminal."""
     if text.isascii():
         return len(text)
     return sum(map(_columns, text))
@@ -77,7 +77,7 @@ def _columns(character: str) -> int:
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:
-    """Break a text into lines, between words where there are any."""
+    """Break a text into lines, between words where possible."""
     while _width(text) > width:
         end = used = 0
         for character in text:

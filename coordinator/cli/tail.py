@@ -1,8 +1,9 @@
-"""Printing events: those that are retained, then those that come.
+"""Printing events: the retained ones, then new ones.
 
-Guarantees: in order, each at least once. While it follows, the tail reconnects with back-off and continues after the last page
-that it printed. It does not wait for the first connection: without a database it ends at once. SIGTERM and Ctrl-C end a tail
-that follows with exit code 0, since there is no other way to stop it; they also work while nothing reads its output.
+Guarantees: events are printed in order, each at least once. With --follow, the tail reconnects with back-off and
+continues after the last page that it printed. It does not wait for the first connection: without a database, it ends at
+once. SIGTERM and Ctrl-C end a following tail with exit code 0, since there is no other way to stop it; they also work
+while nobody reads its output.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from coordinator.operations.log_reader import LogReader
 
 __all__ = ["Tail"]
 
-DATA_MIN, DATA_MAX = 20, 120  # characters of data on a line of text
+DATA_MIN, DATA_MAX = 20, 120  # characters of data per line of text
 
 
 class Tail:
@@ -67,7 +68,7 @@ class Tail:
 
     async def _until_ended(self) -> None:
         async with anyio.create_task_group() as tasks:
-            if self._follow:  # without it, an early end is a failure
+            if self._follow:  # without it, an early end is an error
                 tasks.start_soon(self._until_shutdown, tasks.cancel_scope)
             seconds = None if self._timeout is None else self._timeout.total_seconds()
             with anyio.move_on_after(seconds) as scope:
@@ -87,7 +88,7 @@ class Tail:
     async def _retained(self) -> None:
         reader = self._reader
         async with self._call.open() as executor:
-            # Up to the present end of the log, since a busy log never ends.
+            # Read to the current end of the log, since a busy log never ends.
             _, head = parsed_cursor(await reader.head(executor))
             while True:
                 enough = await self._take(await reader.read(executor))
@@ -120,7 +121,7 @@ class Tail:
             await backoff.wait()
 
     async def _take(self, events: list[Event]) -> bool:
-        """Print events, and return whether that was enough."""
+        """Print events; return whether there were enough."""
         if self._left is not None:
             events = events[: self._left]
             self._left -= len(events)

@@ -1,4 +1,4 @@
-"""Shared by ``hook`` and ``mcp``: our entries in the settings of a tool."""
+"""Shared by ``hook`` and ``mcp``: entries of the coordinator in the settings of a tool."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TOOLS = click.Choice(["claude-code", "codex", "copilot", "cursor", "gemini", "vs
 
 
 class Installation(msgspec.Struct, frozen=True):
-    """What was, or with ``--dry-run`` would be, changed in a file. ``copy`` is where its former content is."""
+    """The change of a file, or with ``--dry-run`` the planned change. ``copy`` is the backup of its former content."""
 
     tool: str
     file: str
@@ -52,9 +52,9 @@ class Installation(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """The state of our entries in a file: installed, outdated, missing, or what is wrong with the file.
+    """The state of the entries in a file: installed, outdated, missing, or what is wrong with the file.
 
-    ``project`` is that of the sessions here, where it does not depend on the settings of the coordinator.
+    ``project`` is the project of sessions here, if it does not depend on the settings of the coordinator.
     """
 
     tool: str
@@ -65,7 +65,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 def scopes() -> list[click.Option]:
-    """Make the options that choose the settings; they stand in place of the name of a project."""
+    """Make the options that choose the settings; they replace the option for the name of a project."""
     return [
         click.Option(["--project", "scope"], flag_value="project", help="Settings of this repository.  [default]"),
         click.Option(["--user", "scope"], flag_value="user", help="Settings of the user, for all repositories."),
@@ -73,7 +73,7 @@ def scopes() -> list[click.Option]:
 
 
 def place(scope: str | None) -> tuple[SettingsScope, Path]:
-    """Return a scope and the folder that its files are relative to."""
+    """Return a scope and the folder to which its files are relative."""
     from coordinator.hooks.dialects.entries import SettingsScope  # noqa: PLC0415
 
     if scope == SettingsScope.USER:
@@ -86,15 +86,15 @@ def place(scope: str | None) -> tuple[SettingsScope, Path]:
 
 
 def located(setup: Setup, scope: SettingsScope, root: Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """Return where the file of a setup is."""
+    """Return the path of the file of a setup."""
     if scope == "user" and setup.moved and (folder := environment.get(setup.moved[0])):
         return Path(folder) / setup.file.relative_to(setup.moved[1])
     return root / setup.file
 
 
 def program() -> list[str]:
-    """Return the command that starts this program: its name if the shell finds it, else its path."""
-    import shutil  # noqa: PLC0415 - slow to import, and "hook run" does without
+    """Return the command that starts this program: its name if the shell finds it, otherwise its path."""
+    import shutil  # noqa: PLC0415 - slow to import, and not needed for "hook run"
 
     return ["coordinator"] if shutil.which("coordinator") else [str(Path(sys.argv[0]).resolve())]
 
@@ -112,7 +112,7 @@ def notes(setup: Setup) -> str:
 
 
 def daemon(call: Invocation) -> str | None:
-    """Return the address that ``--url`` names; a setting in the environment does not count."""
+    """Return the address in ``--url``; a setting in the environment does not count."""
     flag = call.flags.get("database_url")
     return flag[1].rstrip("/") if flag else None
 
@@ -135,7 +135,7 @@ def apply(
         with ExitStack() as locks:
             for folder in sorted({change.path.resolve().parent for change in wanted}):
                 locks.enter_context(file.locked(folder / "settings"))
-            shown = plan() if yes else shown  # what another installation has done meanwhile is done
+            shown = plan() if yes else shown  # another installation may have changed the files meanwhile
             for change in shown:
                 copies[change.path] = change.write()
     results = [
@@ -161,7 +161,7 @@ def states(
     setup: Callable[[str, SettingsScope, Path], Setup],
     project: str | None = None,
 ) -> None:
-    """Show how our entries stand in the settings of tools, in both scopes or in one."""
+    """Show the state of the entries in the settings of tools, in one scope or both."""
     from coordinator.hooks.dialects.entries import SettingsScope  # noqa: PLC0415
     from coordinator.hooks.install.change import installed  # noqa: PLC0415
 
@@ -176,7 +176,7 @@ def states(
         for tool in tools:
             try:
                 entries = setup(tool, kind, root)
-            except InvalidArgument:  # a tool without settings there
+            except InvalidArgument:  # the tool has no settings in this scope
                 continue
             path = located(entries, kind, root)
             try:
@@ -188,5 +188,5 @@ def states(
 
 
 def quoted(command: Sequence[str]) -> str:
-    """Return a command line for a shell."""
+    """Quote a command line for a shell."""
     return shlex.join(command)

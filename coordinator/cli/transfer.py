@@ -1,4 +1,4 @@
-"""Exports and imports: lines to a file or standard output, and from standard input, with their progress on a terminal."""
+"""Exports to a file or standard output, and imports from standard input, with progress on a terminal."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class _Teller:
 
 
 def export_project(call: Invocation, project: str, path: Path | None) -> None:
-    """Write the export of a project to standard output, or to a file, where it continues after the last whole line; then say how many it has.
+    """Write the export of a project to standard output, or to a file; continue a partial file after its last whole line. Then print the number of lines.
 
-    Raises: ``InvalidArgument`` if the file is something else; what ``Export`` raises.
+    Raises: ``InvalidArgument`` if the file is not an export; what ``Export`` raises.
     """
     operation: Export | None = Export(project=project)
     count = 0
@@ -77,7 +77,7 @@ def export_project(call: Invocation, project: str, path: Path | None) -> None:
 
 
 def import_project(call: Invocation, project: str, *, allow_missing_users: bool) -> None:
-    """Import the lines of standard input into a project, and write how many they were.
+    """Import the lines of standard input into a project, and print their number.
 
     Raises: what ``import_lines`` raises.
     """
@@ -123,7 +123,7 @@ def _count(path: Path) -> int:
 
 
 def _last_line(path: Path) -> bytes:
-    """Return the last whole line of a file; remove what was written after it."""
+    """Return the last whole line of a file; remove any partial line after it."""
     with path.open("rb+") as file:
         end = file.seek(0, os.SEEK_END)
         tail = b""

@@ -1,4 +1,4 @@
-"""Types of arguments. A malformed value is an ``InvalidArgument``, as it would be at the server: exit code 5."""
+"""Types of arguments. A malformed value raises ``InvalidArgument``, as in the server: exit code 5."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ __all__ = [
     "read_text",
 ]
 
-MAX_INPUT_BYTES = 8 << 20  # no value may be larger
+MAX_INPUT_BYTES = 8 << 20  # values are never larger
 
 
-_NUMBERED = re.compile(r"[0-9.]+[a-z0-9.]*")  # a duration; a date has a dash
+_NUMBERED = re.compile(r"[0-9.]+[a-z0-9.]*")  # a duration; a date contains a dash
 
 
 class _Duration(click.ParamType[timedelta]):
@@ -136,7 +136,7 @@ class _Resource(click.ParamType[str]):
 
 
 class _Instant(click.ParamType[datetime]):
-    """An instant, or how long from now."""
+    """An instant, or the time from now."""
 
     name = "instant"
 
@@ -194,7 +194,7 @@ def _called(param: click.Parameter | None) -> str:
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given: an operation has its own values for the others."""
+    """Return the options that were given: for the others, the operation has its own defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -214,7 +214,7 @@ def read_json(text: str, called: str) -> Json:
 
 
 def read_value(text: str, form: str = "") -> Json:
-    """Return a value: JSON if it parses, else text; of the ``form`` json or text, only that.
+    """Return a value: JSON if it parses as JSON, otherwise text. With ``form`` json or text, accept only that.
 
     Raises: ``InvalidArgument``.
     """
@@ -229,7 +229,7 @@ def read_value(text: str, form: str = "") -> Json:
 
 
 def read_exact(text: str, form: str = "") -> JsonText:
-    """Return a value as ``read_value`` does, as text: JSON stays as it is written.
+    """Return a value as ``read_value`` does, but as text: JSON keeps its exact text.
 
     Raises: ``InvalidArgument``.
     """
@@ -245,7 +245,7 @@ def read_exact(text: str, form: str = "") -> JsonText:
 
 
 def read_text(argument: str) -> str:
-    """Return an argument, or for ``-`` the content of standard input.
+    """Return an argument or, for ``-``, the content of standard input.
 
     Raises: ``InvalidArgument``.
     """

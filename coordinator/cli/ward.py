@@ -1,12 +1,13 @@
-"""Runs a command of which nothing must outlive a process: all that it starts is killed when that is killed.
+"""Runs a command whose processes must not outlive another process: when that one is killed, everything that the command started is killed.
 
-An isolated interpreter runs this file (``python -I -S ward.py PROCESS COMMAND ARG…``), so it imports the standard library only. It is the parent
-of the command, and on Linux of each process that loses its own below it (``PR_SET_CHILD_SUBREAPER``), also of those that have left
-the session or the group. The kernel signals the death of ``PROCESS``, upon which all of them are killed. If this process is killed itself, so is the
-command, but not what it has started.
+An isolated interpreter runs this file (``python -I -S ward.py PROCESS COMMAND ARG…``), so it imports only the standard
+library. It is the parent of the command and, on Linux, of each descendant that loses its own parent
+(``PR_SET_CHILD_SUBREAPER``), even one that has left the session or the group. The kernel signals the death of
+``PROCESS``; then all of them are killed. If this process itself is killed, so is the command, but not the processes
+that the command has started.
 
-It passes on the signals of ``PASSED_ON`` and returns the command's exit code, or 128 plus the number of the signal that ended it. What a command
-leaves running when it ends goes on.
+It forwards the signals in ``PASSED_ON`` and returns the command's exit code, or 128 plus the number of the signal that
+ended it. Processes that a command leaves running when it ends continue to run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 DEATH = signal.SIGUSR1
 PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
-OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # the command gets them, too
+OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # the command receives them as well
 NOT_RUNNABLE = 126
 
 
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     prctl(PR_SET_PDEATHSIG, DEATH, 0, 0, 0)
-    if os.getppid() != int(process):  # it died before
+    if os.getppid() != int(process):  # the process has already died
         return NOT_RUNNABLE
     own = os.getpid()
     child = os.fork()
@@ -54,9 +55,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _ended(child: int) -> int | None:
-    """Reap what has ended; return the exit code of the command if it is among it."""
+    """Reap ended processes; return the exit code of the command if it has ended."""
     code = None
-    with suppress(ChildProcessError):  # none is left
+    with suppress(ChildProcessError):  # there is no child left
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
@@ -67,7 +68,7 @@ def _ended(child: int) -> int | None:
 
 
 def _kill_below(ancestor: int) -> None:
-    """Kill what is below a process, until nothing is: orphans come to it, with what they have started meanwhile."""
+    """Kill the descendants of a process until there are none: orphans, and what they started meanwhile, become its children."""
     killed = True
     while killed:
         killed = False
@@ -80,7 +81,7 @@ def _kill_below(ancestor: int) -> None:
 
 
 def _below(ancestor: int) -> list[int]:
-    """Return the processes below one, without those that have ended."""
+    """Return the descendants of a process that have not ended."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():

@@ -1,12 +1,12 @@
 """Running a program for each event: ``coordinator event watch``.
 
-Guarantees: events are handled in order, one at a time, each at least once. With a cursor file nothing is lost over a restart: the
-file has the position after the last event whose handler succeeded, and replaces the old one only when it is on the disk. Of two
-watches with one cursor file, the second is refused.
+Guarantees: events are handled in order, one at a time, each at least once. With a cursor file, no event is lost over a
+restart: the file contains the position after the last event whose handler succeeded, and replaces the old one only once
+it is on disk. Two watches cannot use the same cursor file: the second is refused.
 
-On failure: a handler that fails ends the watch with its exit code, and the next run repeats that event. A lost connection is
-waited out. SIGTERM is passed on to the running handler, and the watch ends after it. If the watch is killed, its handler goes on,
-and the event is repeated: a handler must bear that.
+On failure: if a handler fails, the watch ends with its exit code, and the next run repeats that event. The watch waits
+while the connection is lost. SIGTERM is forwarded to the running handler, and the watch ends after it. If the watch is
+killed, its handler continues, and the event is repeated, so handlers must tolerate repetition.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Watch(Tail):
     def run(self) -> None:
         """Handle events until the end.
 
-        Raises: as ``Tail.run``; ``SystemExit`` with the exit code of a handler that failed; ``Conflict`` if another watch has
-        the cursor file.
+        Raises: as ``Tail.run``; ``SystemExit`` with the exit code of a handler that failed; ``Conflict`` if another
+        watch uses the cursor file.
         """
         if self._file is None:
             super().run()
@@ -70,7 +70,7 @@ class Watch(Tail):
             raise SystemExit(code)
 
     def _first(self) -> str:
-        """Make the first position permanent, so that "now" is the time of the first start and not of the first event."""
+        """Store the first position, so that "now" is the time of the first start and not of the first event."""
         assert self._file is not None  # noqa: S101 - the only caller has one
         cursor = self._call.run(events.Head()) if self._after == "now" else self._after
         self._file.write(cursor)
@@ -96,7 +96,7 @@ class Watch(Tail):
             self._file.write(cursor)
 
     async def _handled(self, event: Event) -> int:
-        """Run the handler, and return its exit code. A shutdown waits for it."""
+        """Run the handler, and return its exit code. A shutdown waits for the handler."""
         environment = {
             **os.environ,
             "COORDINATOR_EVENT_TYPE": event.type,
@@ -116,7 +116,7 @@ class Watch(Tail):
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 scope.cancel()
-                if number == signal.SIGTERM and self._process is not None:  # a terminal sends SIGINT to all of us
+                if number == signal.SIGTERM and self._process is not None:  # the terminal sends SIGINT to all processes
                     with suppress(ProcessLookupError):
                         self._process.terminate()
 
@@ -130,9 +130,9 @@ class _CursorFile:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the file for this process.
+        """Lock the file for this process.
 
-        Raises: ``Conflict`` if another one has it; ``ConfigurationError`` if it cannot be used.
+        Raises: ``Conflict`` if another process has locked it; ``ConfigurationError`` if it cannot be used.
         """
         with self._usable():
             lock = self._path.with_name(f"{self._path.name}.lock").open("w")
@@ -146,7 +146,7 @@ class _CursorFile:
             yield
 
     def read(self) -> str | None:
-        """Return the position; None if there is no file yet."""
+        """Return the position; None if the file does not exist yet."""
         with self._usable():
             if not self._path.exists():
                 return None
@@ -159,7 +159,7 @@ class _CursorFile:
         return self._written
 
     def write(self, cursor: str) -> None:
-        """Replace the position, on the disk."""
+        """Replace the position, and sync it to disk."""
         if cursor == self._written:
             return
         temporary = self._path.with_name(f"{self._path.name}.new")

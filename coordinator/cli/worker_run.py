@@ -19,7 +19,7 @@ __all__ = ["find", "run"]
 
 
 def find(place: str) -> Worker:
-    """Return the worker at ``module:name``; without a name, the only one of the module. The current directory is searched, too.
+    """Return the worker at ``module:name``; without a name, the only worker of the module. The current directory is searched as well.
 
     Raises: ``ConfigurationError``.
     """
@@ -76,7 +76,7 @@ def run(
     ttl: timedelta | None,
     grace: timedelta | None,
 ) -> None:
-    """Run a worker with what was given on the command line in place of its own values."""
+    """Run a worker; options of the command line replace its own values."""
     worker.concurrency = worker.concurrency if concurrency is None else concurrency
     worker.queues = [*queues] or worker.queues
     worker.labels = [*labels] or worker.labels
@@ -88,7 +88,7 @@ def run(
 
     async def work() -> None:
         await worker.run(call.dsn(), project=config.project, config=config)
-        if worker.stuck:  # the event loop would wait for them
+        if worker.stuck:  # the event loop would wait for these jobs
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)

@@ -1,5 +1,6 @@
 """``coordinator top``: a live view of a project, on a terminal.
 
-``views`` has a class for each view: its columns, where its rows come from, how one is opened, and what can be done to it. ``app`` shows them; it is
-the only place that knows Textual. To add a view, add a class to ``views`` and its place to ``views.VIEWS``.
+``views`` has a class for each view: its columns, the source of its rows, the details of a row, and the actions on it.
+``app`` displays them; it is the only module that uses Textual. To add a view, add a class to ``views`` and list it in
+``views.VIEWS``.
 """

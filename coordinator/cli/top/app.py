@@ -1,8 +1,8 @@
 """The screen of ``coordinator top``.
 
-Guarantees: it reads the view that is shown, every few seconds, and nothing else. Where that fails, it says so and keeps what it has, until the next
-look succeeds. It changes nothing before a question was answered with y. Other people's texts are shown as they are: control characters are
-escaped, and nothing in them is taken for markup.
+Guarantees: it reads only the current view, every few seconds. If a read fails, it reports the error and keeps the
+previous rows until the next successful read. It changes nothing before a question was answered with y. Other people's
+texts are shown literally: control characters are escaped, and nothing in them is interpreted as markup.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Opener = Callable[[], AbstractAsyncContextManager[ViewSource]]
 
 
 class Question(ModalScreen[bool]):
-    """Asks before something is done: y does it, anything else does not."""
+    """Asks before an action: y confirms it, any other key cancels it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes"),
@@ -74,7 +74,7 @@ class Details(ModalScreen[None]):
 
 
 class Top(App[None]):
-    """The application. ``opener`` opens what it reads; ``interval_s`` is the time between two looks."""
+    """The application. ``opener`` opens the source of its data; ``interval_s`` is the time between two reads."""
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
@@ -100,7 +100,7 @@ class Top(App[None]):
 
     def __init__(self, opener: Opener, where: str, interval_s: float = 2.0) -> None:
         super().__init__()
-        self.animation_level = "none"  # also over a slow line
+        self.animation_level = "none"  # no animations, for slow connections
         self._opener = opener
         self._where = where
         self._interval_s = interval_s
@@ -133,7 +133,7 @@ class Top(App[None]):
         self.run_worker(self._read_forever(), exclusive=True)
 
     async def _read_forever(self) -> None:
-        with suppress(NoMatches):  # the screen is being taken down
+        with suppress(NoMatches):  # the screen is closing
             while True:
                 try:
                     async with self._opener() as self._source:
@@ -169,9 +169,9 @@ class Top(App[None]):
         return plain(f"{warnings}{found.project} at {self._where}: {shown}; {found.leader or 'nobody'} leads")
 
     def _part(self, selector: str, kind: type[W]) -> W:
-        """Return a part of the screen, also while a question lies over it.
+        """Return a part of the screen, even if a question covers it.
 
-        Raises: ``NoMatches`` while the screen is being taken down.
+        Raises: ``NoMatches`` while the screen is closing.
         """
         if not self.screen_stack:
             raise NoMatches("there is no screen any more")
@@ -183,7 +183,7 @@ class Top(App[None]):
 
     @property
     def shown(self) -> str:
-        """Name of the view that is shown."""
+        """Name of the current view."""
         return self._part("#views", TabbedContent).active or next(iter(self._views))
 
     def table(self, name: str) -> DataTable[Text]:
@@ -191,7 +191,7 @@ class Top(App[None]):
         return self._part(f"#{name}-table", DataTable)
 
     def _fill(self, name: str) -> None:
-        """Show the rows of a view, in their order, those that the filter admits; the cursor stays on its row."""
+        """Show the rows of a view that match the filter, in order; the cursor stays on its row."""
         table, view = self.table(name), self._views[name]
         sort, descending = self._sorts[name]
         at = view.columns.index(sort)
@@ -213,7 +213,7 @@ class Top(App[None]):
             table.move_cursor(row=table.get_row_index(chosen.key), animate=False)
 
     def _chosen(self, name: str) -> ViewRow | None:
-        """Return the row with the cursor."""
+        """Return the row at the cursor."""
         table = self.table(name)
         if not table.is_valid_coordinate(table.cursor_coordinate):
             return None
@@ -224,7 +224,7 @@ class Top(App[None]):
         self.table(self.shown).focus()
 
     def on_tabbed_content_tab_activated(self) -> None:
-        """Read the view that is now shown at once."""
+        """Read the newly selected view at once."""
         self._hurry.set()
 
     def action_show(self, number: int) -> None:
@@ -233,7 +233,7 @@ class Top(App[None]):
         self._focus()
 
     def action_sort(self) -> None:
-        """Order by the next column."""
+        """Sort by the next column."""
         name = self.shown
         columns = self._views[name].columns
         sort, descending = self._sorts[name]
@@ -241,7 +241,7 @@ class Top(App[None]):
         self._fill(name)
 
     def action_reverse(self) -> None:
-        """Order the other way."""
+        """Reverse the order."""
         sort, descending = self._sorts[self.shown]
         self._sorts[self.shown] = (sort, not descending)
         self._fill(self.shown)
@@ -265,14 +265,14 @@ class Top(App[None]):
         self._focus()
 
     def action_unfilter(self) -> None:
-        """End the filter."""
+        """Clear the filter."""
         self._part("#filter", Input).remove_class("shown")
         self._words[self.shown] = ""
         self._fill(self.shown)
         self._focus()
 
     def action_pause(self) -> None:
-        """Stop reading, or go on."""
+        """Pause or resume reading."""
         self._paused = not self._paused
         self.sub_title = "paused" if self._paused else ""
         if self._paused:
@@ -280,7 +280,7 @@ class Top(App[None]):
         self._hurry.set()
 
     async def on_data_table_row_selected(self) -> None:
-        """Open a row: the key is enter."""
+        """Open the details of a row (enter)."""
         name = self.shown
         if (row := self._chosen(name)) is None or self._source is None:
             return
@@ -292,7 +292,7 @@ class Top(App[None]):
         self.push_screen(Details(described(found)))
 
     def action_act(self) -> None:
-        """Ask whether to do what the view can do to the row."""
+        """Ask whether to run the view's action on the row."""
         name = self.shown
         action, row = self._views[name].action, self._chosen(name)
         if action is None or row is None:
@@ -313,7 +313,7 @@ class Top(App[None]):
 
 
 def _order(value: Any) -> tuple[bool, Any]:
-    """Order values of a column, where those that are absent are the least; lists by their texts."""
+    """Return a sort key for the values of a column: absent values come first; lists are compared as text."""
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     return (value is not None, value if value is not None else 0)
@@ -321,7 +321,7 @@ def _order(value: Any) -> tuple[bool, Any]:
 
 @asynccontextmanager
 async def source_of(url: str, config: Any, project: str, actor: str | None) -> AsyncIterator[ViewSource]:
-    """Open a database, or a daemon, for the views."""
+    """Open a database or a daemon for the views."""
     from coordinator.client.transport import open_transport  # noqa: PLC0415
 
     async with open_transport(url, config) as transport:

@@ -1,4 +1,4 @@
-"""The views of ``coordinator top``: what each shows of a project, and what can be done to a row."""
+"""The views of ``coordinator top``: what each view shows of a project, and the actions on its rows."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from coordinator.operations.executor import Runner
 
 __all__ = ["VIEWS", "View", "ViewAction", "ViewRow", "ViewSource", "chain", "described"]
 
-ROWS = 1000  # of a view
-EVENTS = 1000  # that are read at once
-WINDOW_S = 60.0  # for rates of events
+ROWS = 1000  # rows of a view
+EVENTS = 1000  # events per read
+WINDOW_S = 60.0  # window for the rates of events
 CHAIN = 10  # agents of a chain that are shown
 
 Op = TypeVar("Op", bound=Operation[Any])
 
 
 class ViewSource(NamedTuple):
-    """Where views read: an executor, and the settings that operations take."""
+    """The source of the views' data: an executor, and the settings that operations need."""
 
     executor: Runner
     project: str
@@ -45,7 +45,7 @@ class ViewSource(NamedTuple):
 
 
 class ViewRow(NamedTuple):
-    """A row: what names it, its cells in the order of the columns, and what it is made of."""
+    """A row: its key, its cells in the order of the columns, and the item that it shows."""
 
     key: str
     cells: tuple[object, ...]
@@ -61,7 +61,7 @@ class ViewAction(NamedTuple):
 
 
 class View:
-    """One view. ``sort`` is the column that orders it first, ``descending`` in which direction."""
+    """One view. ``sort`` is the initial sort column; ``descending`` is its direction."""
 
     title: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
@@ -76,8 +76,8 @@ class View:
         """
         raise NotImplementedError
 
-    async def opened(self, source: ViewSource, item: Any) -> list[msgspec.Struct]:  # noqa: ARG002 - the usual case
-        """Read what is shown of one row.
+    async def opened(self, source: ViewSource, item: Any) -> list[msgspec.Struct]:  # noqa: ARG002 - most views ignore the source
+        """Read the details of one row.
 
         Raises: what the operations raise.
         """
@@ -85,7 +85,7 @@ class View:
 
 
 class AgentsView(View):
-    """The agents that are registered."""
+    """The registered agents."""
 
     title = "Agents"
     columns = ("agent", "role", "job_types", "registered", "heartbeat", "expires", "id")
@@ -109,7 +109,7 @@ class AgentsView(View):
         ]
 
     async def opened(self, source: ViewSource, item: Any) -> list[msgspec.Struct]:
-        """Read the agent's locks as well."""
+        """Also read the agent's locks."""
         return [item, *await source.run(locks.List, agent=item.id, limit=ROWS)]
 
 
@@ -129,7 +129,7 @@ class LocksView(View):
     )
 
     async def rows(self, source: ViewSource) -> list[ViewRow]:
-        """Read the locks, and count who waits for each."""
+        """Read the locks, and count the waiters of each."""
         held = await source.run(locks.List, limit=ROWS)
         waiting: defaultdict[tuple[Any, str], set[int]] = defaultdict(set)
         for one in await _blockers(source):
@@ -153,19 +153,19 @@ class LocksView(View):
         ]
 
     async def opened(self, source: ViewSource, item: Any) -> list[msgspec.Struct]:
-        """Read who waits for the lock as well."""
+        """Also read the waiters of the lock."""
         return [item, *await source.run(locks.ListWaiting, resource=item.resource, limit=ROWS)]
 
 
 class WaitsView(View):
-    """Who waits for whom, and for whom those wait."""
+    """Who waits for whom, along the chain of holders that wait themselves."""
 
     title = "Waits"
     columns = ("ticket", "agent", "resource", "waits for")
     sort = "ticket"
 
     async def rows(self, source: ViewSource) -> list[ViewRow]:
-        """Read who waits, with the chain of those in the way."""
+        """Read the waiters, with the chain of agents in their way."""
         blockers = await _blockers(source)
         first = {(one.ticket, one.resource): one for one in reversed(blockers)}
         return [
@@ -174,12 +174,12 @@ class WaitsView(View):
         ]
 
     async def opened(self, source: ViewSource, item: Any) -> list[msgspec.Struct]:
-        """Read all that are in the way."""
+        """Read all holders in the way."""
         return [one for one in await _blockers(source) if one.ticket == item.ticket]
 
 
 class JobsView(View):
-    """The jobs that have not ended, and those that ended last."""
+    """The jobs that have not ended, and the jobs that ended most recently."""
 
     title = "Jobs"
     columns = ("type", "status", "queue", "worker", "attempts", "percent", "created", "message", "id")
@@ -213,7 +213,7 @@ class JobsView(View):
         ]
 
     async def opened(self, source: ViewSource, item: Any) -> list[msgspec.Struct]:
-        """Read the job again, and why it is where it is."""
+        """Read the job again, and why it is in its state."""
         return [
             await source.run(job_history.Show, job=item.id),
             await source.run(job_history.Why, job=item.id),
@@ -221,7 +221,7 @@ class JobsView(View):
 
 
 class EventsView(View):
-    """Events by type, with how many there were in a second. It begins when it is first shown."""
+    """Events by type, with their number per second. Counting starts when the view is first shown."""
 
     title = "Events"
     columns = ("type", "per second", "seen", "last key", "last actor", "last")
@@ -237,7 +237,7 @@ class EventsView(View):
         self._last: dict[str, Event] = {}
 
     async def rows(self, source: ViewSource) -> list[ViewRow]:
-        """Read the events since the last look: at most ``EVENTS`` at once."""
+        """Read the events since the last read, at most ``EVENTS`` at once."""
         if self._cursor is None:
             self._cursor, self._since = await source.run(events.Head), self._now()
         page: list[Event] = await source.run(events.Since, after=self._cursor, limit=EVENTS)
@@ -258,7 +258,7 @@ class EventsView(View):
 
 
 class CallsView(View):
-    """Calls of the functions of the schema, in the server: those that run, and with pg_stat_statements how long others took."""
+    """Calls of the schema's functions in the server: running ones and, with pg_stat_statements, how long others took."""
 
     title = "Calls"
     columns = ("function", "running", "longest s", "per second", "mean ms", "share")
@@ -270,7 +270,7 @@ class CallsView(View):
         self._before: tuple[float, Mapping[str, ServerCalls]] | None = None
 
     async def rows(self, source: ViewSource) -> list[ViewRow]:
-        """Read the calls, and compare them with the last look."""
+        """Read the calls, and compare them with the previous read."""
         now, found = self._now(), {one.function: one for one in await source.run(server.ListCalls)}
         then, before = self._before or (now, {})
         self._before = now, found
@@ -288,7 +288,7 @@ class CallsView(View):
 
 
 class SizesView(View):
-    """How large the database, its tables and its projects are, in megabytes, and how much they grew."""
+    """The sizes of the database, its tables and its projects in megabytes, and how much they grew."""
 
     title = "Sizes"
     columns = ("kind", "name", "MB", "MB in a day", "MB in a week", "measured")
@@ -296,7 +296,7 @@ class SizesView(View):
     descending = True
 
     async def rows(self, source: ViewSource) -> list[ViewRow]:
-        """Read the sizes as they were last measured."""
+        """Read the latest measured sizes."""
         return [
             ViewRow(
                 f"{one.kind} {one.name}",
@@ -335,7 +335,7 @@ async def _blockers(source: ViewSource) -> list[LockBlocker]:
 
 
 def chain(first: LockBlocker, blockers: Sequence[LockBlocker]) -> str:
-    """Write for whom somebody waits, and for whom that one waits, up to ``CHAIN`` agents; of several in the way, the first."""
+    """Format for whom an agent waits, and so on, up to ``CHAIN`` agents; if there are several in the way, use the first."""
     by_agent: dict[Any, LockBlocker] = {}
     for one in blockers:
         by_agent.setdefault(one.agent_id, one)
@@ -353,7 +353,7 @@ def chain(first: LockBlocker, blockers: Sequence[LockBlocker]) -> str:
 
 
 def described(items: Iterable[msgspec.Struct]) -> str:
-    """Write things with a line for each field that has a value, and a line between."""
+    """Format items with a line for each field that has a value, and a line between items."""
     texts = []
     for item in items:
         fields = [(name, getattr(item, name)) for name in item.__struct_fields__]
