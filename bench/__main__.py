@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -83,11 +84,12 @@ async def _run(names: Sequence[str], options: Options, write: bool) -> None:
     async with fresh(options) as place:
         conditions = Conditions.now(place.version, place.settings)
     for name in names:
-        tables: list[Table] = await importlib.import_module(f"bench.{name}").run(options)
-        for table in tables:
-            print(table.text(conditions), flush=True)
-        if write:  # at once: a later benchmark may fail
-            record(RESULTS, tables, conditions)
+        run: AsyncGenerator[Table] = importlib.import_module(f"bench.{name}").run(options)
+        async with aclosing(run) as tables:
+            async for table in tables:  # each is kept at once: what follows may fail
+                print(table.text(conditions), flush=True)
+                if write:
+                    record(RESULTS, table, conditions)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ turns, a hundred calls each, and medians of the turns are compared, so a slow mo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from statistics import median
 
@@ -56,29 +56,23 @@ class _Backend:
         return int(self._path.read_text().split()[0])
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure writes with and without an origin, then the loop that copies."""
     async with fresh(options) as place:
         writes = await _writes(place)
         copies = await _copies(place)
-    return [
-        Table(
-            "What it costs the server to record where an event comes from",
-            ["signal set", "µs of a processor", "ratio"],
-            writes,
-            [
-                f"{TURNS} turns of {CALLS} calls, without the wait for the disk; medians of the turns and of their ratios."
-            ],
-        ),
-        Table(
-            "What it costs the server to copy events into the audit trail",
-            ["what", "µs of a processor"],
-            copies,
-            [
-                f"Medians of {CHUNKS} chunks of {CHUNK} events; an entry is what a chunk takes more if all of it is audited."
-            ],
-        ),
-    ]
+    yield Table(
+        "What it costs the server to record where an event comes from",
+        ["signal set", "µs of a processor", "ratio"],
+        writes,
+        [f"{TURNS} turns of {CALLS} calls, without the wait for the disk; medians of the turns and of their ratios."],
+    )
+    yield Table(
+        "What it costs the server to copy events into the audit trail",
+        ["what", "µs of a processor"],
+        copies,
+        [f"Medians of {CHUNKS} chunks of {CHUNK} events; an entry is what a chunk takes more if all of it is audited."],
+    )
 
 
 async def _writes(place: Place) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 
 from bench.load import transactions
 from bench.place import Options, fresh
@@ -21,7 +22,7 @@ EMIT = (
 )
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Emit and number once for each batch size, on one server."""
     rows = []
     async with fresh(options) as place:
@@ -46,16 +47,14 @@ async def run(options: Options) -> list[Table]:
                 )
         finally:
             await connection.close()
-    return [
-        Table(
-            f"A backlog of {EVENTS:,} events through the relay",
-            ["step", "events a second", "ms a step", "slowest ms"],
-            rows,
-            [
-                (
-                    f"relay_step with NOTIFY on, {EVENTS_A_TRANSACTION} events a writing transaction, nobody listening; "
-                    f"load average at the end {load():.1f}."
-                )
-            ],
-        )
-    ]
+    yield Table(
+        f"A backlog of {EVENTS:,} events through the relay",
+        ["step", "events a second", "ms a step", "slowest ms"],
+        rows,
+        [
+            (
+                f"relay_step with NOTIFY on, {EVENTS_A_TRANSACTION} events a writing transaction, nobody listening; "
+                f"load average at the end {load():.1f}."
+            )
+        ],
+    )

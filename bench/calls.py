@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from statistics import median
 
@@ -28,10 +28,10 @@ TARGET = 1.5
 Caller = Callable[[], Awaitable[object]]
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure reading and setting one signal, in interleaved rounds."""
     async with fresh(options) as place:
-        return [await _measure(place, options)]
+        yield await _measure(place, options)
 
 
 async def _measure(place: Place, options: Options) -> Table:

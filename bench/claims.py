@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from statistics import median
 
 import anyio
@@ -41,12 +42,12 @@ WARM, FIRST = 3, 60
 RATE, CLIENTS = 1000, 8
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure both."""
     async with fresh(options) as place:
-        tables = [await _among(place)]
+        yield await _among(place)
     async with fresh(options) as place, daemon(place):
-        return [*tables, await _start(place, options)]
+        yield await _start(place, options)
 
 
 async def _filled(place: Place, name: str, queued: int, finished: int) -> Claimer:

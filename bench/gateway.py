@@ -55,20 +55,18 @@ BODY = b'{"key": "bench/call", "value": {"state": "done", "by": "a"}}'
 PAGE_KB = 1024
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure calls on a memory disk, and everything else on one server and one daemon."""
     async with fresh(options) as place, process("daemon", place.dsn) as (port, pid):
-        tables = [
-            await _latency(place, port, options),
-            await _fan_out(place, port, pid),
-            await _memory(port, pid),
-        ]
+        yield await _latency(place, port, options)
+        yield await _fan_out(place, port, pid)
+        yield await _memory(port, pid)
     # A slow disk would hide what HTTP adds to a write.
     async with (
         fresh(options, disk=MEMORY_DISK if MEMORY_DISK.is_dir() else None) as place,
         process("daemon", place.dsn) as (port, _),
     ):
-        return [await _calls(place, port, options), *tables]
+        yield await _calls(place, port, options)
 
 
 @asynccontextmanager

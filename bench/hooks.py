@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from bench.gateway import cpu_s, process
@@ -27,7 +27,7 @@ MANY = 1000  # sessions with a call a second
 MS, COLD_MS = (5, 50), 150
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure a session's usual calls: read, edit, shell command, end of a turn."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["git", "init", "--quiet", folder], check=True)
@@ -51,7 +51,7 @@ async def run(options: Options) -> list[Table]:
         ["coordinator hook run, HTTP", f"{cold[1]:.0f} ms of a processor", _met(cold[1], COLD_MS)],
     ]
     note = f"{len(times)} calls, each session one every {PAUSE_S:g} s. A process: the least of {RUNS}. Load average at the end {load():.1f}."
-    return [Table("Hooks of coding agents", ["what", "takes", "target"], rows, [note])]
+    yield Table("Hooks of coding agents", ["what", "takes", "target"], rows, [note])
 
 
 def _met(value: float, target: float) -> str:

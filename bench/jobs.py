@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from statistics import median
 
@@ -11,7 +11,7 @@ from bench.place import Options, Place, daemon, fresh
 from bench.queues.process import Cost, Side, peers, side
 from bench.report import Table, load, ratio
 from coordinator.db import schema
-from coordinator.db.connection import connect
+from coordinator.db.connection import connect, retire
 
 __all__ = ["COLUMNS", "notes", "rounds", "row", "run"]
 
@@ -38,17 +38,17 @@ EDGE = 3  # turns at each end of the snapshot, whose medians are compared
 SHOWN = 12
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure all three."""
     python = await peers()
-    tables = []
     async with fresh(options) as place, daemon(place) as relay, AsyncExitStack() as stack:
         major = int(place.version.split(".", maxsplit=1)[0])
         sides = {"ours": await stack.enter_async_context(side(place, "ours", relay=relay))}
         sides["bare"] = await stack.enter_async_context(side(place, "bare"))
         for name in ("pgqueuer", "procrastinate"):
             sides[name] = await stack.enter_async_context(side(place, name, python=python))
-        tables += await _beside(sides, options, major)
+        for table in await _beside(sides, options, major):
+            yield table
     async with fresh(options) as place, daemon(place) as relay, AsyncExitStack() as stack:
         await place.execute(FAIR, "create database mute")
         mute = await _muted(place)
@@ -57,10 +57,9 @@ async def run(options: Options) -> list[Table]:
             "mute": await stack.enter_async_context(side(place, "ours", dsn=mute)),
             "fair": await stack.enter_async_context(side(place, "ours", "fair", "10000", relay=relay)),
         }
-        tables.append(await _kinds(sides, options))
+        yield await _kinds(sides, options)
     async with fresh(options) as place, daemon(place) as relay, side(place, "ours", relay=relay) as ours:
-        tables.append(await _held(place, ours, options, 0.75 if major >= 18 else 0.6))
-    return tables
+        yield await _held(place, ours, options, 0.75 if major >= 18 else 0.6)
 
 
 async def _muted(place: Place) -> str:
@@ -69,7 +68,7 @@ async def _muted(place: Place) -> str:
     connection = await connect(dsn)
     await schema.apply(connection)
     await connection.execute(MUTE.format(arguments=await connection.fetchval(EMIT)))
-    await connection.close()
+    await retire(connection)
     return dsn
 
 
@@ -135,7 +134,7 @@ async def _held(place: Place, ours: Side, options: Options, least: float) -> Tab
     while (elapsed := time.monotonic() - began) < options.snapshot_s:
         held.append((elapsed, (await ours.order("sustained", options.jobs)).rate))
     await snapshot.rollback()
-    await holder.close()
+    await retire(holder)
     rates = [rate for _, rate in held]
     last = median(rates[-EDGE:]) / median(before)
     worst = min(rates) / median(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import AsyncIterator
 
 import anyio
 
@@ -30,11 +31,13 @@ IDLE_S = 30.0
 SETTLE_S = 13.0  # every loop has run once, and idle sessions have reported what they changed (after 10 s)
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure all three on one server."""
     async with fresh(options) as place, daemon(place):
         # In this order: after load the server's own work (autovacuum) would count as queries of an idle daemon.
-        return [await _idle(place), await _after_idle(place), await _under_load(place, options)]
+        yield await _idle(place)
+        yield await _after_idle(place)
+        yield await _under_load(place, options)
 
 
 async def _under_load(place: Place, options: Options) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from statistics import median
 
@@ -44,15 +45,15 @@ select count(*) from coordinator.job_enqueue_many('default', (
 """
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure all three."""
     async with fresh(options) as place, daemon(place) as relay:
-        tables = [await _beside(place, relay, options, "Jobs drained from queues with limits", TARGETS)]
+        yield await _beside(place, relay, options, "Jobs drained from queues with limits", TARGETS)
     async with fresh(options, settings=DELAY) as place, daemon(place) as relay:
         title = "Jobs drained from queues with limits, each commit 2 ms longer"
-        tables.append(await _beside(place, relay, options, title, DELAYED))
+        yield await _beside(place, relay, options, title, DELAYED)
     async with fresh(options) as place:
-        return [*tables, await _full(place)]
+        yield await _full(place)
 
 
 async def _beside(place: Place, relay: int, options: Options, title: str, targets: dict[str, float]) -> Table:

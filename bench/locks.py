@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from statistics import median
@@ -63,26 +63,26 @@ ME = UUID("00000000-0000-4000-8000-000000000000")
 Pair = Callable[[], Awaitable[None]]
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure all four."""
     async with fresh(options) as place:
         await place.execute(PREPARE)
-        tables = [await _alone(place, options), await _apart(place, options, "native disk", 0.35)]
+        yield await _alone(place, options)
+        yield await _apart(place, options, "native disk", 0.35)
         slow = (
             "alter system set commit_delay = 2000",
             "alter system set commit_siblings = 0",
             "select pg_reload_conf()",
         )
         await place.execute(*slow)
-        tables.append(await _apart(place, options, "+2 ms commit latency", 0.85))
+        yield await _apart(place, options, "+2 ms commit latency", 0.85)
     async with fresh(options) as place:
         await place.execute(PREPARE)
-        tables.append(await _million(place, options))
+        yield await _million(place, options)
     async with fresh(options) as place:
         await place.execute(PREPARE)
         async with daemon(place):
-            tables.append(await _hot(place))
-    return tables
+            yield await _hot(place)
 
 
 async def _locks(connection: asyncpg.Connection, resource: str) -> Pair:

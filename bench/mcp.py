@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
 from statistics import median
 from urllib.parse import urlsplit
@@ -35,7 +36,7 @@ HOP = (
 )  # a connection of our own has these, or none
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure reading and setting one signal, as bytes on a connection and through the clients, in interleaved rounds."""
     rows = []
     async with (
@@ -86,14 +87,12 @@ async def run(options: Options) -> list[Table]:
         f"{ROUNDS} interleaved rounds on a memory disk; the time of a round is the median of its calls. Without a client, the bytes that it"
         f" sends go over one connection. Processor time: {BLOCKS} blocks of {CALLS} calls each, in alternation. Load average at the end {load():.1f}."
     )
-    return [
-        Table(
-            "A tool call over the Model Context Protocol",
-            ["operation", "way", "µs a call", "MCP / HTTP", "target"],
-            rows,
-            [note],
-        )
-    ]
+    yield Table(
+        "A tool call over the Model Context Protocol",
+        ["operation", "way", "µs a call", "MCP / HTTP", "target"],
+        rows,
+        [note],
+    )
 
 
 async def _spent(pid: int, callers: dict[str, Caller]) -> dict[str, float]:

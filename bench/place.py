@@ -18,7 +18,7 @@ from coordinator import embedded
 from coordinator.config import Config
 from coordinator.daemon import serve
 from coordinator.db import schema
-from coordinator.db.connection import connect
+from coordinator.db.connection import connect, retire
 from coordinator.telemetry import logs
 
 __all__ = ["SETTINGS", "Options", "Place", "daemon", "fresh"]
@@ -64,7 +64,7 @@ class Place(msgspec.Struct):
                 while await connection.fetchval(WAITING):
                     await anyio.sleep(0.005)
         finally:
-            await connection.close()
+            await retire(connection)
         return time.perf_counter() - began
 
     async def execute(self, *statements: str) -> None:
@@ -74,7 +74,7 @@ class Place(msgspec.Struct):
             for statement in statements:
                 await connection.execute(statement)
         finally:
-            await connection.close()
+            await retire(connection)
 
 
 @asynccontextmanager
@@ -91,7 +91,7 @@ async def fresh(
                 await schema.apply(connection)
                 shown = {name: await connection.fetchval("select current_setting($1)", name) for name in SHOWN}
             finally:
-                await connection.close()
+                await retire(connection)
             yield Place(server.dsn, server.version, server.bin_dir, server.socket_dir, shown)
 
 
@@ -108,7 +108,7 @@ async def daemon(place: Place) -> AsyncIterator[int]:
                 ):
                     await anyio.sleep(0.1)
         finally:
-            await connection.close()
+            await retire(connection)
         if process.returncode is not None:
             raise SystemExit("the daemon ended unexpectedly")
         yield process.pid

@@ -64,11 +64,11 @@ class Table(msgspec.Struct):
         return "\n".join([self.heading(conditions), "", *lines, "", *(f"- {note}" for note in notes), ""])
 
 
-def record(page: Path, tables: Sequence[Table], conditions: Conditions) -> None:
-    """Write tables into a page of results, each in the place of its predecessor."""
+def record(page: Path, table: Table, conditions: Conditions) -> None:
+    """Write a table into a page of results, in the place of its predecessor."""
     head, *sections = re.split(r"^(?=## )", page.read_text("utf-8"), flags=re.MULTILINE)
     kept = {section.partition("\n")[0]: section.rstrip("\n") + "\n" for section in sections}
-    kept |= {table.heading(conditions): table.text(conditions) for table in tables}
+    kept[table.heading(conditions)] = table.text(conditions)
     page.write_text("\n".join([head.rstrip("\n") + "\n", *kept.values()]), "utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from statistics import median
 
 from bench.load import SET_KEYS, throughput
@@ -28,19 +29,18 @@ VARIANTS = {
 }
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure on the native disk, and with 2 ms added to each commit's flush."""
     async with fresh(options) as place:
         await _make_variants(place)
         async with daemon(place):
-            native = await _measure(place, options, "native disk", 0.78, 2.5)
+            yield await _measure(place, options, "native disk", 0.78, 2.5)
             await place.execute(
                 "alter system set commit_delay = 2000",
                 "alter system set commit_siblings = 0",
                 "select pg_reload_conf()",
             )
-            slow = await _measure(place, options, "+2 ms commit latency", 0.88, 10)
-    return [native, slow]
+            yield await _measure(place, options, "+2 ms commit latency", 0.88, 10)
 
 
 async def _make_variants(place: Place) -> None:

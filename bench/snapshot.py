@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from statistics import median
 
 import anyio
@@ -21,7 +22,7 @@ BOUND = 3.0  # last to first; steady growth of a few minutes would pass it, the 
 SHOWN = 16  # windows
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure before, during and after the snapshot."""
     seconds = WINDOW_S + options.snapshot_s + 2 * WINDOW_S
     async with fresh(options) as place, daemon(place):
@@ -61,7 +62,7 @@ async def run(options: Options) -> list[Table]:
         rows.append([f"{index * WINDOW_S:.0f} s", state, *figures, verdict if index == last_held else ""])
     if len(rows) > SHOWN:  # the ends are what is judged; a third of what is between is enough to read
         rows = [row for index, row in enumerate(rows) if index < 4 or index >= len(rows) - 6 or index % 3 == 0]
-    table = Table(
+    yield Table(
         f"Call to LISTEN client at {RATE:,} events a second, a snapshot held for {options.snapshot_s:g} s",
         ["window", "snapshot", "p50 ms", "p99 ms", "most ms", "target"],
         rows,
@@ -73,4 +74,3 @@ async def run(options: Options) -> list[Table]:
             ),
         ],
     )
-    return [table]

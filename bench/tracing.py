@@ -10,7 +10,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -54,7 +54,7 @@ print("done", flush=True)
 """
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure a read and a write, through the Python layer and as a request to the application."""
     async with fresh(options) as place, Database.open(place.dsn, Config(), raw_json=True) as database:
         get = signals.Get(project="default", key=KEY)
@@ -65,23 +65,21 @@ async def run(options: Options) -> list[Table]:
         ]
         rows += [await _requests(database, Config())]
         on = [await _on(database, name, operation) for name, operation in (("signal get", get), ("signal set", set_))]
-    return [
-        Table(
-            "What tracing costs when it is off",
-            ["call", "µs of a processor", "of these for tracing", "share", "target"],
-            rows,
-            [
-                "In the calling process alone; the server's part is not in it.",
-                "A request is that of a client in another process, over a connection that is kept; its share contains the id that each request gets.",
-            ],
-        ),
-        Table(
-            "What tracing costs when it is on",
-            ["call", "off, µs", "on, µs", "ratio"],
-            on,
-            ["Each call makes two spans, which are recorded and thrown away. A collector is another process."],
-        ),
-    ]
+    yield Table(
+        "What tracing costs when it is off",
+        ["call", "µs of a processor", "of these for tracing", "share", "target"],
+        rows,
+        [
+            "In the calling process alone; the server's part is not in it.",
+            "A request is that of a client in another process, over a connection that is kept; its share contains the id that each request gets.",
+        ],
+    )
+    yield Table(
+        "What tracing costs when it is on",
+        ["call", "off, µs", "on, µs", "ratio"],
+        on,
+        ["Each call makes two spans, which are recorded and thrown away. A collector is another process."],
+    )
 
 
 def _off(operation: Operation[Any]) -> float:

@@ -30,7 +30,7 @@ BODY = json.dumps(
 ).encode()
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Deliver rounds of events to a receiver in a process of its own, and post as many bodies in a bare loop."""
     many: list[tuple[float, float]] = []
     bare: list[tuple[float, float]] = []
@@ -58,7 +58,7 @@ async def run(options: Options) -> list[Table]:
     ]
     note = f"{options.rounds} rounds, interleaved; signed, from commit to the receiver's count. The daemon has {memory:.0f} MB at the end. Load average at the end {load():.1f}."
     columns = ["what", "deliveries a second", "µs of a processor each", "rate / bare", "cost / bare", "target"]
-    return [Table("Deliveries of webhooks to a receiver on loopback", columns, rows, [note])]
+    yield Table("Deliveries of webhooks to a receiver on loopback", columns, rows, [note])
 
 
 def _projects() -> list[str]:

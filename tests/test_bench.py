@@ -13,9 +13,10 @@ def test_a_new_table_replaces_its_predecessor_and_leaves_the_others(tmp_path: Pa
     old, new, other = Conditions("15", "monday"), Conditions("15", "friday"), Conditions("18", "monday")
     calls = Table("Calls", ["what", "ratio"], [["get", "1.2"]], ["A note."])
     locks = Table("Locks", ["what", "ratio"], [["acquire", "1.4"]])
-    record(page, [calls, locks], old)
-    record(page, [calls], other)
-    record(page, [Table("Calls", ["what", "ratio"], [["get", "1.1"]])], new)
+    record(page, calls, old)
+    record(page, locks, old)
+    record(page, calls, other)
+    record(page, Table("Calls", ["what", "ratio"], [["get", "1.1"]]), new)
 
     assert page.read_text() == "\n".join(
         [

@@ -14,7 +14,7 @@ import msgspec
 from bench.queues.order import BATCH, FEEDERS, PAYLOAD, serve
 from coordinator import Client, JobContext, Worker
 from coordinator.client import connect as client_of
-from coordinator.db.connection import connect
+from coordinator.db.connection import connect, retire
 from coordinator.telemetry import logs
 from coordinator.worker.shift import Shift
 
@@ -72,7 +72,7 @@ async def opened(dsn: str, queue: str = "default", keys: str = "0") -> AsyncIter
         )
         connections = [await connect(dsn) for _ in range(FEEDERS)]
         for connection in connections:
-            stack.push_async_callback(connection.close)
+            stack.push_async_callback(retire, connection)
         yield _Queue([await each.prepare(ENQUEUE) for each in connections], client, queue, int(keys))
 
 

@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 
 from bench.place import Place
-from coordinator.db.connection import connect
+from coordinator.db.connection import connect, retire
 
 __all__ = ["Cost", "Side", "peers", "side"]
 
@@ -120,7 +120,7 @@ async def side(
     finally:
         writer.close()
         await process.wait()
-        await database.close()
+        await retire(database)
 
 
 async def peers() -> Path:

@@ -30,7 +30,7 @@ READ = 0x40000
 Timed = Callable[[], Awaitable[None]]
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Compare in turns, each with bytes that it has not stored before."""
     rows, notes = [], []
     async with fresh(options) as place:
@@ -57,14 +57,12 @@ async def run(options: Options) -> list[Table]:
             )
         await connection.close()
     notes.append(f"Medians of {options.rounds} rounds in turns, in MiB/s; load average at the end {load():.1f}.")
-    return [
-        Table(
-            f"Artifacts of {MIB} MiB beside large objects",
-            ["bytes", "way", "artifact", "large object", "ratio", "target"],
-            rows,
-            notes,
-        )
-    ]
+    yield Table(
+        f"Artifacts of {MIB} MiB beside large objects",
+        ["bytes", "way", "artifact", "large object", "ratio", "target"],
+        rows,
+        notes,
+    )
 
 
 def _text(number: int) -> bytes:

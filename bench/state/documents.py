@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -26,10 +26,11 @@ AT_ONCE = 20  # saves, then loads, of a round
 ITEM_TARGET, SAVE_TARGET = 1.5, 2.0
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure both."""
     async with fresh(options) as place, daemon(place):
-        return [await _items(place, options), await _states(place, options)]
+        yield await _items(place, options)
+        yield await _states(place, options)
 
 
 async def _items(place: Place, options: Options) -> Table:

@@ -48,13 +48,13 @@ select 1, 'note', 'k' || n, 0, $2, $2, now() from generate_series(1, $1::integer
 Append = Callable[[str], Awaitable[object]]
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure all of it."""
     async with fresh(options) as place, daemon(place):
         await place.execute("create database mute")
-        tables = [await _appends(place, await _muted(place), options)]
+        yield await _appends(place, await _muted(place), options)
     async with fresh(options) as place:
-        return [*tables, await _last(place, options)]
+        yield await _last(place, options)
 
 
 async def _muted(place: Place) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
 import asyncpg
 
@@ -27,10 +28,10 @@ HEADER = """
 update coordinator.logs set last_seq = last_seq + $1::integer, count = count + $1::integer, trim_at = now() where key = 'busy'"""
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Measure it."""
     async with fresh(options) as place:
-        return [await _trims(place, options)]
+        yield await _trims(place, options)
 
 
 async def _write(connection: asyncpg.Connection, times: list[float], done: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from statistics import median
 
 import asyncpg
@@ -66,7 +67,7 @@ QUERIES = {
 }
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Fill a cluster, and measure."""
     async with fresh(options) as place:
         connection = await place.connect()
@@ -82,13 +83,12 @@ async def run(options: Options) -> list[Table]:
             )
         finally:
             await connection.close()
-    table = Table(
+    yield Table(
         f"Search among {options.entries:,} entries in {PROJECTS:,} projects",
         ["entries", "words", "found", "p50 ms", "p95 ms", "rank all, p50 ms", "times faster", "target"],
         rows,
         [f"p1 has half of the entries. The index of words takes {size}. Load average at the end {load():.1f}."],
     )
-    return [table]
 
 
 async def _fill(connection: asyncpg.Connection, entries: int) -> None:

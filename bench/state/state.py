@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from statistics import median
 from typing import Any
@@ -33,7 +33,7 @@ STATE = {"steps": [{"id": number, "note": TEXT[:40]} for number in range(40)]}
 WEIGHTS = {"append": 30, "window": 20, "state save": 15, "state load": 15, "todo item": 10, "search": 10}
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Run the mixed load, then measure what writes leave behind."""
     async with fresh(options) as place:
         async with process("daemon", place.dsn) as (port, _), AsyncExitStack() as stack:
@@ -41,8 +41,8 @@ async def run(options: Options) -> list[Table]:
             url = f"http://127.0.0.1:{port}"
             clients = [await stack.enter_async_context(coordinator.connect(url, config=config)) for _ in range(CLIENTS)]
             await _fill(clients)
-            mixed = await _mixed(clients, options.round_s)
-        return [mixed, await _left(place)]
+            yield await _mixed(clients, options.round_s)
+        yield await _left(place)
 
 
 async def _fill(clients: list[Client]) -> None:

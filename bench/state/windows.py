@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from statistics import median
 from typing import Any
 
@@ -45,7 +46,7 @@ WINDOWS = {
 APPEND = "select last_seq from coordinator.log_append($1, $2, $3, $4::json, p_session => $3)"
 
 
-async def run(options: Options) -> list[Table]:
+async def run(options: Options) -> AsyncIterator[Table]:
     """Fill a cluster with few and many messages, and measure both."""
     async with fresh(options) as place:
         connection = await place.connect()
@@ -58,7 +59,8 @@ async def run(options: Options) -> list[Table]:
             await connection.execute(
                 "vacuum analyze coordinator.entries, coordinator.logs, coordinator.sessions", timeout=3600
             )
-            return [await _windows(connection, options), await _appends(connection)]
+            yield await _windows(connection, options)
+            yield await _appends(connection)
         finally:
             await connection.close()
 
