@@ -4,6 +4,7 @@
     20261126T190229Z-5f0c9a1e.unfinished/     one that is being written, or was interrupted
     20261126T190229Z-5f0c9a1e.deleted/        one that is being deleted
 
+A directory with the name of a backup whose manifest cannot be read is listed as damaged, and never deleted.
 The directory may hold other things: they are neither listed nor changed. Symbolic links are not followed. Of a backup, only files that pg_dump
 and we name are deleted; what somebody else has put beside them stays. An unfinished backup is locked as long as its program or a pg_dump of it
 runs, so what is left of a dead one can be told from one that grows.
@@ -32,6 +33,7 @@ __all__ = [
     "dump_of",
     "find",
     "found",
+    "listed",
     "make",
     "prune",
     "refused",
@@ -48,6 +50,8 @@ _NAME = r"\d{8}T\d{6}Z-[0-9a-f]{8}"
 _BACKUP = re.compile(_NAME)
 _REMAINS = re.compile(rf"{_NAME}\.(unfinished|deleted)")
 _DUMPED = re.compile(r"toc\.dat(\.tmp)?|\d+\.dat(\.gz|\.lz4|\.zst)?|blobs(_\d+)?\.toc")
+_BEGAN = "%Y%m%dT%H%M%SZ"  # the beginning of a name
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _OURS = re.compile(rf"({MANIFEST}|{VERIFICATION}|{LOCK})(\.new)?")
 
 
@@ -60,9 +64,14 @@ class Found(msgspec.Struct, frozen=True):
     damage: str | None
 
     @property
+    def fault(self) -> str | None:
+        """Why it is not good: what is missing, or what a verification has found."""
+        return self.damage or (self.verification.error if self.verification else None)
+
+    @property
     def good(self) -> bool:
         """Whether it is complete, and no verification has found a fault."""
-        return self.damage is None and (self.verification is None or self.verification.error is None)
+        return self.fault is None
 
     def shown(self) -> Backup:
         """Return what a list shows of it."""
@@ -78,7 +87,23 @@ class Found(msgspec.Struct, frozen=True):
             program=manifest.program,
             postgres=manifest.postgres,
             path=str(self.path),
+            fault=self.fault,
         )
+
+
+class _Unreadable(Exception):
+    """A directory has no manifest for it that can be read; the message says why, and ``status`` is that in a list."""
+
+    def __init__(self, reason: str, status: str = "damaged") -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class _ManifestHead(msgspec.Struct, frozen=True):
+    """What a manifest of any format has."""
+
+    product: str
+    format: int
 
 
 def dump_of(path: Path) -> Path:
@@ -111,12 +136,52 @@ def found(folder: Path) -> list[Found]:
 
     Raises: ``ConfigurationError`` if it cannot be read.
     """
+    backups = []
+    for path in _paths(folder):
+        with suppress(_Unreadable):
+            backups.append(_read_named(path))
+    return sorted(backups, key=lambda each: (each.manifest.started_at, each.path.name), reverse=True)
+
+
+def listed(folder: Path) -> list[Backup]:
+    """Return what a list shows: also directories whose manifest cannot be read; newest first.
+
+    Raises: ``ConfigurationError`` if the directory cannot be read.
+    """
+    rows = []
+    for path in _paths(folder):
+        try:
+            rows.append(_read_named(path).shown())
+        except _Unreadable as error:
+            began = datetime.strptime(path.name[:16], _BEGAN).replace(tzinfo=UTC)
+            rows.append(
+                Backup(path.name, error.status, began, None, None, None, None, None, None, str(path), str(error))
+            )
+    return sorted(rows, key=lambda each: (each.started_at, each.backup), reverse=True)
+
+
+def _paths(folder: Path) -> list[Path]:
+    """Return the directories with the name of a backup."""
     with refused(folder):
         if not folder.exists():
             return []
-        paths = [path for path in folder.iterdir() if _BACKUP.fullmatch(path.name) and not path.is_symlink()]
-    backups = [each for each in map(_read, paths) if each is not None and each.manifest.backup == each.path.name]
-    return sorted(backups, key=lambda each: (each.manifest.started_at, each.path.name), reverse=True)
+        return [path for path in folder.iterdir() if _is_named(path.name) and path.is_dir() and not path.is_symlink()]
+
+
+def _is_named(name: str) -> bool:
+    if not _BACKUP.fullmatch(name):
+        return False
+    with suppress(ValueError):
+        return bool(datetime.strptime(name[:16], _BEGAN))  # noqa: DTZ007 - whether there is such a date
+    return False
+
+
+def _read_named(path: Path) -> Found:
+    """Read the backup that a directory is named after."""
+    backup = _read(path)
+    if backup.manifest.backup != path.name:
+        raise _Unreadable(f"its manifest is that of {backup.manifest.backup}", "renamed")
+    return backup
 
 
 def find(folder: Path, name: str | None) -> Found:
@@ -133,31 +198,65 @@ def find(folder: Path, name: str | None) -> Found:
             hint='Make one with "coordinator backup create", or give its directory with --dir.',
         )
     path = Path(name) if "/" in name else folder / name
-    if "\0" in name or (backup := _read(path)) is None:
+    if not _is_there(path):
         raise NotFound(f"{path} is not a complete backup", hint='See "coordinator backup list".')
-    if backup.damage:
-        raise BackupFailed(
-            f"the backup {path} is damaged: {backup.damage}", hint='Use another one: "coordinator backup list".'
-        )
-    return backup
-
-
-def _read(path: Path) -> Found | None:
-    """Read a backup; None if there is none of ours."""
     try:
-        with (path / MANIFEST).open("rb") as file:
-            manifest = msgspec.json.decode(file.read(MAX_MANIFEST_BYTES), type=Manifest)
-        if manifest.product != PRODUCT or manifest.format != FORMAT:
-            return None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        backup = _read(path)
+    except _Unreadable as error:
+        if error.status == "newer":
+            raise BackupFailed(f"the backup {path} cannot be used: {error}", hint="Use that program.") from None
+        damage = str(error)
+    else:
+        if not (damage := backup.damage or ""):
+            return backup
+    raise BackupFailed(f"the backup {path} is damaged: {damage}", hint='Use another one: "coordinator backup list".')
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return (path / MANIFEST).exists() or (_is_named(path.name) and path.is_dir())
+    except (OSError, ValueError):  # no path can be like that
+        return False
+
+
+def _read(path: Path) -> Found:
+    """Read a backup.
+
+    Raises: ``_Unreadable``.
+    """
+    try:
+        content = _content(path / MANIFEST)
+        head = msgspec.json.decode(content, type=_ManifestHead)
+        if head.product != PRODUCT:
+            raise _Unreadable(f"{MANIFEST} is not that of a backup")
+        if head.format != FORMAT:
+            raise _Unreadable(f"a newer program made it, in format {head.format}", "newer")
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except FileNotFoundError:
+        raise _Unreadable(f"{MANIFEST} is missing") from None
+    except OSError as error:
+        raise _Unreadable(f"{MANIFEST} cannot be read: {error.strerror}") from None
+    except _UNDECODABLE:
+        raise _Unreadable(f"{MANIFEST} is damaged") from None
+    return Found(path, manifest, _verification(path / VERIFICATION, manifest), _damage(path / DUMP, manifest))
+
+
+def _verification(path: Path, manifest: Manifest) -> BackupCheck | None:
+    """Read what the last verification found. What cannot be read may have been a fault, and counts as one."""
+    try:
+        return msgspec.json.decode(_content(path), type=BackupCheck)
+    except FileNotFoundError:
         return None
-    verification = None
-    with (
-        suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError),
-        (path / VERIFICATION).open("rb") as file,
-    ):
-        verification = msgspec.json.decode(file.read(MAX_MANIFEST_BYTES), type=BackupCheck)
-    return Found(path, manifest, verification, _damage(path / DUMP, manifest))
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except _UNDECODABLE:
+        reason = "is damaged"
+    return BackupCheck(manifest.ended_at, 0.0, f"{path.name} {reason}")
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_MANIFEST_BYTES)
 
 
 def _damage(dump: Path, manifest: Manifest) -> str | None:
@@ -231,7 +330,7 @@ def begin(folder: Path, at: datetime) -> Iterator[Unfinished]:
     Raises: ``ConfigurationError`` if nothing can be written there.
     """
     with refused(folder):
-        unfinished = Unfinished(folder, f"{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}")
+        unfinished = Unfinished(folder, f"{at.astimezone(UTC):{_BEGAN}}-{secrets.token_hex(4)}")
     try:
         yield unfinished
     finally:

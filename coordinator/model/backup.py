@@ -74,15 +74,20 @@ class BackupCheck(msgspec.Struct, frozen=True):
 
 
 class Backup(msgspec.Struct, frozen=True):
-    """A backup in a directory. ``status``: good, differs (a verification found so), or damaged (a file is missing or cut off)."""
+    """A backup in a directory.
+
+    ``status``: good, differs (a verification found so), damaged (a file is missing or cut off), renamed (its manifest has another name), or newer (this
+    program does not know its format). ``fault`` says why it is not good. What only a manifest says is null if that cannot be read.
+    """
 
     backup: str
     status: str
     started_at: datetime
     verified_at: datetime | None
-    bytes: int
-    rows: int
-    database: str
-    program: str
-    postgres: str
+    bytes: int | None
+    rows: int | None
+    database: str | None
+    program: str | None
+    postgres: str | None
     path: str
+    fault: str | None = None

@@ -16,6 +16,7 @@ import pytest
 from coordinator.backup import place
 from coordinator.errors import BackupFailed, ConfigurationError, NotFound
 from coordinator.model.backup import FORMAT, PRODUCT, BackupCheck, Manifest
+from tests.cli.conftest import Program
 from tests.waiting import DEADLINE_S
 
 NOW = datetime.now(UTC)
@@ -133,16 +134,75 @@ def test_a_damaged_backup_is_not_good(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"{}", b"[" * 100_000, b"\xff\xfe", msgspec.json.encode({"product": "other"}), b'{"product": 1e999}'],
-    ids=range(6),
+    ("content", "fault"),
+    [
+        (b"", "is damaged"),
+        (b"{}", "is damaged"),
+        (b"[" * 100_000, "is damaged"),
+        (b"\xff\xfe", "is damaged"),
+        (b'{"product": 1e999}', "is damaged"),
+        (msgspec.json.encode({"product": PRODUCT, "format": FORMAT}), "is damaged"),
+        (msgspec.json.encode({"product": "other", "format": FORMAT}), "is not that of a backup"),
+        (msgspec.json.encode({"product": PRODUCT, "format": FORMAT + 1}), "a newer program made it, in format 2"),
+        (None, "is missing"),
+    ],
+    ids=range(9),
 )
-def test_a_manifest_that_is_not_ours_is_no_backup(tmp_path: Path, content: bytes) -> None:
-    found = made(tmp_path, timedelta())
-    (found.path / "manifest.json").write_bytes(content)
-    assert names(tmp_path) == []
-    with pytest.raises(NotFound):
+def test_a_manifest_that_cannot_be_read_is_listed_as_such_and_never_used_or_deleted(
+    tmp_path: Path, content: bytes | None, fault: str
+) -> None:
+    found, good = made(tmp_path, timedelta(days=40)), made(tmp_path, timedelta())
+    if content is None:
+        (found.path / "manifest.json").unlink()
+    else:
+        (found.path / "manifest.json").write_bytes(content)
+    assert names(tmp_path) == [good.path.name]
+    first, second = place.listed(tmp_path)
+    assert (first.status, first.fault, second.backup) == ("good", None, found.path.name)
+    assert second.status == ("newer" if "newer" in fault else "damaged")
+    assert fault in (second.fault or "")
+    assert second.started_at == found.manifest.started_at.replace(microsecond=0)
+    with pytest.raises(BackupFailed, match=fault):
         place.find(tmp_path, found.path.name)
+    assert place.prune(tmp_path, "1/2", timedelta(days=1)) == []
+    assert found.path.exists()
+
+
+def test_a_directory_that_was_renamed_is_listed_with_the_name_of_its_backup(tmp_path: Path) -> None:
+    found = made(tmp_path, timedelta())
+    found.path.rename(tmp_path / "20260101T000000Z-00000000")
+    (row,) = place.listed(tmp_path)
+    assert (row.status, row.backup) == ("renamed", "20260101T000000Z-00000000")
+    assert found.manifest.backup in (row.fault or "")
+
+
+def test_a_verification_that_cannot_be_read_counts_as_a_fault_until_the_next_one(tmp_path: Path) -> None:
+    found = made(tmp_path, timedelta())
+    (found.path / "verification.json").write_bytes(b'{"at": ')
+    (row,) = place.listed(tmp_path)
+    assert (row.status, row.fault) == ("differs", "verification.json is damaged")
+    place.write_verification(place.find(tmp_path, found.path.name), BackupCheck(NOW, 1.0))
+    assert place.listed(tmp_path)[0].status == "good"
+
+
+def test_the_list_says_what_to_do_about_each_backup_that_is_not_good(tmp_path: Path) -> None:
+    found = made(tmp_path, timedelta())
+    (found.path / "manifest.json").write_text("{")
+    said = Program(tmp_path, {}).run("backup", "list", "--dir", str(tmp_path), "--output", "text")
+    assert found.path.name in said.stdout
+    assert f'{found.path.name} has status "damaged": manifest.json is damaged. Restore another one.' in said.stderr
+    said = Program(tmp_path, {}).run("backup", "list", "--dir", str(tmp_path), "--output", "json")
+    (row,) = msgspec.json.decode(said.stdout)
+    assert (row["status"], row["fault"], row["rows"], said.stderr) == ("damaged", "manifest.json is damaged", None, "")
+
+
+@pytest.mark.parametrize("name", ["20269901T000000Z-00000000", "notes", "x" * 300, "\0"])
+def test_what_has_another_name_is_no_backup(tmp_path: Path, name: str) -> None:
+    with suppress(OSError, ValueError):
+        (tmp_path / name).mkdir()
+    assert place.listed(tmp_path) == []
+    with pytest.raises(NotFound):
+        place.find(tmp_path, name)
 
 
 def test_a_manifest_names_no_file_outside_its_dump(tmp_path: Path) -> None:

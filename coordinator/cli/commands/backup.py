@@ -17,6 +17,14 @@ command = noun("Backups of the schema: make, list, verify and restore them.")
 PATH = click.Path(readable=False)
 
 
+_REMEDIES = {
+    "differs": "Restore another one. Make a new backup, and check the disk.",
+    "damaged": "Restore another one. Copy its files from elsewhere, or delete its directory: retention leaves it.",
+    "renamed": "Give its directory that name again: until then, retention leaves it.",
+    "newer": "Use that program to restore it.",
+}
+
+
 def _places() -> list[click.Option]:
     return [setting("backup_dir", "--dir", type=PATH), setting("pg_bin_dir", "--pg-bin-dir", type=PATH)]
 
@@ -66,13 +74,14 @@ def create(call: Invocation, *, jobs: int, keep: timedelta | None) -> None:
 @command.verb(examples=["coordinator backup list --dir /backups"], settings=_places()[:1])
 @click.pass_obj
 def list_(call: Invocation) -> None:
-    """List the complete backups of a directory, newest first. This needs no database.
+    """List the backups of a directory, newest first. This needs no database.
 
-    Status "differs": a verification found differences; "damaged": a file is missing or truncated.
+    Status "differs": a verification found differences; "damaged": a file is missing or truncated, so it cannot be restored; "renamed": the
+    directory had another name; "newer": only a newer coordinator knows its format. "fault" has the reason. Unfinished backups are not listed.
     """
     from coordinator.backup import place  # noqa: PLC0415
 
-    rows = [each.shown() for each in place.found(call.config.backups)]
+    rows = place.listed(call.config.backups)
     columns = (
         "backup",
         "status",
@@ -84,8 +93,12 @@ def list_(call: Invocation) -> None:
         "program",
         "postgres",
         "path",
+        "fault",
     )
     call.output.many(rows, columns, empty=f"There is no backup in {plain(str(call.config.backups))}.")
+    for row in rows:
+        if row.fault is not None:
+            call.output.note(plain(f'{row.backup} has status "{row.status}": {row.fault}. {_REMEDIES[row.status]}'))
 
 
 @command.verb(
