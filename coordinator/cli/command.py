@@ -282,7 +282,7 @@ def acting_agent(
 def confirm(question: str, *, yes: bool, deed: str = "delete it") -> None:
     """Ask before something is deleted or changed, unless ``yes`` is set.
 
-    Raises: ``click.UsageError`` if nobody can be asked; ``click.Abort`` if the answer is no.
+    Raises: ``click.UsageError`` if nobody can be asked; ``click.Abort`` if the user declines.
     """
     if yes:
         return

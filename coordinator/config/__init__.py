@@ -1,10 +1,11 @@
-"""Settings: the only place that reads the environment.
+"""Settings: the only package that reads the environment.
 
-The first of these sources that has a setting wins: a command-line flag, the environment, the profile, the default. An
-empty variable counts as unset. ``settings`` declares every setting; ``docs/settings.md`` lists them and explains profiles.
+If several of these sources have a setting, the first one wins: a command-line flag, the environment, the profile, the
+default. An empty variable counts as unset. ``settings`` declares every setting; ``docs/settings.md`` lists them and
+explains profiles.
 
-A malformed value raises ``ConfigurationError`` before any connection is made. The error names where the value came from
-and never repeats a secret. Only secrets that come from files change while the program runs; see ``secret_file``.
+A malformed value raises ``ConfigurationError`` before any connection is made. The error names the source of the value
+and never contains a secret. Only secrets from files can change while the program runs; see ``secret_file``.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-Check = Callable[[str, str, Mapping[str, str]], None]  # of a secret, where it comes from, and the environment
+Check = Callable[[str, str, Mapping[str, str]], None]  # takes a secret, its source, and the environment
 
 _STORE = r"s3://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()-]+){0,20}"
 
@@ -51,13 +52,13 @@ def debugging(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def output_form(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the format of errors for when the settings themselves may be wrong."""
+    """Return the format of errors, even if the settings themselves are wrong."""
     form = environment.get(f"{PREFIX}OUTPUT", "")
     return form if form in ("text", "json") else "auto"
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """One setting as it applies: its value as people write it, without secrets (null: unset), and where that came from."""
+    """One setting in effect: its value in readable form, without secrets (null: unset), and its source."""
 
     setting: str
     value: str | None
@@ -73,7 +74,7 @@ def load(
     environment: Mapping[str, str] = os.environ,
     note: Callable[[str], None] = lambda _: None,
 ) -> Config:
-    """Load the settings. ``flags`` maps a setting to the flag as written and its value. ``note`` gets what the user should know of them.
+    """Load the settings. ``flags`` maps a setting to the flag as written and its value. ``note`` receives notices for the user.
 
     Raises: ``ConfigurationError``.
     """
@@ -87,7 +88,7 @@ def origins(
     flags: Mapping[str, tuple[str, str]] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> list[Origin]:
-    """Return the value of every setting, and where it came from; the arguments are those of ``load``.
+    """Return the value and source of every setting; the arguments are those of ``load``.
 
     Raises: ``ConfigurationError``.
     """
@@ -137,7 +138,7 @@ def _checked(given: Mapping[str, Given], environment: Mapping[str, str]) -> Conf
             values[name] = SecretFile(values[name], path, origin, replaces)
     if "artifact_store" in values:
         values["artifact_store"] = _store_of(values["artifact_store"], given["artifact_store"].origin)
-    # A direct_url that is farther from the caller than the database_url may belong to another database.
+    # A direct_url from a lower-priority source than the database_url may belong to another database.
     if "direct_url" in given:
         if "database_url" not in given:
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The settings of ``agent-bridge``: recac's variables, and those of the coordinator."""
+"""The settings of ``agent-bridge``: recac's variables and the coordinator's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["BridgeSettings", "bridge_settings"]
 
 
 class BridgeSettings(NamedTuple):
-    """What the environment says. ``project_id`` is as it was given, ``named`` whether it was; ``address`` is that in RECAC_DB_URL."""
+    """Settings from the environment. ``project_id`` is as given, ``named``: whether it was given; ``address`` is the one in RECAC_DB_URL."""
 
     config: Config
     project_id: str
@@ -23,7 +23,7 @@ class BridgeSettings(NamedTuple):
 
 
 def bridge_settings(note: Callable[[str], None], environment: Mapping[str, str] = os.environ) -> BridgeSettings:
-    """Read the settings: recac's variables come first. ``note`` gets what the user should know of them.
+    """Read the settings; recac's variables take precedence. ``note`` receives notices for the user.
 
     Raises: ``ConfigurationError``.
     """

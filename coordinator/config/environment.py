@@ -1,4 +1,4 @@
-"""Settings from the environment, and from files that it names."""
+"""Settings from the environment, and from files that its variables name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OTHER_VARIABLES = (f"{PREFIX}CONFIG", f"{PREFIX}PROFILE", f"{PREFIX}DEBUG")
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
-    """Find the settings in the environment; reject a variable whose name is almost that of a setting.
+    """Read the settings in the environment; reject a variable whose name is almost that of a setting.
 
     Raises: ``ConfigurationError``.
     """
@@ -25,7 +25,7 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
     known |= {f"{setting.variable}_FILE" for setting in settings if setting.secret}
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
-            from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and hardly ever needed
+            from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and rarely needed
 
             close = get_close_matches(variable.removeprefix(PREFIX), [k.removeprefix(PREFIX) for k in known], 1, 0.9)
             if close:

@@ -1,4 +1,4 @@
-"""Small text files that settings are read from."""
+"""Small text files that contain settings."""
 
 from __future__ import annotations
 

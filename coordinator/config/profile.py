@@ -16,18 +16,18 @@ from coordinator.suggestion import suggestion
 __all__ = ["from_profile", "parse"]
 
 FILE = "coordinator.yaml"
-NESTED = {  # as other programs name them in the same file
+NESTED = {  # the names that other programs use in the same file
     "db.history.retention_days": "history_retention_days",
     "db.history.max_entries": "history_max_entries",
     "store.connection_string": "database_url",
 }
-STORE_TYPE = "store.type"  # what the connection string is
+STORE_TYPE = "store.type"  # the type of the connection string
 
 
 def from_profile(
     profile: str | None, file: str | None, environment: Mapping[str, str], note: Callable[[str], None]
 ) -> dict[str, Given]:
-    """Find the settings of the chosen profile; without one, there are none. ``note`` gets what the user should know of them.
+    """Read the settings of the chosen profile, if there is one. ``note`` receives notices for the user.
 
     Raises: ``ConfigurationError``.
     """
@@ -95,7 +95,7 @@ def from_profile(
 
 
 def _flat(settings: Mapping[Any, object]) -> dict[Any, Any]:
-    """Replace the mappings of nested settings by dotted names, such as db.history.max_entries."""
+    """Replace nested mappings by dotted names, such as db.history.max_entries."""
     flat: dict[Any, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict) and any(name.startswith(f"{key}.") for name in (*NESTED, STORE_TYPE)):
@@ -108,7 +108,7 @@ def _flat(settings: Mapping[Any, object]) -> dict[Any, Any]:
 def _known(settings: Mapping[Any, object], known: tuple[str, ...], where: str) -> None:
     for key in settings:
         if key not in known:
-            from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and hardly ever needed
+            from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and rarely needed
 
             close = sorted(get_close_matches(str(key), known), key=lambda name: sorted(name) != sorted(str(key)))
             raise ConfigurationError(
@@ -118,7 +118,7 @@ def _known(settings: Mapping[Any, object], known: tuple[str, ...], where: str) -
 
 
 def parse(path: Path, text: str) -> dict[Any, Any]:
-    """Return the mapping that a file contains.
+    """Parse a file that contains a mapping.
 
     Raises: ``ConfigurationError``.
     """
@@ -128,7 +128,7 @@ def parse(path: Path, text: str) -> dict[Any, Any]:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        # Not the parser's own message: it quotes the line, and the line may hold a password.
+        # Not the parser's message: it quotes the line, which may contain a password.
         where = f", line {mark.line + 1}" if mark else ""
         raise ConfigurationError(f"{path} is not valid YAML{where}", hint="Check indentation and quotes.") from None
     if document is None:

@@ -1,9 +1,10 @@
 """Secrets that may change while the program runs: a file is read again whenever its secret is used.
 
-A connection that is opened, or a request that is sent, uses what the file holds at that moment; what is open stays open. A file
-that cannot be used (absent, half written, malformed) changes nothing: the last good secret stays, with a warning.
+A new connection or request uses the current content of the file; open connections continue. If a file cannot be used
+(missing, partially written, malformed), the last valid secret stays in use, and a warning is logged.
 
-What it deliberately does not do: follow an address to another database. Connections of one process would then belong to two.
+What it deliberately does not do: follow an address to another database. The connections of one process would then
+belong to two databases.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ __all__ = ["SecretFile", "current"]
 
 
 class SecretFile(str):
-    """A secret as it was in its file when the settings were loaded; ``current`` returns what it is now.
+    """A secret with its value when the settings were loaded; ``current`` returns its value now.
 
-    ``check`` gets the first secret and another one, and raises ``ConfigurationError`` if that cannot take its place.
+    ``check`` receives the first secret and a new one, and raises ``ConfigurationError`` if the new one cannot replace
+    it.
     """
 
     __slots__ = ("_check", "_last", "_origin", "_path", "_refused")
@@ -33,15 +35,15 @@ class SecretFile(str):
     _refused: str | None
 
     def __new__(cls, secret: str, path: Path, origin: str, check: Callable[[str, str], None]) -> Self:
-        """Remember the file beside the secret; ``origin`` names it in messages."""
+        """Store the file with the secret; ``origin`` names it in messages."""
         made = super().__new__(cls, secret)
         made._path, made._origin, made._check = path, origin, check
         made._last, made._refused = secret, None
         return made
 
     def read_again(self) -> str:
-        """Return the secret that the file holds now, or the last good one."""
-        import structlog  # noqa: PLC0415 - most commands never come here, and it is slow to import
+        """Return the secret that is in the file now, or else the last valid one."""
+        import structlog  # noqa: PLC0415 - slow to import, and not needed by most commands
 
         try:
             found = read(self._path, self._origin).strip()
@@ -51,12 +53,12 @@ class SecretFile(str):
                 structlog.get_logger().info("secret.reloaded", setting=self._origin)
             self._refused = None
         except ConfigurationError as error:
-            if self._refused != error.message:  # once, not for each connection
+            if self._refused != error.message:  # log it once, not for each connection
                 self._refused = error.message
                 structlog.get_logger().warning("secret.refused", setting=self._origin, error=error.message)
         return self._last
 
 
 def current(secret: str) -> str:
-    """Return what a secret is now: if it comes from a file, what that holds."""
+    """Return the current value of a secret: if it comes from a file, read it again."""
     return secret.read_again() if isinstance(secret, SecretFile) else secret

@@ -1,6 +1,6 @@
 """Every setting, declared once: its type, default, range, unit and help.
 
-``docs/settings.md``, the help of command-line options and the checks of values are made from this.
+``docs/settings.md``, the help of command-line options and the checks of values are derived from it.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ YEAR_S = 366 * 86_400
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """What a setting is. Numbers have a range; that of a duration is in seconds.
+    """A setting. A number has a range; for a duration, it is in seconds.
 
-    ``unset`` says what applies to a setting without a default. ``alias`` is a second variable that gives it. A
-    ``secret`` is never repeated in messages, and can be read from a file. A sidecar lowers a setting to ``sidecar_max``.
+    ``unset`` describes the behaviour of a setting without a default. ``alias`` is a second variable for it. A
+    ``secret`` never appears in messages, and can be read from a file. A sidecar limits a setting to ``sidecar_max``.
     """
 
     help: str
@@ -46,17 +46,17 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that it can have, if these are few."""
-        kinds = (self.type, *get_args(self.type))  # itself, or one of it and None
+        """The possible values, if there are few."""
+        kinds = (self.type, *get_args(self.type))  # the type itself, or the members of a union with None
         return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
 
     @property
     def default_text(self) -> str:
-        """The default as people write it; without one, what applies instead."""
+        """The default in readable form or, without one, the behaviour."""
         return (self.unset or "") if self.default is None else self.written(self.default)
 
     def written(self, value: Any) -> str:
-        """Return a value as people write it, without a secret."""
+        """Return a value in readable form, without a secret."""
         match value:
             case Path():
                 return str(value).replace(str(Path.home()), "~")
@@ -451,7 +451,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the daemon beside localhost."""
+        """Names of the daemon in addition to localhost."""
         return tuple(name.strip() for name in (self.hosts or "").split(",") if name.strip())
 
 

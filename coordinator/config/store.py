@@ -1,4 +1,4 @@
-"""The database that another program's ``store.type`` and ``store.connection_string`` name, and what they mean here."""
+"""The database that another program's ``store.type`` and ``store.connection_string`` name, and what they mean for the coordinator."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SQLITE = ("sqlite", "sqlite3")
 
 
 def store_url(kind: object, url: object, origin: str) -> tuple[str | None, str | None]:
-    """Return the address that a store is at, if it names one, and what to tell the user.
+    """Return the address of a store, if it has one, and a notice for the user.
 
-    ``kind`` is postgres, sqlite or, if it is empty, what the address looks like. A SQLite file is not opened: the configured
-    coordinator takes its place. ``origin`` says where ``kind`` comes from.
+    ``kind`` is postgres, sqlite or, if it is empty, derived from the address. A SQLite file is not opened: the
+    configured coordinator replaces it. ``origin`` is the source of ``kind``.
 
     Raises: ``ConfigurationError``.
     """

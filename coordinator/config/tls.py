@@ -1,4 +1,4 @@
-"""Files that the TLS options of a database's address name, read before a connection needs them."""
+"""Checks the files in the TLS options of a database's address before a connection needs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["check_files"]
 
 
 def check_files(options: Mapping[str, str]) -> None:
-    """Check that every file can be read and holds what its option promises; ``sslpassword`` decrypts ``sslkey``.
+    """Check that every file is readable and contains what its option requires; ``sslpassword`` decrypts ``sslkey``.
 
     Raises: ``AddressError``.
     """
@@ -30,7 +30,7 @@ def check_files(options: Mapping[str, str]) -> None:
 
 
 def _check_pem(files: Mapping[str, str], password: str) -> None:
-    import ssl  # noqa: PLC0415 - slow to import, and needed by few
+    import ssl  # noqa: PLC0415 - slow to import, and rarely needed
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     name = ""

@@ -1,4 +1,4 @@
-"""One value: where it was given, and its conversion to the setting's type."""
+"""One value with its source, and its conversion to the setting's type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Given", "convert"]
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A value as given, where it was given, and its level: the lowest level wins. ``path`` is the file that holds a secret."""
+    """A value as given, its source, and the level of the source: the lowest level wins. ``path`` is the file that contains a secret."""
 
     value: object
     origin: str
@@ -27,7 +27,7 @@ class Given(msgspec.Struct, frozen=True):
 def convert(setting: Setting, given: Given) -> Any:
     """Convert a YAML scalar or a text to the setting's type.
 
-    Raises: ``ConfigurationError``, which never repeats a secret.
+    Raises: ``ConfigurationError``, which never contains a secret.
     """
     if isinstance(given.value, (bool, dict, list)) or not isinstance(given.value, (str, int, float)):
         raise ConfigurationError(f"{given.origin} is neither text nor a number", hint="Put quotes around text.")

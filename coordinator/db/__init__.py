@@ -1,1 +1,1 @@
-"""PostgreSQL: connections, calls, the schema; the only place that knows asyncpg."""
+"""PostgreSQL: connections, calls, the schema. Only this package uses asyncpg."""

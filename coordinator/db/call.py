@@ -1,9 +1,10 @@
-"""Operations on PostgreSQL: one statement for each, made of the operation's fields, timed under the function's name.
+"""Operations on PostgreSQL: one statement for each, built from the operation's fields, and timed under the function's name.
 
-The statement of a list also ends the page by its size, before the rows leave the server: see ``model.page``.
+The statement of a list also limits the page by size, before the rows leave the server: see ``model.page``.
 
-What changes something also tells the database where it comes from (``model.call_origin``), and in which trace (``telemetry.tracing``), in settings
-of its transaction alone, so that a pooler passes them to nobody. The statement sets them before it makes the call, which takes 1 µs.
+A write also sends its origin (``model.call_origin``) and trace (``telemetry.tracing``) to the database, in settings
+that are local to its transaction, so that a pooler does not pass them to other clients. The statement sets them before
+it makes the call, which takes 1 µs.
 """
 
 from __future__ import annotations
@@ -42,22 +43,23 @@ _SETTINGS: dict[tuple[bool, bool], tuple[str, ...]] = {
     (True, False): ("origin",),
     (False, True): ("traceparent",),
     (True, True): ("origin", "traceparent"),
-}  # by whether there is an origin, and a trace
-_JSON_NULL = msgspec.Raw(b"null")  # differs from SQL's null, as which asyncpg would send None
+}  # by whether there is an origin, and whether there is a trace
+_JSON_NULL = msgspec.Raw(b"null")  # unlike None, which asyncpg sends as SQL's null
 
 
 @cache
 def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False, settings: tuple[str, ...] = ()) -> str:
-    """Return the statement of an operation; with ``agent_by_name`` it also finds the agent of a name.
+    """Return the statement of an operation; with ``agent_by_name``, it also looks up an agent by name.
 
-    It first sets ``settings`` for its transaction, to the values after those of the operation. It names parameters and columns, so that a newer schema can append to both.
+    It first sets ``settings`` for its transaction, to the values after those of the operation. It names parameters and
+    columns, so that a newer schema can append to both.
     """
     fields = _fields(operation)
     names = [field.name for field in fields]
     values = {name: f"${index}" for index, name in enumerate(names, 1)}
     if agent_by_name:
         values["agent"] = f"coordinator.agent_find({values['project']}, {values['agent']})"
-    # An argument is evaluated before the call. In a "where" with a "select", which is so too, it takes 2 µs more.
+    # Arguments are evaluated before the call. A subselect in "where" is as well, but takes 2 µs more.
     told = " and ".join(
         f"set_config('coordinator.{name}', ${place}, true) is not null"
         for place, name in enumerate(settings, len(names) + 1)
@@ -72,12 +74,12 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False, s
     shape, result = operation.answer()
     columns = "" if shape is Shape.SCALAR else ", ".join(f'"{name}"' for name in result.__struct_encode_fields__)
     source = f"coordinator.{operation.function}({arguments})"
-    if _writes(operation):  # evaluated once, after the call, which then has its transaction id
+    if _writes(operation):  # evaluated once, after the call, when the transaction has its id
         columns, source = (f"{columns}, (select {_POSITION})", source) if columns else ("", f"{source}, {_POSITION}")
-    if not operation.durable:  # of this transaction alone; it is one value, so nothing else is in "from"
+    if not operation.durable:  # only for this transaction; it is a single value, so nothing else is in "from"
         return f"select {source} from set_config('synchronous_commit', 'off', true){gate}"  # noqa: S608
     if not _pages(operation):
-        return f"select {columns}{columns and ' from '}{source}{gate}"  # noqa: S608 - our names
+        return f"select {columns}{columns and ' from '}{source}{gate}"  # noqa: S608 - only names from this program
     varying = ", ".join(f'"{field.encode_name}"' for field in _fields(result) if _varies(field.type))
     return (
         f"select {columns}, total from (select {columns}, count(*) over () as total,"  # noqa: S608
@@ -88,12 +90,12 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False, s
 
 @cache
 def _fields(struct: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """Return the fields of a Struct, which msgspec takes up to 1 ms to find."""
+    """Return the fields of a Struct, a lookup that takes msgspec up to 1 ms."""
     return msgspec.structs.fields(struct)
 
 
 def _writes(operation: type[Operation[Any]]) -> bool:
-    """Return whether a call has a position. The daemon's own calls need none."""
+    """Return whether a call has a position. The daemon's own calls do not need one."""
     return not operation.reads and not operation.internal
 
 
@@ -108,15 +110,15 @@ def _varies(kind: Any) -> bool:
 
 
 class _Plan(NamedTuple):
-    """What a call needs of its operation, computed once."""
+    """Data about an operation for its calls, computed once."""
 
-    agent_at: int | None  # which value is the agent
+    agent_at: int | None  # the index of the value that is the agent
     values: Callable[[Any], tuple[Any, ...]]
     shape: Shape
     result: Any
     pages: bool
     writes: bool
-    tells: bool  # where it comes from
+    tells: bool  # whether it sends its origin
     observe: Callable[[float, dict[str, str] | None], None]
 
 
@@ -208,9 +210,9 @@ class Transaction:
 async def call_at_least(
     begin: Callable[[], AbstractAsyncContextManager[Transaction]], included: Operation[bool], operation: Operation[R]
 ) -> R:
-    """Run a read in a transaction, which stays on one server, as soon as that server includes a position.
+    """Run a read in one transaction, and so on one server, once that server includes a position.
 
-    It asks soon at first, then 20 times a second: a standby cannot listen.
+    It checks soon at first, then 20 times a second, since a standby cannot listen.
 
     Raises: the errors of both operations, mapped; ``WaitTimedOut``.
     """

@@ -1,15 +1,18 @@
-"""Connections: how each is opened, and how asyncpg's errors become ours.
+"""Connections: how they are opened, and how asyncpg's errors are mapped.
 
-msgspec encodes and decodes JSON; a value that it cannot decode, or that is larger than any event, is replaced by a placeholder
-(see ``model.json``), so that one bad row never hides the others. A connection can also leave JSON encoded (``raw_json``), for those
-who only pass it on: as Python's objects a value takes up to thirty times its text. Times are UTC, and a session keeps nothing that a pooler could pass on to another client.
+msgspec encodes and decodes JSON. A value that it cannot decode, or that is larger than any event, is replaced by a
+placeholder (see ``model.json``), so that one bad row never hides the others. A connection can also leave JSON encoded
+(``raw_json``) for callers that only pass it on: as Python objects, a value takes up to thirty times the size of its
+text. Times are UTC. A session keeps no state that a pooler could pass on to another client.
 
-Whatever the database or the role sets for its sessions, ours have the values of ``PINNED``: they are parameters of the startup
-packet, which cost no round trip. A wait for another transaction ends after ``LOCK_WAIT_S``, and a statement shortly
-before the caller stops waiting, so that the server says why. The server ends a statement whose connection is gone.
+Whatever the database or the role sets for its sessions, connections use the values in ``PINNED``. They are parameters
+of the startup packet, which need no round trip. A wait for another transaction ends after ``LOCK_WAIT_S``, and a
+statement ends shortly before the caller stops waiting, so that the server reports the reason. The server cancels a
+statement whose connection is closed.
 
-A pooler in transaction mode refuses such parameters. Then a connection is opened without them, and settings that decide what a call
-does are compared. Functions bound their waits for locks themselves, and the caller cancels a call that takes too long.
+A pooler in transaction mode refuses such parameters. Then the connection is opened without them, and the settings that
+affect the result of a call are compared. Functions limit their own waits for locks, and the caller cancels a call that
+takes too long.
 """
 
 from __future__ import annotations
@@ -56,22 +59,22 @@ __all__ = [
 ]
 
 APPLICATION_NAME = "coordinator"
-# What the driver raises on a connection that is lost, besides the server's own last word. It is InternalClientError when the loss comes between two
-# steps of a statement.
+# # Errors of the driver on a lost connection, besides the server's final error. It is InternalClientError if the
+# # connection is lost between two steps of a statement.
 LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, EOFError, asyncpg.PostgresError)
 NO_ROOM = "53"  # class of SQLSTATEs: too many connections, among others
 CONNECT_TIMEOUT_S = 10.0
-NEXT_HOST_S = 0.5  # after which the next host of an address is asked as well
-# What another host may do better: nobody listens, it starts or stops, it is a standby, or another one has succeeded it.
+NEXT_HOST_S = 0.5  # delay before the next host of an address is tried as well
+# Errors after which another host may work: nobody listens, the server starts or stops, it is a standby, or a former primary.
 NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched, ServerBehind)
 CHECK_S = 2.0  # for a ping
 RETIRE_S = 2.0  # for the server to confirm that a call was cancelled
 LOCK_WAIT_S = 1.0
-STATEMENT_SHARE = 0.9  # of the time for which the caller waits
+STATEMENT_SHARE = 0.9  # of the time that the caller waits
 
-# What functions and callers depend on, and what could end a session between two calls.
+# Settings that functions and callers depend on, and settings that could end a session between two calls.
 PINNED = {
-    "coordinator.pinned": "on",  # shows that this was not ignored
+    "coordinator.pinned": "on",  # shows that the parameters were not ignored
     "array_nulls": "on",
     "backslash_quote": "safe_encoding",
     "client_connection_check_interval": "2s",
@@ -83,7 +86,7 @@ PINNED = {
     "idle_in_transaction_session_timeout": "1min",
     "idle_session_timeout": "0",
     "intervalstyle": "postgres",
-    "jit": "off",  # functions forbid plans by cost, and a cost like that looks worth compiling for: work_due took 3 s instead of 20 ms
+    "jit": "off",  # functions disable plans by their cost, which then looks high enough for JIT: work_due took 3 s instead of 20 ms
     "plpgsql.extra_errors": "none",
     "plpgsql.extra_warnings": "none",
     "row_security": "on",
@@ -92,7 +95,7 @@ PINNED = {
     "timezone": "UTC",
     "transform_null_equals": "off",
 }
-# Nobody but a superuser can pin these, and behind a pooler nothing is pinned: what decides about a call is compared.
+# Only a superuser can pin these, and behind a pooler nothing is pinned, so the ones that affect calls are compared.
 DECISIVE = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
@@ -102,7 +105,7 @@ DECISIVE = {
     "standard_conforming_strings": "on",
     "transform_null_equals": "off",
 }
-# The first part pins what not all versions know, unless there is a pooler, which would pass it on to others.
+# The first part pins settings that only some versions have, unless there is a pooler, which would pass them to other clients.
 _SETTLE = """
 select name, set_config(name, value, false) as found, null as value, null as role, null as database
 from (values ('transaction_timeout', '0'), ('restrict_nonsystem_relation_kind', '')) newer (name, value)
@@ -112,15 +115,15 @@ select name, current_setting(name, true), value, quote_ident(current_user), quot
 from unnest($1::text[], $2::text[]) decisive (name, value) where current_setting(name, true) <> value
 """
 
-# A socket leads to one server, without TLS. Variables for other servers, such as PGSSLMODE, do not change that.
+# A socket leads to one server, without TLS. Variables for remote servers, such as PGSSLMODE, do not change that.
 _SOCKET = {"ssl": False, "direct_tls": False, "gsslib": "gssapi", "target_session_attrs": "any"}
 _REMOTE = re.compile("[?&](ssl|gsslib|target_session_attrs)")
 
 _POOLERS: set[str] = set()  # addresses that have refused startup parameters
 
 UNAVAILABLE_HINT = "Check that it runs and that the address is right. A write may or may not have succeeded."
-JSON_MAX_BYTES = 2**21  # twice what the database lets an event have
-SURELY_READABLE = 300  # bytes in which no number is too large and nothing nests too deeply
+JSON_MAX_BYTES = 2**21  # twice the maximum size of an event in the database
+SURELY_READABLE = 300  # in this many bytes, no number is too large and no nesting too deep
 _PLACEHOLDER = b'\x01{"unreadable"'
 
 
@@ -131,7 +134,7 @@ def _encode_jsonb(value: object) -> bytes:
 def _decode_jsonb(value: bytes) -> object:
     found: object = readable(memoryview(value)[1:]) if len(value) <= JSON_MAX_BYTES else unreadable("json")
     if fault := fault_of(found):
-        from coordinator.telemetry import metrics  # noqa: PLC0415 - slow to import, and hardly ever needed
+        from coordinator.telemetry import metrics  # noqa: PLC0415 - slow to import, and rarely needed
 
         metrics.VALUE_UNREADABLE.labels(fault).inc()
     return found
@@ -147,7 +150,7 @@ def _check_jsonb(value: bytes) -> object:
 
 
 async def prepare(connection: asyncpg.Connection, *, raw_json: bool = False) -> None:
-    """Register our JSON codecs on a new connection: jsonb is decoded, json passes as text."""
+    """Register the JSON codecs on a new connection: jsonb is decoded, json stays text."""
     await connection.set_type_codec("json", schema="pg_catalog", format="binary", encoder=bytes, decoder=msgspec.Raw)
     await connection.set_type_codec(
         "jsonb",
@@ -168,9 +171,10 @@ async def connect(
 ) -> asyncpg.Connection:
     """Open a connection. With ``raw_json``, JSON in results is ``msgspec.Raw``. An address from a file is read again.
 
-    Of several hosts, one that ``check`` calls behind is passed over.
+    If there are several hosts, those that ``check`` finds to be behind are skipped.
 
-    Raises: ``DatabaseUnavailable``; ``ConfigurationError`` for a malformed address, or a session whose settings change what calls do.
+    Raises: ``DatabaseUnavailable``; ``ConfigurationError`` for a malformed address, or for session settings that change
+    the result of calls.
     """
     bounds = {"lock_timeout": LOCK_WAIT_S, "statement_timeout": call_timeout_s * STATEMENT_SHARE}
     pinned = {**PINNED, **{name: f"{max(1, round(value_s * 1000))}ms" for name, value_s in bounds.items()}}
@@ -214,9 +218,10 @@ async def connect(
 
 
 async def _first(attempts: Sequence[Callable[[], Awaitable[asyncpg.Connection]]]) -> asyncpg.Connection:
-    """Return the connection of the first attempt that succeeds. Each begins when the one before has failed or kept silent for a moment.
+    """Return the connection of the first attempt that succeeds. Each attempt begins when the previous one has failed, or has not responded for a moment.
 
-    The driver asks one host after another within one timeout, so a primary that was cut off would keep it from its successor.
+    The driver tries the hosts one after the other within a single timeout, so an unreachable primary would use up the
+    time for its successor.
     """
     waiting, pending = [*attempts], set[asyncio.Future[asyncpg.Connection]]()
     failed: BaseException = OSError("no host")
@@ -231,7 +236,7 @@ async def _first(attempts: Sequence[Callable[[], Awaitable[asyncpg.Connection]]]
                 attempt = ready.pop()
                 error = attempt.exception()
                 if error is None:
-                    pending |= ready  # whatever became of them
+                    pending |= ready  # whatever their results
                     return attempt.result()
                 if not isinstance(error, NEXT_HOST):
                     raise error
@@ -250,9 +255,9 @@ def _close(attempt: asyncio.Future[asyncpg.Connection]) -> None:
 
 
 async def _settle(connection: asyncpg.Connection) -> None:
-    """Pin the rest of the settings, and check those that decide what a call does.
+    """Pin the remaining settings, and check those that affect the result of a call.
 
-    Raises: ``ConfigurationError`` with the statement that sets one right.
+    Raises: ``ConfigurationError`` with the statement that corrects the setting.
     """
     for name, found, value, role, database in await connection.fetch(_SETTLE, list(DECISIVE), list(DECISIVE.values())):
         if value is not None:
@@ -263,8 +268,8 @@ async def _settle(connection: asyncpg.Connection) -> None:
 
 
 def age_limit_s(max_age_s: float) -> float:
-    """Return at what age to replace a connection: up to a fifth earlier, so that those opened together do not end together."""
-    return max_age_s * random.uniform(0.8, 1.0)  # noqa: S311 - no secret depends on it
+    """Return at what age to replace a connection: up to a fifth earlier, so that connections opened together do not end together."""
+    return max_age_s * random.uniform(0.8, 1.0)  # noqa: S311 - not security-relevant
 
 
 async def answers(connection: asyncpg.Connection) -> bool:
@@ -277,13 +282,13 @@ async def answers(connection: asyncpg.Connection) -> bool:
 
 
 async def retire(connection: asyncpg.Connection) -> bool:
-    """Cancel what a connection runs, and close it when the server has confirmed that; return false if it did not in time."""
+    """Cancel what a connection runs, and close it when the server has confirmed this; return false if it does not confirm in time."""
     try:
         await connection.close(timeout=RETIRE_S)
     except TimeoutError:
         return False
     except LOST:
-        return True  # lost: the server ended it
+        return True  # the connection is lost, so the server has ended the call
     finally:
         connection.terminate()
     return True
@@ -291,7 +296,7 @@ async def retire(connection: asyncpg.Connection) -> bool:
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Turn asyncpg's exceptions into those of ``coordinator.errors``; other exceptions pass unchanged."""
+    """Map asyncpg's exceptions to those of ``coordinator.errors``; other exceptions pass unchanged."""
     try:
         yield
     except asyncpg.PostgresError as error:
@@ -314,9 +319,9 @@ def mapped_errors() -> Iterator[None]:
             f"no TLS connection to the database: {error}", hint="Check sslmode and the certificates."
         ) from error
     except LOST as error:
-        if isinstance(error.__cause__, InvalidArgument):  # our codec refused the value
+        if isinstance(error.__cause__, InvalidArgument):  # the JSON codec rejected the value
             raise error.__cause__ from None
-        if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):  # wrong type of value
+        if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):  # a value of the wrong type
             raise InvalidArgument(
                 f"the database cannot store that: {error}", hint="Use a value of the right type."
             ) from error
@@ -327,7 +332,7 @@ def mapped_errors() -> Iterator[None]:
 
 
 def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
-    """Map an error by its SQLSTATE. asyncpg does not know our class ZC, and calls its errors fatal."""
+    """Map an error by its SQLSTATE. asyncpg does not know the class ZC, and treats its errors as fatal."""
     state = error.sqlstate or "XX000"
     kind = from_sqlstate(state)
     message = getattr(error, "message", None) or str(error)
@@ -343,7 +348,7 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
         hint = "PostgreSQL cannot store the character NUL in text; encode such data, for example with base64."
     elif state == "25006":
         hint = "A standby answers reads alone. Give the address of the primary, or several hosts and target_session_attrs=read-write."
-    elif state.startswith("54"):  # the server's hint is about its settings
+    elif state.startswith("54"):  # the server's hint is about its own settings
         hint = "Nest JSON at most 64 levels deep, and give smaller values."
     elif kind is SchemaMismatch and not state.startswith("ZC"):  # the server's hint is about casts
         hint = 'Check "coordinator schema status"; apply the schema with "coordinator schema apply".'

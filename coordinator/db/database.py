@@ -1,7 +1,7 @@
-"""The database that operations run on: a pool for calls, and direct connections for what listens or must not wait.
+"""The database that operations run on: a pool for calls, and direct connections for listeners and for calls that must not wait.
 
-A call is one round trip. A read is repeated once if its connection is dead, as after a restart of the server. A write is never
-repeated: a lost response may mean that the write succeeded.
+A call is one round trip. A read is repeated once if its connection is dead, for example after a restart of the server.
+A write is never repeated: a lost response may mean that the write succeeded.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class Database:
         name: str = "calls",
         epochs: Epochs | None = None,
     ) -> AsyncIterator[Database]:
-        """Open a pool that connects on demand; close it when the context ends, running calls after ``CLOSE_S`` seconds.
+        """Open a pool that connects on demand; close it when the context ends, and running calls after ``CLOSE_S`` seconds.
 
-        ``raw_json``: see ``connect``. ``objects`` completes answers; without it, the caller does. ``name``: of the pool, in the metrics. ``epochs``: what
-        other pools of this process know, too.
+        ``raw_json``: see ``connect``. ``objects`` completes results; without it, the caller does. ``name`` is the name
+        of the pool in the metrics. ``epochs`` are shared with the other pools of this process.
 
         Raises: ``DatabaseUnavailable`` if the first connection fails.
         """
@@ -109,7 +109,7 @@ class Database:
         finally:
             database._lookout.close()
             try:
-                with anyio.move_on_after(CLOSE_S):  # a stuck server does not answer
+                with anyio.move_on_after(CLOSE_S):  # in case the server does not respond
                     await pool.close()
             finally:
                 with anyio.CancelScope(shield=True):
@@ -153,9 +153,10 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, idempotency_key: str | None = None) -> AsyncIterator[Transaction]:  # noqa: ARG002
-        """Run several operations in one transaction: all of them, or none if the context raises.
+        """Run several operations in one transaction: all of them, or none if the context raises an exception.
 
-        An operation among them records the idempotency key; only a daemon in place of the database needs to know it.
+        One of the operations records the idempotency key, so only a daemon between client and database needs to know
+        it.
         """
         async with self._pool.taken(self._config.call_timeout_s) as connection:
             if not self._lookout.armed:
@@ -168,18 +169,19 @@ class Database:
                 raise self._lookout.explained(error, connection) from error
 
     def obstacle(self) -> str | None:
-        """Return why no call can be made, or None if one can, as far as is known."""
+        """Return why no call can be made, or None if calls are possible as far as is known."""
         return self._pool.obstacle()
 
     async def stay_open(self) -> None:
-        """Open a connection for calls whenever there is none, until cancelled: so ``obstacle`` ends although nobody calls."""
+        """Open a connection for calls whenever there is none, until cancelled, so that ``obstacle`` is updated even without calls."""
         await self._pool.stay_open()
 
     @asynccontextmanager
     async def aside(self, name: str, size: int, call_timeout_s: float | None = None) -> AsyncIterator[Database]:
-        """Open a further pool, past any pooler, for calls that must not queue behind others.
+        """Open another pool that bypasses any pooler, for calls that must not queue behind others.
 
-        Raises: ``DatabaseUnavailable``; the first connection is made here, before calls can take all that the server admits.
+        Raises: ``DatabaseUnavailable``. The first connection is made here, before calls can use up all connections of
+        the server.
         """
         config = msgspec.structs.replace(
             self._config,
@@ -219,7 +221,8 @@ class Database:
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:
         """Listen for new events in the log, on a separate connection.
 
-        With a project and topics, only their channels are heard. Nothing is notified there while NOTIFY carries only the head.
+        With a project and topics, it listens only on their channels. There are no notifications on these while NOTIFY
+        is set to carry only the head.
         """
         if project is None or not topics:
             channels, topics = [HEAD_CHANNEL], ()

@@ -1,12 +1,14 @@
-"""The newest epoch of a database that this process knows: a connection to a server that is behind it must not be used.
+"""The newest epoch of a database that this process knows. Connections to a server that is behind it must not be used.
 
-A primary that stood still while another one succeeded it goes on, and takes itself for the primary until somebody tells it. An address that names several
-servers leads to it again. So each new connection is asked whether the server's epoch is earlier than the newest; so is one that was idle or busy for
-long, before its next call. Until a process knows an epoch, it asks nothing.
+A primary that was paused while another server replaced it continues, and considers itself the primary until it is told
+otherwise. An address with several servers leads to it again. So on each new connection, and before the next call on a
+connection that was idle or busy for long, the process checks whether the server's epoch is earlier than the newest one.
+Until a process knows an epoch, it does not check.
 
-The log says once that a server is passed over, until a connection leads to one that is not behind.
+The log reports a skipped server once, until a connection leads to a server that is not behind.
 
-What it deliberately does not do: prevent what such a server does to a call that it has already. It acknowledges no write if replication is synchronous.
+What it deliberately does not do: prevent what such a server does with a call that it has already received. With
+synchronous replication, it acknowledges no write.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ _LATER = "select coordinator.epoch_later($1)"
 
 
 class Epochs:
-    """What a process knows about the epochs of its database."""
+    """The epochs of a database that a process knows."""
 
     def __init__(self) -> None:
         self._newest: str | None = None
         self._passed_over = False
 
     def saw(self, epoch: str) -> None:
-        """Keep the later one of the epoch and the newest."""
+        """Store the epoch if it is later than the newest."""
         if self._newest is None or epoch_order(epoch) > epoch_order(self._newest):
             self._newest = epoch
 
@@ -55,7 +57,7 @@ class Epochs:
             )
 
     async def holds(self, connection: asyncpg.Connection) -> bool:
-        """Return whether the server of a connection is not behind; false if it does not answer."""
+        """Return whether the server of a connection is not behind; false if it does not respond."""
         try:
             await self.check(connection)
         except (*LOST, ServerBehind):

@@ -1,10 +1,11 @@
 """Finds the sessions that calls wait for, so that an error can name the blocking session.
 
-The server says so only while a call waits, and only to another connection. While calls are in progress, a timer checks whether
-one has lasted for ``LOOK_S``; one query then asks what blocks them all. This costs a call the reading of one field.
+The server shows this only while a call waits, and only to another connection. While calls are in progress, a timer
+checks whether one has lasted for ``LOOK_S``; then one query finds what blocks them all. This costs each call only the
+reading of one field.
 
-On failure, errors have a general hint. Behind a pooler the sessions of calls are unknown: then an error names what blocks any
-of ours.
+On failure, errors have a general hint. Behind a pooler, the sessions of calls are unknown, so an error names what
+blocks any session of this role and application.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from coordinator.model.json import encode
 
 __all__ = ["Lookout"]
 
-LOOK_S = 0.4  # well below the bound of a wait
+LOOK_S = 0.4  # well below LOCK_WAIT_S
 BELIEVED_S = 1.5
 
-# A queue is followed to the session at its head, which waits for nobody.
+# Follow a queue to the session at its head, which waits for nobody.
 _BLOCKERS = """
 with recursive chain (waiting, pid, depth) as (
   select a.pid, unnest(pg_blocking_pids(a.pid)), 1 from pg_stat_activity a
@@ -48,7 +49,7 @@ class _Blocker(NamedTuple):
 
 
 class Lookout:
-    """Watches the calls that ``begun`` lists, each with the time of its beginning."""
+    """Watches the calls that ``begun`` returns, each with its start time."""
 
     def __init__(
         self, connect: Callable[[], Awaitable[asyncpg.Connection]], begun: Callable[[], Collection[float]]
@@ -73,7 +74,7 @@ class Lookout:
             self._task.cancel()
 
     def explained(self, error: DatabaseBusy, connection: asyncpg.Connection) -> DatabaseBusy:
-        """Return the error with the session that blocked a connection's call, if it is known."""
+        """Return the error, with the session that blocked a connection's call if it is known."""
         if error.detail is not None:
             return error
         oldest = time.monotonic() - BELIEVED_S

@@ -1,22 +1,23 @@
 """A pool of connections that calls use in turn.
 
-The connection used last is used next, so that surplus ones become idle and are closed. While a connection is free, acquiring
-it costs no round trip, no task and no turn of the event loop; asyncpg's pool spends 50 to 70 µs of each call on them, half of a
-small call. Nothing is reset, because operations leave nothing in the session.
+The connection used last is used next, so that surplus ones become idle and are closed. While a connection is free,
+acquiring it costs no round trip, no task and no turn of the event loop. asyncpg's pool spends 50 to 70 µs of each call
+on these, half the time of a small call. Connections are not reset, because operations leave no state in the session.
 
-Guarantees: the server has at most ``max_size`` backends of the pool. A call that did not end (cancelled or timed out) is
-cancelled at the server before its connection is closed, because its next response could belong to that call; its place is free
-when the server has confirmed that, or after ``RETIRE_S``. Callers beyond ``max_size`` wait in order. So do callers beyond what
-the server admits, as long as the pool has a connection.
+Guarantees: the server has at most ``max_size`` backends of the pool. A call that did not end (cancelled or timed out)
+is cancelled at the server before its connection is closed, because the next response could belong to that call. Its
+place is free when the server has confirmed this, or after ``RETIRE_S``. Callers beyond ``max_size`` wait in order. So
+do callers beyond the limit of the server, as long as the pool has a connection.
 
-A connection that has reached its age is closed when no call has it; the next call that needs one opens another. So memory and caches of
-backends do not grow for ever, and a changed password, certificate or address of the server takes effect.
+A connection that has reached its age is closed when no call uses it; the next call that needs one opens another. So
+memory and caches of backends do not grow for ever, and a changed password, certificate or address of the server takes
+effect.
 
-On failure: a lost connection is skipped. One that was idle for ``CHECK_AFTER_S``, or whose last call took as long, is used when it has answered a ping
-and its server is not behind (``epochs``). If it does
-not, or does not confirm a cancellation, the other connections that were idle since before then are closed too: whatever
-silenced one has probably silenced them. While no connection is open and none can be opened, ``obstacle`` says why; ``stay_open`` tries
-again, so that it ends although nobody calls.
+On failure: a lost connection is skipped. A connection that was idle for ``CHECK_AFTER_S``, or whose last call took that
+long, is used only after it has answered a ping and its server is not behind (``epochs``). If a connection does not
+respond to the ping, or does not confirm a cancellation, the other connections that have been idle since before then are
+closed too, because they are probably dead as well. While no connection is open and none can be opened, ``obstacle``
+returns the reason; ``stay_open`` tries again, so that this ends even without calls.
 """
 
 from __future__ import annotations
@@ -43,18 +44,18 @@ __all__ = ["Pool", "is_sound"]
 IDLE_S = 60.0
 CHECK_AFTER_S = 5.0
 GROW_AGAIN_S = 1.0  # after the server refused another connection
-STAY_OPEN_S = 1.0  # between two looks whether a connection is open
+STAY_OPEN_S = 1.0  # between two checks whether a connection is open
 
 
 def is_sound(error: CoordinatorError) -> bool:
-    """Return whether a connection can be used again after a call that raised this."""
+    """Return whether a connection can be used again after a call that raised this exception."""
     return not isinstance(error, DatabaseUnavailable) or isinstance(error, DatabaseBusy)
 
 
 class Pool:
     """At most ``max_size`` connections, opened on demand; those beyond ``min_size`` are closed after a minute without use.
 
-    ``name`` is that in the metrics.
+    ``name`` is the name in the metrics.
     """
 
     def __init__(
@@ -76,11 +77,11 @@ class Pool:
         self._max_age_s = max_age_s
         self._full_until = 0.0
         self._opening = 0
-        self._open: dict[asyncpg.Connection, float] = {}  # when each was taken or returned
+        self._open: dict[asyncpg.Connection, float] = {}  # with the time when each was taken or returned
         self._free: deque[asyncpg.Connection] = deque()
         self._ageing: dict[asyncpg.Connection, asyncio.TimerHandle] = {}
         self._aged: set[asyncpg.Connection] = set()
-        # Who waits is given a connection, or None: then there may be room for another one.
+        # A waiting caller receives a connection, or None if there may be room for another one.
         self._waiting: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
         self._retiring: set[asyncio.Task[None]] = set()
         self._waited = metrics.POOL_WAIT_SECONDS.labels(name)
@@ -136,11 +137,11 @@ class Pool:
         return connection
 
     def begun(self) -> list[float]:
-        """Return when each connection that is in use was taken."""
+        """Return when each connection in use was taken."""
         return [taken_at for connection, taken_at in self._open.items() if connection not in self._free]
 
     def obstacle(self) -> str | None:
-        """Return why no connection can be opened while none is open, or None."""
+        """Return the reason why no connection can be opened while none is open, or None."""
         reason = None if self._is_open else self._progress.obstacle(0)
         return reason and f"no connection for {self._name}: {reason}"
 
@@ -150,19 +151,19 @@ class Pool:
         while True:
             await pause.wait()
             if not self._is_open:
-                with suppress(Exception):  # ``obstacle`` reports it
+                with suppress(Exception):  # ``obstacle`` reports the error
                     async with self.taken(CONNECT_TIMEOUT_S):
                         pass
 
     def release(self, connection: asyncpg.Connection, *, sound: bool) -> None:
-        """Return a connection to the pool; ``sound`` says that its call ended, with a result or with an error of the server."""
+        """Return a connection to the pool; ``sound`` means that its call ended, with a result or with an error of the server."""
         now = time.monotonic()
         if not sound or connection in self._aged or connection.is_closed() or connection.is_in_transaction():
             self._retire(connection)
         else:
             if (
                 now - self._open[connection] < CHECK_AFTER_S
-            ):  # else the process may have been paused, so check the connection
+            ):  # otherwise the process may have been paused, so check the connection
                 self._open[connection] = now
             self._give(connection)
         while (
@@ -173,7 +174,7 @@ class Pool:
             self._retire(self._free.popleft())
 
     async def close(self) -> None:
-        """Close all connections, each after its call."""
+        """Close all connections, each after its current call."""
         self._max_size = 0
         while self._open or self._opening:
             while self._free:
@@ -199,7 +200,7 @@ class Pool:
         turn = not self._waiting or self._has_room
         while True:
             if not self._max_size:
-                self._offer_room()  # to the next caller, or to ``close``
+                self._offer_room()  # pass it on to the next caller, or to ``close``
                 raise DatabaseUnavailable("the connections are being closed", hint="Connect again.")
             while turn:
                 while self._free:
@@ -209,7 +210,7 @@ class Pool:
                 if not self._has_room:
                     break
                 if (grown := await self._grow()) is not None:
-                    return grown  # else one may have become free meanwhile
+                    return grown  # otherwise a connection may have become free meanwhile
             given = await self._wait()
             turn = given is None
             if given is not None and await self._checked(given):
@@ -226,7 +227,7 @@ class Pool:
         return not all(connection.is_closed() for connection in self._open)
 
     async def _grow(self) -> asyncpg.Connection | None:
-        """Open a connection; return None if the server admits no more than the pool has.
+        """Open a connection; return None if the server does not admit more connections than the pool has.
 
         Raises: ``DatabaseUnavailable``.
         """
@@ -240,7 +241,7 @@ class Pool:
                 self._ageing[connection] = asyncio.get_running_loop().call_later(age_s, self._age, connection)
         except DatabaseUnavailable as error:
             if not (error.code.startswith(NO_ROOM) and self._open):
-                self._offer_room()  # callers that wait also get the reason
+                self._offer_room()  # waiting callers also receive the error
                 raise
             self._full_until = time.monotonic() + GROW_AGAIN_S
         except BaseException:
@@ -310,7 +311,7 @@ class Pool:
         return alive
 
     def _age(self, connection: asyncpg.Connection) -> None:
-        """Close a connection that has reached its age: now if it is free, else after its call."""
+        """Close a connection that has reached its age: now if it is free, otherwise after its call."""
         self._aged.add(connection)
         if connection in self._free:
             self._free.remove(connection)
@@ -323,7 +324,7 @@ class Pool:
             self._retire(connection)
 
     def _retire(self, connection: asyncpg.Connection) -> None:
-        """End what the connection runs, and close it; its place is free when that is done."""
+        """Cancel what the connection runs, and close it; then its place is free."""
         if connection.is_closed():
             self._forget(connection)
             return

@@ -1,4 +1,4 @@
-"""Probes of a connection and its server, for the doctor; they need no schema."""
+"""Probes of a connection and its server, for the doctor; they do not need the schema."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PoolMode = Literal["session", "transaction", "statement"]
 
 
 class ServerFacts(NamedTuple):
-    """A server and a database of it, as a session sees them."""
+    """A server and one of its databases, as seen by a session."""
 
     version: str
     major: int
@@ -46,7 +46,7 @@ class ServerFacts(NamedTuple):
 
 
 async def server(connection: asyncpg.Connection) -> ServerFacts:
-    """Return which server and database a connection leads to."""
+    """Return the server and database of a connection."""
     with mapped_errors():
         row = await connection.fetchrow(
             "select current_setting('server_version'), current_setting('server_version_num')::integer / 10000, pg_is_in_recovery(),"
@@ -70,11 +70,11 @@ async def pinned(connection: asyncpg.Connection) -> bool:
 async def pool_mode(
     first: asyncpg.Connection, another: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]]
 ) -> PoolMode | None:
-    """Return how the pooler before a connection shares sessions of the server; None: it has no room for another connection.
+    """Return how a pooler between this connection and the server shares sessions; None: it has no room for another connection.
 
-    It compares what two clients see, since only administrators of a pooler may ask it. In session mode, each has a session of the server to itself. In
-    transaction mode, one in a transaction takes the session that the other one used last, or the other one finds itself in a new session. In
-    statement mode, no transaction begins.
+    Only administrators may ask a pooler, so this compares what two clients see. In session mode, each client has its
+    own session of the server. In transaction mode, a client in a transaction takes the session that the other one used
+    last, or the other one gets a new session. In statement mode, no transaction can begin.
     """
     try:
         async with asyncio.timeout(ANOTHER_S), another() as second:
@@ -83,7 +83,7 @@ async def pool_mode(
                 try:
                     await second.execute("begin")
                 except LOST:
-                    await pid(first)  # else the server is gone
+                    await pid(first)  # otherwise the server is gone
                     return "statement"
                 if await pid(second) == used or await pid(first) != used:
                     return "transaction"
@@ -101,13 +101,13 @@ async def server_time(connection: asyncpg.Connection) -> datetime:
 
 
 async def queue_usage(connection: asyncpg.Connection) -> float:
-    """Return the used share of the queue of NOTIFY; when it is full, NOTIFY fails, and so does the commit."""
+    """Return the used share of the NOTIFY queue. When it is full, NOTIFY fails at the commit."""
     with mapped_errors():
         return float(await connection.fetchval("select pg_notification_queue_usage()"))
 
 
 async def round_trip(listener: asyncpg.Connection, notifier: asyncpg.Connection, timeout_s: float) -> float | None:
-    """Return after how many seconds one connection hears what another one notifies; None: not within ``timeout_s``."""
+    """Return the seconds until one connection receives a notification of another one; None: not within ``timeout_s``."""
     heard, token = asyncio.Event(), uuid4().hex
 
     def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:

@@ -1,18 +1,20 @@
-"""The schema: SQL files applied in one transaction, under one advisory lock, with their checksums on record.
+"""The schema: SQL files, applied in one transaction under one advisory lock, with their checksums recorded.
 
-Migrations (tables) are numbered, applied once and never edited. When anything changed, all function files are applied
-again, in the order of ``sql/functions/order.txt``. Twenty programs that start at once apply the schema once. It is all or nothing:
-PostgreSQL's DDL is transactional, and no migration runs outside the transaction.
+Migrations (tables) are numbered, applied once and never edited. If any file has changed, all function files are applied
+again, in the order of ``sql/functions/order.txt``. If twenty programs start at once, the schema is applied once. An
+apply is all or nothing: PostgreSQL's DDL is transactional, and no migration runs outside the transaction.
 
-Programs of two releases run on one database during an upgrade. A database is ahead of a program if it has migrations that the program
-does not know, or functions that a later version applied. Such a program changes nothing, and runs if the schema still serves it:
-``coordinator.schema_compatibility`` has the number of the newest migration that a program must know. ``sql/README.md`` has the rules that
-keep the previous release served. Refused before anything is done: an edited migration, a schema that does not serve the program, and one
-of another line of development, which has migrations that the program does not know and lacks some that it has.
+During an upgrade, programs of two releases run on one database. A database is ahead of a program if it has migrations
+that the program does not know, or functions that a later version applied. Such a program changes nothing, and runs if
+the schema still supports it: ``coordinator.schema_compatibility`` has the number of the newest migration that a program
+must know. ``sql/README.md`` has the rules that keep the previous release supported. Before anything is done, these are
+refused: an edited migration; a schema that does not support the program; and a schema of another line of development,
+which has migrations that the program does not know and lacks others that it has.
 
-A change of the schema waits for a lock for less time than calls do, so none fails that queues behind it. Then all is undone, and
-tried again, for ``DDL_LIMIT_S``. Where only short transactions are in the way, as under load, it then waits for longer than calls do: some hold
-what it needs and wait for what it has, and these calls end as busy.
+A schema change waits for a lock for less time than calls do, so no call that queues behind it fails. Then it rolls back
+and tries again, for ``DDL_LIMIT_S``. If only short transactions are in the way, as under load, it later waits longer
+than calls do: some of these hold what it needs and wait for what it holds, and end with the error that the database is
+busy.
 """
 
 from __future__ import annotations
@@ -39,11 +41,11 @@ __all__ = ["FileStatus", "SqlFile", "apply", "files", "files_in", "grant", "pend
 
 OLDEST_SERVER = 15
 APPLY_TIMEOUT_S = 600.0
-DDL_WAIT_S = 0.5  # callers queue behind the wait, and wait for LOCK_WAIT_S at most
-DDL_FIRM_S = 2.5  # longer than they, and than autovacuum is left alone
-OLD_S = 2.5  # beyond, a transaction is in the way that lasts
+DDL_WAIT_S = 0.5  # callers queue behind this wait, and wait at most LOCK_WAIT_S themselves
+DDL_FIRM_S = 2.5  # longer than callers wait, and than autovacuum is left undisturbed
+OLD_S = 2.5  # transactions older than this do not count as short
 DDL_LIMIT_S = 60.0
-# Tests check the bodies of functions, on every PostgreSQL; that takes a quarter of the time of a first apply.
+# Tests check the bodies of functions on every PostgreSQL; here, this would take a quarter of the time of a first apply.
 SETTINGS = "set local client_min_messages = warning; set local check_function_bodies = off"
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"  # in a script for psql
 _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"
@@ -65,13 +67,13 @@ where a.pid <> pg_backend_pid() and a.datname = current_database() and exists (
 order by a.xact_start limit 1
 """
 
-# Not to_regclass: that may still answer, from the session's cache, as before the wait for the lock.
+# Not to_regclass: it may answer from the session's cache, with the state before the wait for the lock.
 _IS_THERE = "select exists (select from pg_tables where schemaname = 'coordinator' and tablename = $1)"
 _RECORD = """
 select coordinator.schema_record(kind, name, checksum, $4)
 from unnest($1::text[], $2::text[], $3::text[]) file (kind, name, checksum)
 """
-# What a script for psql was made for.
+# The state of the database for which a script for psql was made.
 _RECORDED = "select md5(string_agg(concat_ws(' ', kind, name, checksum), e'\\n' order by kind collate \"C\", name collate \"C\")) from coordinator.schema_files"
 
 Kind = Literal["bootstrap", "migration", "functions"]
@@ -94,10 +96,10 @@ class SqlFile(msgspec.Struct, frozen=True):
 
 
 class FileStatus(msgspec.Struct, frozen=True):
-    """One file and the database.
+    """The state of one file in the database.
 
-    ``state``: applied; pending; changed (functions to apply again); newer (of a program that is ahead: this one leaves it as it is);
-    edited (a migration that was changed after it was applied: refused).
+    ``state``: applied; pending; changed (functions to apply again); newer (of a program that is ahead; this one does
+    not change it); edited (a migration that was changed after it was applied: refused).
     """
 
     kind: str
@@ -107,7 +109,7 @@ class FileStatus(msgspec.Struct, frozen=True):
 
 
 class _Comparison(msgspec.Struct, frozen=True):
-    """The database beside the program. ``ahead``: the version of the newer program whose schema it has, if it has one."""
+    """The database compared with the program. ``ahead``: the version of the newer program whose schema the database has, if any."""
 
     files: list[FileStatus]
     ahead: str | None = None
@@ -128,12 +130,12 @@ def _root() -> Path:
 
 @cache
 def files() -> tuple[SqlFile, ...]:
-    """Read the program's SQL files in the order they are applied: bootstrap, migrations, functions as in order.txt."""
+    """Read the program's SQL files in the order in which they are applied: bootstrap, migrations, functions as in order.txt."""
     return files_in(_root())
 
 
 def files_in(root: Path) -> tuple[SqlFile, ...]:
-    """Read the SQL files of a folder, as ``files``."""
+    """Read the SQL files of a folder, like ``files``."""
     migrations = sorted(path.name for path in (root / "migrations").glob("*.sql"))
     return (
         _read(root, "bootstrap", "bootstrap.sql"),
@@ -145,7 +147,7 @@ def files_in(root: Path) -> tuple[SqlFile, ...]:
 def function_order(folder: Path) -> list[str]:
     """Read order.txt, which lists every function file of the folder once.
 
-    Raises: ``ValueError`` that names the files it omits, invents or repeats.
+    Raises: ``ValueError`` with the names of files that are missing, unknown or repeated.
     """
     listed = (folder / "order.txt").read_text("utf-8").split()
     present = [path.relative_to(folder).as_posix() for path in folder.rglob("*.sql")]
@@ -163,15 +165,15 @@ def _read(folder: Path, kind: Kind, name: str) -> SqlFile:
 
 
 def script() -> str:
-    """Return the whole schema as one script for psql, for an empty database where a person applies it."""
+    """Return the whole schema as a script for psql, for applying it by hand to an empty database."""
     there = "exists (select from pg_tables where schemaname = 'coordinator' and tablename = 'schema_files')"
     return _script(files(), there, "the database has a schema: use coordinator schema apply --dry-run")
 
 
 async def pending(connection: asyncpg.Connection) -> str:
-    """Return what ``apply`` would do, as one script for psql; an empty text if that is nothing.
+    """Return what ``apply`` would do, as one script for psql; an empty text if nothing is pending.
 
-    The script refuses to run if the schema has changed since.
+    The script refuses to run if the schema has changed in the meantime.
 
     Raises: as ``apply``.
     """
@@ -189,7 +191,7 @@ async def pending(connection: asyncpg.Connection) -> str:
 
 
 def _script(run: Sequence[SqlFile], refused: str, message: str) -> str:
-    """Return a script for psql that runs files, and ends before that where a condition holds."""
+    """Return a script for psql that runs files, and stops before that if a condition holds."""
     guard = f"do $guard$ begin if {refused} then raise exception using message = $message${message}$message$; end if; end $guard$;"
     parts = ["\\set ON_ERROR_STOP on", "begin;", SETTINGS + ";", _LOCK + ";", guard]
     for file in run:
@@ -205,7 +207,7 @@ def _script(run: Sequence[SqlFile], refused: str, message: str) -> str:
 
 
 def _bounded(wait_s: float) -> str:
-    """Return the statement that bounds each wait for a lock; it precedes each file, which may have set something else."""
+    """Return the statement that limits each wait for a lock; it precedes each file, since a file may set something else."""
     return f"set local lock_timeout = '{wait_s * 1000:.0f}ms'"
 
 
@@ -222,7 +224,7 @@ def _function_files() -> list[str]:
 async def status(connection: asyncpg.Connection) -> list[FileStatus]:
     """Compare the database with the program's files, without changing anything.
 
-    Raises: ``SchemaMismatch`` where the server is older than PostgreSQL 15.
+    Raises: ``SchemaMismatch`` if the server is older than PostgreSQL 15.
     """
     return (await _compare(connection)).files
 
@@ -264,9 +266,9 @@ async def _compare(connection: asyncpg.Connection) -> _Comparison:
 
 
 async def verify(connection: asyncpg.Connection) -> str | None:
-    """Check that the database's schema serves this program.
+    """Check that the database's schema supports this program.
 
-    Returns the version of the newer program whose schema the database has; None: it has exactly this program's.
+    Returns the version of the newer program whose schema the database has; None: it has exactly this program's schema.
 
     Raises: ``SchemaMismatch`` with what to do.
     """
@@ -281,13 +283,13 @@ async def verify(connection: asyncpg.Connection) -> str | None:
 
 
 async def apply(connection: asyncpg.Connection) -> list[str]:
-    """Bring the database to this program's schema, and return the names of the files that were applied.
+    """Bring the database to this program's schema, and return the names of the applied files.
 
-    Idempotent, and safe to run from many programs at once: they take turns, and the later find nothing to do. The schema of a newer
-    program stays as it is.
+    Idempotent, and safe to run from many programs at once: they wait for each other, and only the first one applies
+    files. The schema of a newer program does not change.
 
-    Raises: ``SchemaMismatch`` for an edited migration, a schema that does not serve this program, or a role without the right to change it;
-    ``DatabaseBusy`` if other sessions hold what has to change.
+    Raises: ``SchemaMismatch`` for an edited migration, a schema that does not support this program, or a role without
+    the right to change it; ``DatabaseBusy`` if other sessions hold locks on what has to change.
     """
     comparison = await _compare(connection)
     _refuse(comparison)
@@ -336,7 +338,7 @@ async def _attempt(connection: asyncpg.Connection, wait_s: float) -> list[str]:
 
 
 async def _take_turn(connection: asyncpg.Connection) -> None:
-    """Take the advisory lock under which the schema changes.
+    """Take the advisory lock for schema changes.
 
     Raises: ``DatabaseBusy`` with the session that holds it.
     """
@@ -372,13 +374,13 @@ async def _apply(connection: asyncpg.Connection, run: list[SqlFile], wait_s: flo
 
 
 async def grant(connection: asyncpg.Connection, role: str) -> None:
-    """Let a role run the daemon and use the functions, without any right to change the schema."""
+    """Let a role run the daemon and use the functions, without the right to change the schema."""
     with mapped_errors():
         await connection.execute("select coordinator.schema_grant($1)", role)
 
 
 def _refuse(comparison: _Comparison) -> None:
-    """Refuse to go on with a database whose schema is neither an older one of this program nor one that serves it.
+    """Refuse a database whose schema is neither an older one of this program nor one that supports it.
 
     Raises: ``SchemaMismatch``.
     """

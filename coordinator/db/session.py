@@ -1,13 +1,17 @@
 """A direct connection that listens, and reconnects when it is lost.
 
-After every connection it wakes all waiters once, so that each looks for what it missed; ``on_connect`` runs before that on each
-new connection. A connection that has died silently is noticed within 5 seconds: it does not answer a ping, or a call within
-``call_timeout_s``. One whose server is behind (``ServerBehind``) is replaced as well. It is not pinged while nobody waits for its notifications (``awaited``): the next call shows whether it lives. Its
-session at the server may live on, with the locks that it holds; the next connection ends it (``end_former``), at the latest
-after ``on_connect``, which may take over a lock first. Notifications that were sent while there
-was no connection are lost, and nothing may rely on them. A connection that has reached its age is replaced: the new one listens, takes
-over calls and locks (``on_connect``), and then the old one is closed, so neither a notification nor a lock is lost. The log says once that
-there is no connection, and once that there is one again, however many attempts that takes.
+After every connection, it wakes all waiters once, so that each checks what it missed; before that, ``on_connect`` runs.
+A connection that has died silently is noticed within 5 seconds, since it does not answer a ping, or a call within
+``call_timeout_s``. A connection to a server that is behind (``ServerBehind``) is replaced as well. It is not pinged
+while nobody waits for its notifications (``awaited``): the next call shows whether it is alive.
+
+The former session may still exist at the server, with the locks that it holds. The next connection ends it
+(``end_former``), at the latest after ``on_connect``, which may take over a lock first. Notifications that were sent
+while there was no connection are lost, and nothing may rely on them.
+
+A connection that has reached its age is replaced: the new one listens and takes over calls and locks (``on_connect``),
+and then the old one is closed. So neither a notification nor a lock is lost. The log reports once that the connection
+is lost, and once that it is restored, however many attempts that takes.
 """
 
 from __future__ import annotations
@@ -35,14 +39,14 @@ from coordinator.telemetry import tracing
 
 __all__ = ["ServerSession", "SessionWake"]
 
-PING_S = 2.5  # without news
+PING_S = 2.5  # without a notification or response
 PING_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 4.0
 END_S = 0.4
 RENEW_AGAIN_S = 60.0  # after a connection could not be replaced at its age
 
-# With these the server notices within seconds that this host is gone, and releases the session's locks. They are not startup
-# parameters, because poolers reject those.
+# # With these, the server notices within seconds that this host is gone, and releases the session's locks. They are not
+# # startup parameters, because poolers reject those.
 _BEGIN = """
 select pg_backend_pid(), (select backend_start from pg_stat_activity where pid = pg_backend_pid()),
        set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
@@ -64,8 +68,8 @@ R = TypeVar("R")
 class SessionWake:
     """Wakes one waiter on notifications. A notification between two waits is not lost.
 
-    ``topics`` has the types of the events that ended the last wait. It is empty if they are not known: anything may have happened.
-    ``set_at`` is when it was first set since the wait before, by the monotonic clock.
+    ``topics`` has the types of the events that ended the last wait. It is empty if they are unknown: anything may have
+    happened. ``set_at`` is the monotonic time when it was first set after the previous wait.
     """
 
     def __init__(self) -> None:
@@ -84,7 +88,7 @@ class SessionWake:
             self._event.set()
 
     async def wait(self, timeout_s: float) -> bool:
-        """Wait for a notification, at most ``timeout_s``, and return whether there was one."""
+        """Wait for a notification, at most ``timeout_s``; return whether there was one."""
         with anyio.move_on_after(timeout_s):
             await self._event.wait()
         woken = self._event.is_set()
@@ -94,7 +98,7 @@ class SessionWake:
 
 
 class _Link(NamedTuple):
-    """A connection, and events that are set when it is lost, and when its server turns out to be behind."""
+    """A connection, with events that are set when it is lost, and when its server is found to be behind."""
 
     connection: asyncpg.Connection
     lost: anyio.Event
@@ -121,8 +125,8 @@ class ServerSession:
         self._call_timeout_s = call_timeout_s
         self._awaited = awaited
         self._max_age_s = max_age_s
-        self._progress = Progress()  # of being connected
-        # Connections as the server knows them. The last one is the newest; the others have to end.
+        self._progress = Progress()  # of connecting
+        # Connections as the server identifies them. The last one is the newest; the others must end.
         self._former: list[tuple[int, datetime]] = []
         self._link: _Link | None = None
         self._wakes: list[tuple[str, Sequence[str], SessionWake]] = []
@@ -131,7 +135,7 @@ class ServerSession:
         self.on_change: Callable[[], None] = lambda: None  # after a connection was made or lost
 
     def wake(self, *channels: str, topics: Sequence[str] = ()) -> SessionWake:
-        """Return what wakes a waiter on notifications of channels that the session listens on; with ``topics``, of these events only."""
+        """Return what wakes a waiter on notifications of channels that the session listens on; with ``topics``, only of these events."""
         wake = SessionWake()
         wake.set()
         self._wakes += [(channel, topics, wake) for channel in channels]
@@ -149,7 +153,7 @@ class ServerSession:
             )
         with tracing.operation(operation):
             async with self._lock:
-                link = self._link or link  # another one has replaced it meanwhile
+                link = self._link or link  # another connection has replaced it meanwhile
                 try:
                     result = await call(link.connection, operation, self._call_timeout_s)
                 except DatabaseUnavailable as error:
@@ -165,12 +169,12 @@ class ServerSession:
         return result
 
     def obstacle(self, tolerated_s: float) -> str | None:
-        """Return why there is no connection, if there has been none for longer than ``tolerated_s`` seconds."""
+        """Return why there is no connection, if it has been missing for longer than ``tolerated_s`` seconds."""
         reason = self._progress.obstacle(tolerated_s)
         return reason and f"no direct connection: {reason}"
 
     async def end_former(self) -> None:
-        """End the sessions of earlier connections that the server may still have; ``on_connect`` may need them to be over."""
+        """End the sessions of former connections that may still exist at the server; ``on_connect`` may require that."""
         former = self._former[:-1]
         if former and self._link is not None:
             async with self._lock:
@@ -215,14 +219,16 @@ class ServerSession:
                     opened = None
                 except Exception as error:  # noqa: BLE001 - the session reconnects, whatever the cause
                     failed(error)
-                    if isinstance(error, DatabaseUnavailable) and error.code.startswith(NO_ROOM):  # for two
+                    if isinstance(error, DatabaseUnavailable) and error.code.startswith(
+                        NO_ROOM
+                    ):  # the server has no room for two connections
                         await _retire(lost)
                         lost = None
                     await backoff.wait()
                     continue
                 if lost is not None:
                     lost.terminate()
-                lost = link.connection  # until another one has taken over its locks
+                lost = link.connection  # kept until another connection has taken over its locks
                 if progress.made():
                     log.info("session.reconnected")
                 self.on_change()
@@ -272,12 +278,12 @@ class ServerSession:
         return link
 
     async def _renew(self, old: _Link) -> _Link | None:
-        """Replace a connection by a new one; return None if that fails: then the old one goes on, unless it was lost meanwhile."""
+        """Replace a connection by a new one. Return None if that fails: then the old one continues, unless it was lost meanwhile."""
         connection, known = None, self._former[-1]
         try:
             connection = await self._connect()
             link = await self._listening(connection)
-            async with self._lock:  # no call is running on the old one
+            async with self._lock:  # no call is running on the old connection
                 self._link = link
             if self.on_connect is not None:
                 await self.on_connect(self)
@@ -293,7 +299,7 @@ class ServerSession:
             log.warning("session.renew_failed", error=str(error) or type(error).__name__, retry_s=RENEW_AGAIN_S)
             return None
         self.heard_at = time.monotonic()
-        for _, _, wake in self._wakes:  # the old one may have been lost before the new one listened
+        for _, _, wake in self._wakes:  # the old connection may have been lost before the new one listened
             wake.set()
         return link
 
@@ -308,7 +314,7 @@ class ServerSession:
                 wake.set(found[1])
 
     async def _watch(self, link: _Link) -> Exception | _Link:
-        """Return why the connection is of no use, once it is lost or does not answer; or what replaced it, once it has its age."""
+        """Return the reason once the connection is lost or does not respond, or its replacement once it has reached its age."""
         renew_at = time.monotonic() + age_limit_s(self._max_age_s)
         while not link.lost.is_set():
             now = time.monotonic()
@@ -335,7 +341,7 @@ class ServerSession:
 
 
 async def _retire(connection: asyncpg.Connection | None) -> None:
-    """Close a connection, but do not wait for a silent server."""
+    """Close a connection, without waiting for a server that does not respond."""
     if connection is not None:
         with anyio.move_on_after(END_S, shield=True):
             await retire(connection)

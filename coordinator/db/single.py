@@ -1,4 +1,4 @@
-"""One connection that operations run on, for programs that make a few calls and end.
+"""One connection for operations, for programs that make a few calls and end.
 
 It has no pool and no task, and is cheap to import. It does not reconnect: the caller opens another one.
 """
@@ -55,7 +55,7 @@ class Single:
     @classmethod
     @asynccontextmanager
     async def open(cls, dsn: str, config: Config, objects: Objects | None = None) -> AsyncIterator[Single]:
-        """Open the connection, and close it when the context ends. ``objects`` completes answers.
+        """Open the connection, and close it when the context ends. ``objects`` completes results.
 
         Raises: ``DatabaseUnavailable``, ``ConfigurationError``.
         """
@@ -82,8 +82,8 @@ class Single:
 
     @asynccontextmanager
     async def wake(self, *, project: str | None = None, topics: Sequence[str] = ()) -> AsyncIterator[SessionWake]:  # noqa: ARG002
-        """Listen on this connection for new events in the log. Its loss wakes the waiter, whose next call then fails."""
-        # Slow to import; only followers need it.
+        """Listen on this connection for new events in the log. If it is lost, the waiter wakes, and its next call fails."""
+        # Slow to import, and needed only by followers.
         from coordinator.db.database import HEAD_CHANNEL  # noqa: PLC0415
         from coordinator.db.session import SessionWake  # noqa: PLC0415
 

@@ -1,7 +1,8 @@
-"""Changes while a request or session listens, from the one reader of the log in this process.
+"""Changes while a request or session listens, from the process's only reader of the log.
 
-Guarantees: it yields each wanted URI that an event changed which was committed after ``listening`` was entered, and all of them where events are missing. What
-has not been taken yet is kept once for each URI, so a client that is slow costs no more memory than one that is not.
+Guarantees: it yields each wanted URI that was changed by an event committed after ``listening`` was entered, and all
+wanted URIs if events are missing. A change that has not been taken yet is stored once per URI, so a slow client needs
+no more memory than a fast one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["NewestChange", "ResourceChanges"]
 
 
 class NewestChange:
-    """Which URIs an event changed; it remembers the newest, for which all ask that listen to the project."""
+    """The URIs that an event changed. It caches the newest event, which all listeners of the project ask for."""
 
     def __init__(self) -> None:
         self._event: Event | None = None
@@ -36,7 +37,7 @@ class NewestChange:
 
 
 class ResourceChanges:
-    """Changes of what is ``wanted``, which may grow meanwhile, for a principal."""
+    """Changes of the ``wanted`` URIs, which may grow meanwhile, for a principal."""
 
     def __init__(
         self, gateway: Gateway, newest: NewestChange, principal: Principal, project: str, wanted: Collection[str]

@@ -1,10 +1,12 @@
-"""Calls of tools whose envelope the SDK has accepted before: they go straight to the tool.
+"""Calls of tools whose envelope the SDK has accepted before: they go directly to the tool.
 
-An envelope is what a call says besides its arguments: the headers and the version of the protocol, who the client is, and what it can. A
-client repeats it with each call, and the SDK takes longer to check it than the call itself. So what the SDK has accepted once is remembered,
-with what it added to the result, and the next call of the same tool with the same envelope is answered alike.
+The envelope of a call is everything besides its arguments: the headers and the version of the protocol, the client's
+name and its capabilities. A client repeats it with each call, and the SDK takes longer to check it than the call itself
+takes. So an envelope that the SDK has accepted is remembered, with what the SDK added to the result. The next call of
+the same tool with the same envelope gets the same additions.
 
-Everything else is left to the SDK: the first call, other methods, the older generation of the protocol, progress, traces, and whatever is malformed.
+Everything else is left to the SDK: the first call, other methods, the older version of the protocol, progress, traces,
+and malformed requests.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from coordinator.mcp.tools import TOOLS, WAITING, ToolResult
 __all__ = ["Envelopes", "RepeatedCall", "repeated_call"]
 
 MOST = 500
-ENVELOPE_BYTES = 4096  # of one that is remembered
-_OURS = frozenset({"content", "structuredContent", "isError"})  # parts of a result; the SDK adds the others
+ENVELOPE_BYTES = 4096  # larger envelopes are not remembered
+_OURS = frozenset(
+    {"content", "structuredContent", "isError"}
+)  # parts of a result that tools return; the SDK adds the others
 
 _Headers = Sequence[tuple[bytes, bytes]]
 
@@ -49,7 +53,7 @@ class RepeatedCall(msgspec.Struct, frozen=True):
     envelope: tuple[object, ...]
 
     def response(self, result: ToolResult, added: bytes) -> bytes:
-        """Return the response with a result, to which ``added`` is added."""
+        """Return the response with a result and the parts in ``added``."""
         return (
             b'{"jsonrpc":"2.0","id":%b,"result":{"content":[{"type":"text","text":%b}],"structuredContent":%b,"isError":%b%b}}'
             % (
@@ -63,10 +67,10 @@ class RepeatedCall(msgspec.Struct, frozen=True):
 
 
 def repeated_call(headers: _Headers, body: bytes) -> RepeatedCall | None:
-    """Read a request; return null for one that only the SDK understands."""
+    """Read a request; return null if only the SDK understands it."""
     try:
         request = _decode(body)
-        arguments = json.loads(bytes(request.params.arguments))  # as the SDK reads them
+        arguments = json.loads(bytes(request.params.arguments))  # parsed as the SDK parses them
     except (ValueError, RecursionError):
         return None
     name, meta = request.params.name, bytes(request.params.meta)
@@ -83,7 +87,7 @@ def _spoken(header: bytes) -> bool:
 
 
 class Envelopes:
-    """Remembers the envelopes that were used last."""
+    """Remembers the most recently used envelopes."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[object, ...], bytes] = OrderedDict()

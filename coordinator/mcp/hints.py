@@ -1,4 +1,4 @@
-"""Hints as a model can follow them: instead of a command, the tool that does the same, if it is offered."""
+"""Hints that a model can follow: a command is replaced by the equivalent tool, if it is offered."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COMMAND = re.compile(r'("coordinator (?:--\S+ \S+ )*([a-z]+) ([a-z]+)[^"]*")(?:
 
 
 def for_model(hint: str, offered: Container[str]) -> str:
-    """Return a hint with the names of tools; a command that no tool replaces stays, without the request that does the same."""
+    """Return a hint with the names of tools; a command without an equivalent tool stays, without the equivalent HTTP request."""
 
     def told(command: re.Match[str]) -> str:
         tool = f"{command[2]}_{command[3]}"

@@ -1,8 +1,8 @@
 """Serves the protocol over HTTP, with the SDK.
 
-A call gets its response as JSON, at less cost than a stream. What may take long gets a stream: its signs of life keep proxies
-from closing it, and its end is noticed, so that a caller that is gone leaves the queue. A call whose envelope the SDK has accepted before goes
-straight to the tool: see ``envelopes``.
+A call gets its response as JSON, which costs less than a stream. A call that may take long gets a stream: its
+keep-alives prevent proxies from closing it, and a disconnect is noticed, so that a caller that is gone leaves the
+queue. A call whose envelope the SDK has accepted before goes directly to the tool: see ``envelopes``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LONG = tuple(name.encode() for name in (LISTEN, *WAITING))
 async def serving(
     inner: Application, access: Access, gateway: Gateway, agent: Callable[[], str | None], listeners: int
 ) -> AsyncIterator[Application]:
-    """Yield the application of the path."""
+    """Yield the application that serves the path."""
 
     async def caller_of(scope: Any) -> tuple[Local, McpCaller]:
         principal = await access.identify(scope)

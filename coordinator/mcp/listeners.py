@@ -1,4 +1,4 @@
-"""Limits how many requests listen: in total, to protect the process, and per token, so that one token cannot use the whole limit."""
+"""Limits the number of listening requests: in total, to protect the process, and per token, so that one token cannot use the whole limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HINT = "Listen to several resources in one request, or raise the setting mcp_li
 
 
 class Listeners:
-    """Counts requests that listen: at most ``most``, and half of them for one token."""
+    """Counts listening requests: at most ``most``, and half of them for one token."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -24,7 +24,7 @@ class Listeners:
 
     @contextmanager
     def one(self, token: str) -> Iterator[None]:
-        """Count one within the context; an empty ``token`` is that of open access.
+        """Count one request within the context; an empty ``token`` stands for open access.
 
         Raises: ``Overloaded``.
         """

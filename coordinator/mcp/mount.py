@@ -1,9 +1,9 @@
-"""The protocol over HTTP, at ``/mcp`` of a daemon or sidecar: each request stands alone, so any replica serves any of them.
+"""The protocol over HTTP, at ``/mcp`` of a daemon or sidecar. Requests are independent, so any replica can serve any of them.
 
-A request is made by whoever its token names. ``?project=`` says in which project; a token for one project is for that one. No session
-is kept, so there is no stream beside the requests (GET), and nothing to end (DELETE).
+The token of a request determines the caller. ``?project=`` determines the project; a token for one project is only for
+that one. No session is kept, so there is no separate stream (GET), and nothing to end (DELETE).
 
-What serves it is loaded at the first request: it takes 25 MB and half a second, and few daemons need it.
+The implementation is loaded at the first request: it takes 25 MB and half a second, and few daemons need it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from coordinator.api.request import DISCARD_FACTOR
 
 __all__ = ["Mount"]
 
-BODY_BYTES = 4 << 20  # the SDK's own limit, which holds for bodies of unknown length
+BODY_BYTES = 4 << 20  # the SDK's limit, which also applies to bodies of unknown length
 
 log = structlog.get_logger()
 
 
 class Mount:
-    """``/mcp`` of one process. ``agent`` returns whose calls these are, where the process knows; at most ``listeners`` listen to the ``gateway``."""
+    """``/mcp`` of one process. ``agent`` returns the agent of the calls, if the process knows it; at most ``listeners`` requests listen to the ``gateway``."""
 
     def __init__(
         self, access: Access, gateway: Gateway, listeners: int, agent: Callable[[], str | None] = lambda: None
@@ -45,17 +45,17 @@ class Mount:
         self._inner: Application | None = None
 
     def over(self, inner: Application) -> Application:
-        """Return what serves the path; the calls of its tools go to ``inner``."""
+        """Return the application that serves the path; calls of its tools go to ``inner``."""
         self._inner = inner
         return self._serve
 
     async def run_forever(self) -> None:
-        """Serve from the first request on, until cancelled."""
+        """Serve after the first request, until cancelled."""
         await self._wanted.wait()
         module: Any = None
         try:
             module = await to_thread.run_sync(import_module, "coordinator.mcp.http")
-        except ImportError as error:  # absent, or of a version that does not fit: nothing else depends on it
+        except ImportError as error:  # the SDK is missing, or its version does not fit: nothing else depends on it
             log.warning("mcp.import_failed", error=str(error))
         if module is not None:
             assert self._inner is not None  # noqa: S101 - whoever asks has come through the application
@@ -95,7 +95,7 @@ def _check_length(scope: Any) -> None:
 
 
 async def _discard_body(receive: Callable[[], Awaitable[Any]]) -> None:
-    """Read on, up to a bound: many clients send all before they read a response."""
+    """Read the rest of a body, up to a limit: many clients send all of it before they read a response."""
     size = 0
     while size < BODY_BYTES * DISCARD_FACTOR:
         message = await receive()

@@ -1,6 +1,6 @@
 """Resources: what a model's program can read and watch, as ``coordinator://PROJECT/…``.
 
-An event names the resources that it changes, so a subscriber is told of a change whoever made it, in psql as well.
+An event names the resources that it changes, so a subscriber learns of every change, even one made in psql.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ WINDOW = "50"  # messages of a conversation
 
 
 class McpResource(msgspec.Struct, frozen=True):
-    """A kind of resource below a noun. ``fields`` are the parts of the path, and ``further`` other values of the operation.
+    """A kind of resource of a noun. ``fields`` are the parts of the path, and ``further`` are other values of the operation.
 
-    ``topic`` is that of the events that change it. ``place`` returns the parts of the paths that an event changes; for a list, once.
+    ``topic`` matches the events that change it. ``place`` returns the path parts that an event changes; for a list,
+    once.
     """
 
     noun: str
@@ -38,7 +39,7 @@ class McpResource(msgspec.Struct, frozen=True):
 
     @property
     def template(self) -> str:
-        """The end of its URI, with the parts in braces."""
+        """The end of its URI, with placeholders in braces."""
         return "/".join([self.noun, *(f"{{{field}}}" for field in self.fields)])
 
 
@@ -81,14 +82,14 @@ RESOURCES = (
 
 
 def uri_of(project: str, noun: str, parts: tuple[str, ...] = ()) -> str:
-    """Return the URI of what is below a noun; each part is one segment of the path."""
+    """Return the URI of a resource of a noun; each part is one segment of the path."""
     return f"{SCHEME}://{project}/" + "/".join(quote(part, safe="") for part in (noun, *parts))
 
 
 def found(uri: str, project: str) -> tuple[McpResource, dict[str, str], str]:
-    """Return what a URI names: the resource, the values of its operation, and the URI as ``uri_of`` writes it.
+    """Return what a URI names: the resource, the values of its operation, and the URI in the form of ``uri_of``.
 
-    The last part takes the rest of the path, so a key may have slashes that are not escaped.
+    The last part takes the rest of the path, so a key may contain unescaped slashes.
 
     Raises: ``NotFound``.
     """
@@ -110,7 +111,7 @@ def found(uri: str, project: str) -> tuple[McpResource, dict[str, str], str]:
 
 
 def changed_by(event: Event) -> set[str]:
-    """Return the URIs of what an event changed."""
+    """Return the URIs of the resources that an event changed."""
     noun = event.type.partition(".")[0] + ".*"
     return {
         uri_of(event.project or "", resource.noun, parts)

@@ -1,10 +1,11 @@
 """The handlers of the protocol: tools, resources and their subscriptions, over an application in this process.
 
-Guarantees: an error of a call is the result of its tool, with code, message and hint, so a model can correct itself. A subscriber
-is told of each change that is committed after its subscription was confirmed. After a gap in the log, of every resource that it watches.
+Guarantees: an error of a call is the result of its tool, with code, message and hint, so a model can correct itself. A
+subscriber is notified of each change that is committed after its subscription was confirmed. After a gap in the log, it
+is notified of every resource that it watches.
 
-It speaks both generations of the protocol: with a handshake (2025-11-25), where a session subscribes, and without one (2026-07-28),
-where a request listens.
+Both versions of the protocol are supported: with a handshake (2025-11-25), where a session subscribes, and without one
+(2026-07-28), where a request listens.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ INSTRUCTIONS = (
     "when you begin and from time to time; leave signals, messages and observations for others. A refused call says who "
     "is in the way and what to do."
 )
-SUBSCRIPTIONS = 1000  # of one session or request
-SUBSCRIPTION_BYTES = 64 << 10  # of their URIs
+SUBSCRIPTIONS = 1000  # per session or request
+SUBSCRIPTION_BYTES = 64 << 10  # total size of their URIs
 LISTEN = "subscriptions/listen"
 
 Resolve = Callable[[ServerRequestContext[Any]], Awaitable[tuple[Local, McpCaller]]]
@@ -52,8 +53,8 @@ Resolve = Callable[[ServerRequestContext[Any]], Awaitable[tuple[Local, McpCaller
 class Face:
     """The handlers of one server.
 
-    ``resolve`` says who is behind a request. The end of the ``gateway`` ends what listens. ``tasks`` outlive a request: with them, the server is
-    that of one session, which may subscribe.
+    ``resolve`` returns the principal of a request. When the ``gateway`` ends, listening requests end. ``tasks`` outlive
+    a request: with them, the server serves one session, which may subscribe.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Face:
         self._subscribing = anyio.Lock()
         self._listeners = listeners
         self._tasks = tasks
-        self._subscribed: dict[str, str] | None = None  # how the session wrote a URI, by the URI
+        self._subscribed: dict[str, str] | None = None  # the session's own spelling of each URI
         self.server: Server[Any] = Server(
             "coordinator",
             version=version(),
@@ -232,7 +233,7 @@ class Face:
         asked: list[str],
         written: dict[str, str],
     ) -> types.SubscriptionsListenResult:
-        """Confirm, and notify of what changes, by the URIs as the request has ``written`` them."""
+        """Confirm, and then notify of changes, with the URIs as ``written`` in the request."""
         meta = {SUBSCRIPTION_ID_META_KEY: context.request_id}
 
         async def send(notification: types.ServerNotification) -> None:
@@ -262,7 +263,7 @@ def _found(uri: str, project: str) -> tuple[resources.McpResource, dict[str, str
 
 
 def _check_size(uris: list[str]) -> None:
-    """Bound what is subscribed to.
+    """Limit the number and size of subscriptions.
 
     Raises: ``MCPError``.
     """
@@ -278,7 +279,7 @@ def _check_size(uris: list[str]) -> None:
 
 
 def _refusal(error: CoordinatorError) -> MCPError:
-    """Return an error of ours as one of the protocol."""
+    """Return a coordinator error as an error of the protocol."""
     code = types.INVALID_PARAMS if error.http_status < 500 else types.INTERNAL_ERROR
     data = {"code": error.code, "detail": error.message, "hint": error.hint}
     return MCPError(code, tools.sentence(error.code, error.message, error.hint), data)

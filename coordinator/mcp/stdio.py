@@ -1,7 +1,7 @@
-"""The protocol on standard input and output: one JSON message a line.
+"""The protocol on standard input and output: one JSON message per line.
 
-The SDK reads in a thread, which cannot be cancelled while nothing arrives, so a signal would not end the program. Here both
-descriptors are waited for. Whatever else the process prints goes to standard error.
+The SDK reads in a thread, which cannot be cancelled while nothing arrives, so a signal would not end the program. This
+module waits for both descriptors instead. Everything else that the process prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coordinator.mcp.tools import McpCaller
 
 __all__ = ["serving_stdio"]
 
-PIECE_BYTES = 4096  # a pipe that is writable takes as many at once
+PIECE_BYTES = 4096  # a writable pipe accepts at least this many bytes
 MESSAGE_BYTES = 16 << 20
 
 
@@ -53,7 +53,7 @@ async def serving_stdio(
 
 @contextmanager
 def _claimed() -> Iterator[tuple[int, int]]:
-    """Take standard input and output from the rest of the process."""
+    """Reserve standard input and output, so that the rest of the process cannot use them."""
     source, sink = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -71,7 +71,7 @@ def _claimed() -> Iterator[tuple[int, int]]:
 async def _lines(source: int) -> AsyncIterator[str]:
     """Yield lines until the input ends.
 
-    Raises: ``InvalidArgument`` for one that is too long.
+    Raises: ``InvalidArgument`` for a line that is too long.
     """
     rest = bytearray()
     while True:
@@ -93,7 +93,7 @@ class _Sink:
         self._sink = sink
 
     async def write(self, text: str) -> None:
-        """Write a message, as the reader takes it."""
+        """Write a message, as fast as the reader takes it."""
         data = memoryview(text.encode(errors="replace"))
         while data:
             await _ready(anyio.wait_writable, self._sink)

@@ -1,7 +1,7 @@
 """Tools: the operations that a model needs, at most 30, because models choose less well among more.
 
-Name, description and schema of a tool are those of its operation. What a model should not decide is left out of the schema:
-the project, who acts, and what only programs use.
+The name, description and schema of a tool come from its operation. The schema omits what a model should not decide: the
+project, the acting agent, and what only programs use.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ __all__ = [
 ]
 
 HIDDEN = frozenset({"actor", "embedding", "request_id", "process", "unreserved", "within", "owner", "bookmarks"})
-ROWS = 50  # rows of a list, unless more are asked for
-WAIT_S = 60.0  # of one request; a longer wait is several
+ROWS = 50  # rows of a list, unless the call asks for more
+WAIT_S = 60.0  # per request; a longer wait takes several requests
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """An operation as a tool. ``destructive``: it takes away what others may rely on. ``repeatable``: a second call changes nothing more."""
+    """An operation as a tool. ``destructive``: it removes something that others may rely on. ``repeatable``: a second call changes nothing more."""
 
     operation: type[Operation[Any]]
     destructive: bool = False
@@ -80,7 +80,7 @@ class Tool(msgspec.Struct, frozen=True):
 
     @property
     def description(self) -> str:
-        """What it does, for a model."""
+        """The description for a model."""
         text = WORDS.get(self.name) or inspect.cleandoc(self.operation.__doc__ or "").replace("``", "`")
         return text.replace("Raises: `", "Errors: `").replace("in `detail`", "in `facts`")
 
@@ -96,7 +96,7 @@ class Tool(msgspec.Struct, frozen=True):
         return {**shown, "properties": properties, "required": required}
 
     def takes(self, caller: McpCaller) -> str:
-        """Return the hint for arguments of another shape: which ones there are."""
+        """Return the hint for malformed arguments, which lists the arguments."""
         schema = self.schema(caller)
         names = [f"{name} (required)" if name in schema["required"] else name for name in schema["properties"]]
         return f"Arguments: {', '.join(names) or 'none'}."
@@ -142,7 +142,7 @@ WAITING = (locks.Acquire.function,)  # tools whose call may take long
 
 
 class McpCaller:
-    """Who calls the tools, where: a project, and the agent in whose name they run, if it is known. ``role`` is that of the tools that are offered."""
+    """The caller of tools: a project, and the agent on whose behalf they run, if it is known. ``role`` is the role for which tools are offered."""
 
     def __init__(self, project: str, agent: str | None, role: Role, principal: Principal | None = None) -> None:
         self.principal = principal or Principal()
@@ -169,7 +169,7 @@ class McpCaller:
 
 
 class ToolResult(msgspec.Struct, frozen=True):
-    """The result of a tool: as text, and as JSON. An error is one, too, so that a model can correct itself."""
+    """The result of a tool, as text and as JSON. An error is a result as well, so that a model can correct itself."""
 
     text: str
     structured: bytes
@@ -193,7 +193,7 @@ async def result_of(tool: Tool, arguments: Mapping[str, Any], caller: McpCaller,
 
 
 def problem_of(answer: Reply, caller: McpCaller) -> dict[str, Any]:
-    """Return what a response says is wrong; its hint speaks of the tools of the caller."""
+    """Return the problem in a response; its hint refers to the tools of the caller."""
     problem: dict[str, Any] = json.loads(answer.body)
     if hint := problem.get("hint"):
         problem["hint"] = for_model(hint, {tool.name for tool in caller.tools()})
@@ -201,14 +201,14 @@ def problem_of(answer: Reply, caller: McpCaller) -> dict[str, Any]:
 
 
 def sentence(code: str, message: str, hint: str | None) -> str:
-    """Return an error as one text."""
+    """Return an error as a single text."""
     return f"{code}: {message}." + (f" {hint}" if hint else "")
 
 
 async def call(tool: Tool, arguments: Mapping[str, Any], caller: McpCaller, local: Local) -> Reply:
-    """Call a tool; the answer is that of HTTP, an error included.
+    """Call a tool. The result is that of the HTTP request, even if it is an error.
 
-    Raises: ``InvalidArgument`` for arguments of another shape than those of the tool.
+    Raises: ``InvalidArgument`` for arguments that do not match the tool.
     """
     given = caller.given(tool.operation)
     taken = _names(tool.operation)
@@ -232,7 +232,7 @@ async def call(tool: Tool, arguments: Mapping[str, Any], caller: McpCaller, loca
 
 
 def _check(tool: Tool, values: Mapping[str, Any]) -> None:
-    """Check the shape of all arguments, before the request that has them: its error would speak of its own parts.
+    """Check the types of all arguments before making the request, whose error would refer to its own parts.
 
     Raises: ``msgspec.ValidationError``.
     """
@@ -240,20 +240,20 @@ def _check(tool: Tool, values: Mapping[str, Any]) -> None:
     checked = dict(values)
     if tool.operation.page_by:
         msgspec.convert(checked.pop("after", ""), str | None)
-    if reads:  # null stands for leaving it out
+    if reads:  # null means omitted
         checked = {name: value for name, value in checked.items() if value is not None}
     try:
         msgspec.json.decode(_json(checked), type=tool.endpoint.parameters, strict=not reads, dec_hook=decode_hook)
     except msgspec.ValidationError:
         raise
-    except (msgspec.DecodeError, UnicodeError):  # the request itself says what is wrong with it
+    except (msgspec.DecodeError, UnicodeError):  # the request itself reports what is wrong
         return
 
 
 async def request(
     operation: type[Operation[Any]], values: Mapping[str, Any], local: Local, wait_s: float = 0.0
 ) -> Reply:
-    """Send the request for an operation with these values."""
+    """Send the request of an operation with these values."""
     endpoint = endpoint_of(operation)
     waits = {"wait": f"{wait_s:.3f}s"} if wait_s else {}
     if endpoint.method == "GET":
@@ -268,16 +268,16 @@ async def request(
 
 
 def _text(value: Any) -> str | list[str]:
-    """Return a value as a query has it."""
+    """Return a value in the form that a query needs."""
     if isinstance(value, list):
         return [item if isinstance(item, str) else _json(item) for item in value]
     return value if isinstance(value, str) else _json(value)
 
 
 def _json(value: Any) -> str:
-    """Encode a value that was read from JSON.
+    """Encode a value that was parsed from JSON.
 
-    Raises: ``InvalidArgument`` for a number that was too large to be read, and for one that is nested too deeply.
+    Raises: ``InvalidArgument`` for a number that was too large to be parsed, and for a value that is nested too deeply.
     """
     try:
         return json.dumps(value, allow_nan=False)
@@ -292,8 +292,8 @@ def _json(value: Any) -> str:
 
 
 async def _acquire(values: Mapping[str, Any], local: Local) -> Reply:
-    """Acquire locks, and wait for them as long as ``wait`` says. A call that is cancelled leaves the queue."""
-    with anyio.CancelScope(shield=True):  # it may wait at the server before its ticket is known here
+    """Acquire locks, and wait for them up to ``wait``. A call that is cancelled leaves the queue."""
+    with anyio.CancelScope(shield=True):  # it may already wait at the server before its ticket is known here
         answer = await request(locks.Acquire, values, local)
     if not answer.ok:
         return answer
@@ -321,7 +321,7 @@ def _seconds(value: Any) -> float:
 
 
 def _brief(field: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a field without null, which stands for leaving it out, and with a duration as people write it."""
+    """Return the schema of a field without null, which means omitted, and with durations in readable form."""
     left = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
     brief = (
         {name: value for name, value in field.items() if name != "anyOf"} | left[0] if len(left) == 1 else dict(field)
@@ -336,20 +336,20 @@ def _brief(field: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _needs_agent(operation: type[Operation[Any]]) -> bool:
-    """Return whether an operation has to be told the agent; msgspec takes longer to find out than a call lasts."""
+    """Return whether an operation needs an agent. The result is cached, since msgspec takes longer than a call."""
     return any(field.name == "agent" and field.required for field in msgspec.structs.fields(operation))
 
 
 @cache
 def _names(operation: type[Operation[Any]]) -> frozenset[str]:
-    """Return the arguments of a tool, also those that a caller may not choose."""
+    """Return the arguments of a tool, including those that a caller may not choose."""
     paging = ("limit", "after") if operation.page_by else ()
     return frozenset((*_schema(operation)["properties"], *paging)) - HIDDEN
 
 
 @cache
 def _schema(operation: type[Operation[Any]]) -> dict[str, Any]:
-    """Return the schema of an operation's parameters, complete in itself."""
+    """Return the self-contained schema of an operation's parameters."""
     shown = msgspec.json.schema(endpoint_of(operation).parameters, schema_hook=schema_hook)
     (name,) = [shown["$ref"].rpartition("/")[2]]
     schema: dict[str, Any] = dict(shown["$defs"].pop(name))

@@ -1,4 +1,4 @@
-"""Descriptions of tools whose operation's own would speak of what a model is not offered, or tell it what only a program needs."""
+"""Descriptions of tools, where the operation's own description mentions something that is not offered to a model, or that only programs need."""
 
 from __future__ import annotations
 
