@@ -18,7 +18,7 @@ from coordinator.api.principal import Principal
 from coordinator.api.tokens import Tokens
 from coordinator.config import Config
 from coordinator.errors import ConfigurationError, Unauthenticated
-from coordinator.model.token import SECRET, digest
+from coordinator.model.token import OBTAIN, SECRET, digest
 from coordinator.operations.executor import Runner, Wake
 
 __all__ = ["IDENTIFIED", "Access", "is_loopback", "is_open"]
@@ -45,7 +45,7 @@ def is_open(config: Config) -> bool:
     if config.access == "open" and not loopback:
         raise ConfigurationError(
             f"open access on {config.host} lets in everyone who can reach it",
-            hint='Set COORDINATOR_ACCESS=tokens and create one with "coordinator token create", or listen on 127.0.0.1.',
+            hint=f"Set COORDINATOR_ACCESS=tokens, or listen on 127.0.0.1. {OBTAIN}",
         )
     return config.access == "open"
 
@@ -75,13 +75,13 @@ class Access:
         if not given:
             raise Unauthenticated(
                 "the request has no token",
-                hint='Send the header "Authorization: Bearer coo_…" (clients: COORDINATOR_TOKEN); see "coordinator token create".',
+                hint=f'Send the header "Authorization: Bearer coo_…" (clients: COORDINATOR_TOKEN). {OBTAIN}',
             )
         scheme, _, secret = given[0].decode("latin-1").partition(" ")
         if len(given) > 1 or scheme.lower() != "bearer" or not SECRET.fullmatch(secret.strip()):
             raise Unauthenticated(
                 "the header Authorization holds no valid token",
-                hint="Send Authorization: Bearer coo_… once.",
+                hint=f"Send Authorization: Bearer coo_… once. {OBTAIN}",
                 code="ZC501",
             )
         found = digest(secret.strip())

@@ -25,7 +25,7 @@ from coordinator.config.tls import check_files
 from coordinator.config.value import Given, convert
 from coordinator.errors import ConfigurationError
 from coordinator.model import address
-from coordinator.model.token import SECRET
+from coordinator.model.token import OBTAIN, SECRET
 
 __all__ = [
     "PREFIX",
@@ -153,7 +153,7 @@ def _checked(given: Mapping[str, Given], environment: Mapping[str, str]) -> Conf
 
 def _check_token(token: str, origin: str, _environment: Mapping[str, str]) -> None:
     if not SECRET.fullmatch(token):
-        raise ConfigurationError(f"{origin} is not a token", hint='A token is coo_…; see "coordinator token create".')
+        raise ConfigurationError(f"{origin} is not a token", hint=f"A token is coo_…. {OBTAIN}")
 
 
 def _check_database(url: str, origin: str, environment: Mapping[str, str]) -> None:

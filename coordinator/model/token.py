@@ -13,10 +13,14 @@ from enum import IntEnum
 
 import msgspec
 
-__all__ = ["SECRET", "Role", "Secret", "Token", "digest", "new_secret"]
+__all__ = ["OBTAIN", "SECRET", "Role", "Secret", "Token", "digest", "new_secret"]
 
 SECRET = re.compile(r"coo_[A-Za-z0-9_-]{43}")
 PREFIX_LENGTH = 8
+OBTAIN = (
+    "An administrator creates a token, the first one with the address of the database instead of the daemon: "
+    "coordinator token create NAME --role agent --url postgresql://…"
+)
 
 
 class Role(IntEnum):
