@@ -1,4 +1,4 @@
-"""Hashes of file contents; a hook compares them with what its session last saw."""
+"""Hashes of file contents. A hook compares them with what its session last saw."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["ABSENT", "UNKNOWN", "fingerprint", "size"]
 
 ABSENT = "-"
 UNKNOWN = ""
-MOST_BYTES = 64 << 20  # of a file that is read; a larger one is known by its size and time
+MOST_BYTES = 64 << 20  # larger files are identified by size and time
 
 
 def fingerprint(path: str) -> str:
     """Return the SHA-256 hash of a file in hexadecimal; ``ABSENT`` if there is none, ``UNKNOWN`` if it cannot be read.
 
-    It opens neither pipes nor devices, which could block.
+    It does not open pipes or devices, which could block.
     """
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)

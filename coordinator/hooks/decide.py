@@ -1,10 +1,12 @@
 """The decisions of hooks: which events lease, record and release files, for every tool.
 
-The session of a tool is an agent under the session's id, so that it is found again by whichever process calls next. It is also the
-owner of its leases, and each of its subagents is an owner below it. Every call counts as its heartbeat and renews its leases.
+The session of a tool is an agent named after the session's id, so any later process can find it. The session is also
+the owner of its leases, and each of its subagents is an owner below it. Every call counts as its heartbeat and renews
+its leases.
 
-Nearly every event is one call. An edit is repeated where the content of a file changed between its hash and its lease, and while it
-waits: each look keeps its place in the queue for ``PLACE_S``. What a call raises is for whoever asks: see ``unanswered``.
+Nearly every event takes one call. An edit is repeated if the content of a file changed between its hash and its lease,
+and while it waits; each repetition keeps its place in the queue for ``PLACE_S``. Errors of a call are raised to the
+caller: see ``unanswered``.
 """
 
 from __future__ import annotations
@@ -37,13 +39,13 @@ __all__ = ["HookOptions", "Unreachable", "agent_of", "decide", "hashes", "of_too
 
 LOOK_S = 0.1  # between the first two polls of the queue
 LOOK_MAX_S = 1.0
-PLACE_S = 10.0  # a place in the queue outlasts the last look at it by this: a call that is killed leaves
+PLACE_S = 10.0  # a place in the queue outlasts the last poll by this, so a call that is killed soon leaves the queue
 AGAIN = 5  # maximum repetitions of an edit because a file keeps changing
-MOST = 2000  # characters of a reason
-MOST_FILES = 1000  # of a call that are looked at; it takes a while to find out what each is called
-NAMED = 5  # files that a reason describes
-PATHS = 1100  # characters of their names in a command
-WAIT = "90s"  # wait of a command: tools end a command after two minutes
+MOST = 2000  # maximum characters of a reason
+MOST_FILES = 1000  # maximum files of a call that are checked; resolving each name takes time
+NAMED = 5  # maximum files that a reason describes
+PATHS = 1100  # maximum characters of their names in a command
+WAIT = "90s"  # wait of a command; tools end a command after two minutes
 TASK = 200
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -52,7 +54,7 @@ Unreachable = Literal["ask", "allow", "deny"]
 
 
 def hashes(paths: Iterable[str | None]) -> list[str]:
-    """Return the hashes of files; None is one that is not looked at."""
+    """Return the hashes of files; None stands for a file that is not read."""
     return [UNKNOWN if path is None else fingerprint(path) for path in paths]
 
 
@@ -67,12 +69,14 @@ async def _look(_count: int, work: Callable[[], Any]) -> Any:
 class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of hooks.
 
-    ``wait``: for a file that is held. ``ttl``: of a session and its leases after its last call. ``shared_reads``: reads take shared leases.
-    ``until_commit``: leases outlast a turn. ``unreachable``: the answer where the coordinator gives none. ``sees_files``: the files are on this machine. ``reports_reads``: the tool has hooks for reads.
-    ``news_later``: it shows the model no text at a prompt, so news comes after its next call. ``process``: with which the session ends.
-    ``command`` returns how a command line for the agent begins; it names the coordinator where the agent's shell does not know it.
-    ``pause`` waits between two looks at the queue, and returns whether to wait on; ``hashes`` reads files, and ``look`` does
-    work that looks up a number of them.
+    ``wait``: how long to wait for a file that is held. ``ttl``: of a session and its leases after its last call.
+    ``shared_reads``: reads take shared leases. ``until_commit``: leases outlast a turn. ``unreachable``: the decision
+    if the coordinator does not respond. ``sees_files``: the files are on this machine. ``reports_reads``: the tool has
+    hooks for reads. ``news_later``: the tool shows the model no text at a prompt, so news comes after its next call.
+    ``process``: the process with which the session ends. ``command`` returns the start of a command line for the agent;
+    it includes the coordinator's address if the agent's shell does not know it. ``pause`` waits between two polls of
+    the queue, and returns whether to continue waiting; ``hashes`` reads files; ``look`` runs work that looks up many
+    files.
     """
 
     pause: Callable[[float], Awaitable[bool]]
@@ -92,7 +96,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_tool(options: HookOptions, dialect: object) -> HookOptions:
-    """Return options, adjusted to what the tool cannot do according to its dialect."""
+    """Return options, without those that the tool does not support according to its dialect."""
     return msgspec.structs.replace(
         options,
         reports_reads=getattr(dialect, "REPORTS_READS", True),
@@ -101,12 +105,12 @@ def of_tool(options: HookOptions, dialect: object) -> HookOptions:
 
 
 def agent_of(event: HookEvent) -> str:
-    """Return the name of a session's agent: never only an id, which could be that of another agent."""
+    """Return the name of a session's agent: never just an id, which could be that of another agent."""
     return f"{event.tool}-{_named(event.session)}"
 
 
 def owner_of(event: HookEvent) -> str:
-    """Return the owner of what this call leases: the session, or the subagent below it."""
+    """Return the owner of this call's leases: the session, or the subagent below it."""
     session = _named(event.session)
     return session if event.subagent is None else f"{session}/{_named(event.subagent)}"
 
@@ -116,9 +120,9 @@ def _named(text: str) -> str:
 
 
 async def decide(event: HookEvent, place: Place, executor: Runner, options: HookOptions) -> Verdict:
-    """Return what the tool is answered.
+    """Return the answer to the tool.
 
-    Raises: ``CoordinatorError`` where the coordinator cannot decide.
+    Raises: ``CoordinatorError`` if the coordinator cannot decide.
     """
     if event.kind is Kind.OTHER or not event.session:
         return Verdict()
@@ -128,15 +132,15 @@ async def decide(event: HookEvent, place: Place, executor: Runner, options: Hook
     except NotFound as error:
         if error.code != "ZC201":
             raise
-    from coordinator.operations import projects  # noqa: PLC0415 - as all below, not needed by most calls
+    from coordinator.operations import projects  # noqa: PLC0415 - like the imports below, not needed by most calls
 
-    with suppress(Conflict):  # another session did
+    with suppress(Conflict):  # another session has just created it
         await executor.run(projects.Create(project=place.project))
     return await hook.verdict()
 
 
 def unanswered(event: HookEvent, options: HookOptions, reason: str) -> Verdict:
-    """Return the verdict of the policy for a call to which the coordinator does not respond."""
+    """Return the verdict of the policy for a call to which the coordinator did not respond."""
     line = shortened(f"coordinator: {reason}", 300)
     guarded = event.kind is Kind.BEFORE_EDIT or (
         event.kind is Kind.BEFORE_SHELL and (event.files or locks_of(event.command or "", options.rules))
@@ -231,7 +235,7 @@ class _Hook:
         return [self._place.scoped(lock) for lock in locks_of(self._event.command or "", self._options.rules)]
 
     async def _resources(self, given: Sequence[File]) -> dict[str, str | None]:
-        """Return the locks of files, each with the path whose content is compared; None: that of no single file."""
+        """Return the locks for files, each with the path whose content is compared; None if it is not a single file."""
         if self._found is None:
             self._found = await self._options.look(len(given), lambda: self._look_up(given))
         return self._found
@@ -256,7 +260,7 @@ class _Hook:
         return Verdict()
 
     async def _record(self, step: FileStep) -> None:
-        """Record what files contain; a call about none is a heartbeat."""
+        """Record what files contain; a call without files is a heartbeat."""
         seen = {
             resource: path
             for resource, path in (await self._resources(self._event.files)).items()
@@ -303,7 +307,7 @@ class _Hook:
         return Verdict(Decision.DENY, self._refusal(refused, shared=shared))
 
     def _noted(self, grants: list[FileGrant]) -> Verdict:
-        """Return a verdict that decides nothing, and says who edits the same files in other work trees."""
+        """Return a verdict without a decision that names the agents that edit the same files in other work trees."""
         found = [(grant, elsewhere) for grant in grants if (elsewhere := grant.elsewhere)]
         if not found or self._place.shared:
             return Verdict()
@@ -315,7 +319,7 @@ class _Hook:
         return Verdict(context=text) if self._event.hears else Verdict(reason=text)
 
     async def _granted(self, resources: dict[str, str | None], *, shared: bool) -> list[FileGrant]:
-        """Lease files, after a wait if necessary; return the decision about the content that they then have."""
+        """Lease files, after a wait if necessary; return the decision for the content that they then have."""
         ends_at = time.monotonic() + self._options.wait.total_seconds()
         found = await self._options.hashes(resources.values())
         look_s, again = LOOK_S, AGAIN
@@ -348,17 +352,17 @@ class _Hook:
                 return grants
 
     async def _withdraw(self, waiting: FileGrant) -> None:
-        """Leave the queue: whoever waited is interrupted, has failed, or waits no longer."""
+        """Leave the queue, because the call was interrupted, has failed, or stops waiting."""
         from coordinator.operations import locks  # noqa: PLC0415
 
-        assert waiting.ticket is not None  # noqa: S101 - the caller has looked
-        with suppress(CoordinatorError):  # its time passes
+        assert waiting.ticket is not None  # noqa: S101 - the caller has checked it
+        with suppress(CoordinatorError):  # the ticket expires anyway
             await self._executor.run(
                 locks.Cancel(project=self._place.project, ticket=waiting.ticket, agent=waiting.agent_id)
             )
 
     def _refusal(self, refused: list[FileGrant], *, shared: bool) -> str:
-        """Return the reason: sentences, and then a line for each command, which is whole or not there."""
+        """Return the reason: sentences, and then a line for each command, which is never cut."""
         described = [grant for grant in refused if grant.state != FileState.FREE]
         after = []
         if any(grant.state == FileState.STALE for grant in described):
@@ -402,7 +406,7 @@ class _Hook:
         about = f" (task: {quoted(grant.holder_task, 120)})" if grant.holder_task else ""
         since = f" since {_clock(grant.held_since)}" if grant.held_since else ""
         within = f", as part of {quoted(grant.held, 120)}" if grant.held and grant.held != grant.path else ""
-        waiting = (grant.waiting or 0) - (grant.ticket is not None)  # without this call
+        waiting = (grant.waiting or 0) - (grant.ticket is not None)  # excluding this call
         others = f"; {waiting} more {'is' if waiting == 1 else 'are'} waiting for it" if waiting > 0 else ""
         cycle = " Waiting for it would cause a deadlock." if grant.state == FileState.DEADLOCK else ""
         return f"{path} is held by {who}{about}{since}{within}, until {_clock(grant.held_until)}, or longer if it continues{others}.{cycle}"

@@ -11,7 +11,7 @@ __all__ = ["Action", "Decision", "File", "HookEvent", "HookReply", "Kind", "Verd
 
 
 class Kind(StrEnum):
-    """When the tool called. ``OTHER`` is whatever a dialect does not know; it is answered with nothing."""
+    """When the tool called. ``OTHER`` is an event that a dialect does not know; its answer is empty."""
 
     SESSION_START = "session_start"
     SESSION_END = "session_end"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 
 class Action(StrEnum):
-    """What happens to a file. A rename names the old path and the new one, each as a file."""
+    """What happens to a file. A rename consists of the old path and the new one, each as a file."""
 
     READ = "read"
     WRITE = "write"
@@ -40,7 +40,7 @@ class Action(StrEnum):
 
 
 class File(msgspec.Struct, frozen=True):
-    """A path as the payload spells it, absolute or relative to the event's ``cwd``."""
+    """A path as written in the payload, absolute or relative to the event's ``cwd``."""
 
     path: str
     action: Action
@@ -49,8 +49,8 @@ class File(msgspec.Struct, frozen=True):
 class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a hook. ``session`` and ``subagent`` are the tool's own ids, ``tool`` is the dialect.
 
-    ``session`` is empty if the payload names none. ``hears`` says that a verdict's context reaches the model at this event.
-    ``task`` is what the session works on, if the payload says it.
+    ``session`` is empty if the payload does not contain one. ``hears``: a verdict's context reaches the model at this
+    event. ``task`` is what the session works on, if the payload contains it.
     """
 
     kind: Kind
@@ -68,7 +68,7 @@ class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(StrEnum):
-    """The decision about the call. ``ALLOW`` never skips what the tool itself asks its user."""
+    """The decision about the call. ``ALLOW`` never skips the tool's own question to its user."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -76,7 +76,7 @@ class Decision(StrEnum):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The answer to an event. Without a ``decision``, the tool does what it would do without hooks.
+    """The answer to an event. Without a ``decision``, the tool proceeds as without hooks.
 
     ``context`` is text for the model. A ``reason`` without a denial or a question is shown to the user.
     """
@@ -87,7 +87,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class HookReply(msgspec.Struct, frozen=True):
-    """A verdict in the format of a tool: what its hook prints, and the exit code."""
+    """A verdict in the format of a tool: the output of its hook, and the exit code."""
 
     stdout: str = ""
     stderr: str = ""

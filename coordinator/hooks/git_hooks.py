@@ -1,10 +1,11 @@
 """Git hooks: they catch changes that no hook of a tool has seen, such as those of a script.
 
-Before a commit, a merge commit and a push, what they change is compared with what others hold; after a commit, the session that
-committed releases what it holds of it. A hook that was there before is kept beside ours, and runs first.
+Before a commit, a merge commit and a push, the changed files are compared with the locks of others. After a commit, the
+committing session releases its locks on the committed files. An existing hook is kept beside the new one, and runs
+first.
 
-Who commits is ``COORDINATOR_AGENT_ID``, else ``coordinator.agent`` of git's configuration, else the session that holds the lock
-``name:worktree`` while its command runs. Nobody else is known, and to nobody belongs a lease.
+The committing agent is ``COORDINATOR_AGENT_ID``, else ``coordinator.agent`` in git's configuration, else the session
+that holds the lock ``name:worktree`` while its command runs. Otherwise it is unknown, and holds no lease.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ HOOKS = ("pre-commit", "pre-merge-commit", "pre-push", "post-commit")
 BEFORE = ".before-coordinator"
 MARK = "# Written by coordinator; remove it with: coordinator hook git uninstall"
 SHOWN = 10
-TREE = "name:worktree"  # what a session holds while it runs a command of git that changes the work tree
+TREE = "name:worktree"  # a session holds it while it runs a git command that changes the work tree
 
 
 class GitHook(msgspec.Struct, frozen=True):
-    """A hook of a repository: installed, missing, or foreign, if only another one is there. ``before`` is the one that runs first."""
+    """A hook of a repository: installed, missing, or foreign if there is only another one. ``before`` is the hook that runs first."""
 
     hook: str
     state: str
@@ -46,9 +47,9 @@ class GitHook(msgspec.Struct, frozen=True):
 
 
 def _git(*arguments: str) -> str:
-    """Return what git prints.
+    """Return the output of git.
 
-    Raises: ``InvalidArgument`` if git refuses.
+    Raises: ``InvalidArgument`` if git fails.
     """
     done = subprocess.run(["git", *arguments], capture_output=True, check=False)
     if done.returncode != 0:
@@ -69,7 +70,7 @@ def setting(name: str) -> str | None:
 def _folder() -> Path:
     """Return the directory of the repository's hooks.
 
-    Raises: ``InvalidArgument`` if other repositories have the same.
+    Raises: ``InvalidArgument`` if other repositories share it.
     """
     scope = subprocess.run(
         ["git", "config", "--show-scope", "--get", "core.hooksPath"], capture_output=True, check=False, text=True
@@ -89,7 +90,7 @@ def _script(hook: str, program: Sequence[str]) -> str:
         f"command -v {shlex.quote(program[0])} >/dev/null 2>&1 || "
         '{ echo "coordinator: the program is missing, so nothing was checked" >&2; exit 0; }\n'
     )
-    if hook == "pre-push":  # both read what is pushed
+    if hook == "pre-push":  # only pre-push reads the pushed refs
         return (
             f'{begin}refs=$(cat)\nif [ -x "$before" ]; then\n  printf \'%s\\n\' "$refs" | "$before" "$@" || exit\nfi\n{missing}'
             f'printf \'%s\\n\' "$refs" | {command} hook git {hook} "$@"\n'
@@ -116,9 +117,9 @@ def _state(path: Path) -> GitHook:
 
 
 def install(program: Sequence[str]) -> list[GitHook]:
-    """Install the hooks, and keep those that are there: they run first.
+    """Install the hooks, and keep existing ones: they run first.
 
-    Raises: ``InvalidArgument`` if one that was kept before would be lost.
+    Raises: ``InvalidArgument`` if a hook that was kept before would be lost.
     """
     folder = _folder()
     found = [_state(folder / hook) for hook in HOOKS]
@@ -141,7 +142,7 @@ def install(program: Sequence[str]) -> list[GitHook]:
 
 
 def uninstall() -> list[GitHook]:
-    """Remove the hooks, and put back those that were there before."""
+    """Remove the hooks, and restore those that existed before."""
     folder = _folder()
     for hook in HOOKS:
         path = folder / hook
@@ -155,16 +156,16 @@ def uninstall() -> list[GitHook]:
     return [_state(folder / hook) for hook in HOOKS]
 
 
-# What is committed or pushed -----------------------------------------------------------------------------------------------
+# Committed and pushed files --------------------------------------------------------------------------------------------
 
 
 def changed(hook: str, pushed: str = "", remote: str = "") -> dict[str, datetime | None]:
-    """Return the paths that a commit, merge or push changes, from the root; of a push, with the time of their newest commit.
+    """Return the paths that a commit, merge or push changes, relative to the root; for a push, with the time of their newest commit.
 
-    ``pushed`` is what git gives the hook before a push on standard input, ``remote`` the name of the other repository.
+    ``pushed`` is git's input to the pre-push hook, ``remote`` the name of the other repository.
     """
     if hook == "post-commit":
-        # What is changed again, and not committed, is still being edited.
+        # Files with further, uncommitted changes are still being edited.
         still = set(_paths("diff", "--name-only", "--no-renames", "-z", "HEAD"))
         done = _paths(
             "diff-tree",
@@ -215,7 +216,7 @@ def _paths(*arguments: str) -> list[str]:
 async def refusal(
     hook: str, paths: Mapping[str, datetime | None], place: Place, executor: Runner, agent: str | None
 ) -> str | None:
-    """Return why others' leases forbid a commit, merge or push of paths, or null if they do not."""
+    """Return why leases of others forbid a commit, merge or push of paths, or null if they do not."""
     by_resource = _resources(paths, place)
     held = [check for check in await _checked(by_resource, place, executor) if check.state == "held"]
     if held and agent is None:
@@ -232,7 +233,7 @@ async def refusal(
 
 
 async def release(paths: Iterable[str], place: Place, executor: Runner, agent: str | None) -> int:
-    """Release what the session that committed holds of paths; return how many leases."""
+    """Release the leases of the committing session on paths; return their number."""
     resources = [*_resources(paths, place)]
     if not resources:
         return 0
@@ -246,7 +247,7 @@ async def release(paths: Iterable[str], place: Place, executor: Runner, agent: s
 
 
 def _resources(paths: Iterable[str], place: Place) -> dict[str, list[str]]:
-    """Return the paths by the names under which they are locked."""
+    """Return the paths with the names under which they are locked."""
     found: dict[str, list[str]] = {}
     for path in paths:
         resource = place.resource(os.path.join(place.root or "", path), link=True)  # noqa: PTH118 - a text
@@ -266,7 +267,7 @@ async def _checked(resources: Iterable[str], place: Place, executor: Runner) -> 
 
 
 async def _who(place: Place, executor: Runner) -> str | None:
-    """Return the id of the agent whose command of git runs in this work tree."""
+    """Return the id of the agent whose git command runs in this work tree."""
     (check,) = await executor.run(locks.Check(project=place.project, paths=[place.scoped(TREE)]))
     return str(check.agent_id) if check.agent_id else None
 
@@ -293,11 +294,11 @@ def _sentence(hook: str, refused: Mapping[str, PathCheck], place: Place) -> str:
     lines.append(
         f"Ask the holder: coordinator --project {place.project} directive send {ask} --to-agent {shlex.quote(shortened(first.agent, 80))}"
     )
-    # Git keeps a merge that a hook has refused; a commit completes it.
+    # Git keeps a merge that a hook has refused; a later commit completes it.
     lines.append(f"To {verb} anyway: git {'commit' if verb == 'merge' else verb} --no-verify")
     return "\n".join(lines)
 
 
 def pushed_refs() -> str:
-    """Return the input that git gives to the hook before a push."""
+    """Return git's input to the pre-push hook."""
     return sys.stdin.read(1 << 20)

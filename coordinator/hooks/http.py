@@ -1,11 +1,11 @@
-"""``POST /v1/hooks/<dialect>`` of a daemon or sidecar: a tool that can send its hooks over HTTP starts no process for each.
+"""``POST /v1/hooks/<dialect>`` of a daemon or sidecar, for tools that can send their hooks over HTTP instead of starting processes.
 
-The body is the tool's payload, and the response what its hook would print. Whoever the token names makes the calls. ``?project=`` says in
-which project, else the repository does; ``?wait=``, ``?ttl=``, ``?hold=until-commit``, ``?shared_reads=true``, ``?unreachable=`` and ``?worktrees=shared`` are the options
-of ``coordinator hook run``.
+The body is the tool's payload, and the response is what its hook would print. The token determines the caller.
+``?project=`` sets the project; by default, the repository determines it. ``?wait=``, ``?ttl=``, ``?hold=until-commit``,
+``?shared_reads=true``, ``?unreachable=`` and ``?worktrees=shared`` are the options of ``coordinator hook run``.
 
-Files are compared only for callers on this machine whose directory exists here. For others, leases are as good, but a change counts only
-if its session recorded it.
+Contents of files are compared only for callers on this machine whose directory exists here. For others, leases work in
+the same way, but a change is noticed only if the changing session recorded it.
 """
 
 from __future__ import annotations
@@ -51,33 +51,33 @@ R = TypeVar("R")
 
 OPTIONS = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "worktrees")
 WAIT_MAX = timedelta(minutes=10)
-SMALL_BYTES = 64 << 10  # of the files of one call, which are read within the event loop
-FEW = 20  # files of one call
+SMALL_BYTES = 64 << 10  # total size of files that are read within the event loop
+FEW = 20  # number of files that are resolved within the event loop
 HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,200}")
-COPIES = 8  # of a payload, as bytes and as Python's objects
+COPIES = 8  # copies of a payload in memory, as bytes and as Python objects
 
 log = structlog.get_logger()
 
 
 class _Permitted:
-    """Runs operations as a principal may."""
+    """Runs operations with the rights of a principal."""
 
     def __init__(self, principal: Principal, inner: Runner) -> None:
         self._principal = principal
         self._inner = inner
 
     async def run(self, operation: Operation[R]) -> R:
-        # If the caller has gone, it leaves the queue. A scope takes 5 µs, so nothing else has one.
+        # If the caller disconnects, it leaves the queue. A scope takes 5 µs, so only this call has one.
         with anyio.CancelScope(shield=True) if isinstance(operation, locks.Cancel) else nullcontext():
             result = await self._inner.run(await self._principal.permit(operation))
-        return result  # noqa: RET504 - for mypy, the context may end otherwise
+        return result  # noqa: RET504 - for mypy, the context may swallow exceptions
 
 
 def hook_handlers(executor: Runner, stop: anyio.Event) -> dict[str, Mapping[str, Handler]]:
-    """Return what responds to each dialect, by path and method. Once ``stop`` is set, no call waits for a file."""
+    """Return the handler of each dialect, by path and method. Once ``stop`` is set, no call waits for a file."""
     places = KnownPlaces()
 
-    @lru_cache(200)  # a tool always sends the same
+    @lru_cache(200)  # a tool always sends the same options
     def options_of(name: str, query: frozenset[tuple[str, str]]) -> HookOptions:
         return of_tool(_options(dict(query), pause), load(name))
 
@@ -129,13 +129,13 @@ async def _known(where: tuple[str, str | None, str | None], places: KnownPlaces)
 
 
 def _far(cwd: str, project: str | None) -> Place:
-    """Return the place of a directory that is not on this machine: the texts of paths have to do."""
+    """Return the place of a directory on another machine, derived only from the texts of paths."""
     root = cwd or os.sep
     return Place(project=project or DEFAULT_PROJECT, cwd=root, root=root)
 
 
 async def _hashes(paths: Iterable[str | None]) -> list[str]:
-    """Read files; large ones on a thread, which takes longer than to read a small one."""
+    """Read files; large ones on a thread, which costs more than reading a small file."""
     wanted = [*paths]
     if sum(map(size, wanted)) <= SMALL_BYTES:
         return hashes(wanted)
@@ -143,12 +143,12 @@ async def _hashes(paths: Iterable[str | None]) -> list[str]:
 
 
 async def _look(count: int, work: Callable[[], Any]) -> Any:
-    """Find the names of files; many on a thread, because each takes system calls."""
+    """Resolve the names of files; many on a thread, because each takes system calls."""
     return work() if count <= FEW else await to_thread.run_sync(work)
 
 
 def _near(request: Request) -> bool:
-    """Return whether the caller is on this machine: a proxy on it says nothing about those behind it."""
+    """Return whether the caller is on this machine. A proxy on this machine says nothing about its clients."""
     if any(name in FORWARDING for name, _ in request.scope["headers"]):
         return False
     client = request.client
@@ -164,7 +164,7 @@ def _is_here(host: str) -> bool:
 
 
 def _command(request: Request) -> str:
-    """Return how a command line of the agent begins: with the address at which its tool reaches this process."""
+    """Return the start of a command line for the agent, with the address at which its tool reaches this process."""
     host = request.headers.get("host", "")
     if request.client is None or not HOST.fullmatch(host):
         return "coordinator"

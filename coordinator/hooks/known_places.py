@@ -1,10 +1,12 @@
-"""The places of directories, remembered by a process that answers many hooks, with the rules of their work trees.
+"""The places of directories, cached by a process that serves many hooks, with the rules of their work trees.
 
-Guarantees: what is remembered holds only while every file that said so is what it was: ``.git`` and ``HEAD`` in the directory and
-those above it, the configuration of the repository, the rules. To look whether they are takes a tenth of the time of reading them.
+Guarantees: a cached place is valid only while every file that determined it is unchanged: ``.git`` and ``HEAD`` in the
+directory and its parents, the configuration of the repository, the rules. Checking this takes a tenth of the time of
+reading them.
 
-What it does not notice: a file that is changed within the tick of the file system's clock (a few milliseconds) in which it was read,
-and has the same size; and a change of another repository on this machine that this one has as its remote.
+What it does not notice: a change of a file within the same tick of the file system's clock (a few milliseconds) in
+which it was read, with the same size; and a change of another repository on this machine that is the remote of this
+one.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from coordinator.hooks.shell import FILE, ShellRule, rules_of
 __all__ = ["Known", "KnownPlaces"]
 
 MOST = 1000
-WITNESSES = 100  # of a directory that is remembered: to look at them must be quick
+WITNESSES = 100  # files to check for a cached directory: checks must be fast
 
 _Stamp = tuple[int, int, int, int] | None
 
@@ -35,7 +37,7 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class KnownPlaces:
-    """Remembers the directories that were asked for last."""
+    """Caches the most recently used directories."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str | None, str | None], tuple[Known, dict[str, _Stamp]]] = OrderedDict()
@@ -74,10 +76,10 @@ class KnownPlaces:
 
 
 def _witnesses(place: Place) -> Iterator[str]:
-    """Yield the files that say where a directory is, and what its rules are."""
+    """Yield the files that determine the place of a directory and its rules."""
     for folder in above(place.cwd):
         yield os.path.join(folder, ".git")
-        yield os.path.join(folder, "HEAD")  # of a bare one
+        yield os.path.join(folder, "HEAD")  # of a bare repository
         if folder == place.root:
             break
     if place.common is not None:
@@ -89,7 +91,7 @@ def _witnesses(place: Place) -> Iterator[str]:
 
 
 def _stamp(path: str) -> _Stamp:
-    """Return what differs when a file has changed; null: there is none."""
+    """Return a value that differs when a file has changed; null: there is none."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

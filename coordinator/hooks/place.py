@@ -1,16 +1,18 @@
 """Where an agent works: the project, the work tree, and the name under which a file is locked there.
 
-It reads the files of git itself, because it runs before every edit. The files decide, not the caller's environment: a file has
-one name, whatever the current directory, ``..``, symbolic links or ``GIT_DIR`` are. ``GIT_DIR`` counts where no ``.git`` is found.
+It reads the files of git itself, because it runs before every edit. The files decide, not the caller's environment: a
+file has one name, whatever the current directory, ``..``, symbolic links or ``GIT_DIR`` are. ``GIT_DIR`` is used only
+if no ``.git`` is found.
 
-Work trees of a repository share its project. A path of the main one is locked relative to its root, ``src/a.py``. A linked one
-is a scope of its own, ``.git/worktrees/feature/src/a.py``: no tracked file can have such a path. With ``worktrees = shared``,
-all are one scope. A submodule belongs to the repository around it; another repository within the work tree is part of it for
-those that work from outside.
+Work trees of a repository share its project. A path in the main work tree is locked relative to its root, ``src/a.py``.
+A linked work tree has a scope of its own, ``.git/worktrees/feature/src/a.py``: no tracked file can have such a path.
+With ``worktrees = shared``, all work trees have one scope. A submodule belongs to the repository around it; another
+repository within the work tree belongs to it for agents that work from outside.
 
-Where git says that the file system ignores case (``core.ignorecase``), a file that exists is called as its directory spells it.
+If git says that the file system ignores case (``core.ignorecase``), an existing file has the name that its directory
+contains.
 
-It never raises for what a path or a repository contains.
+It never raises because of the contents of a path or a repository.
 """
 
 from __future__ import annotations
@@ -32,16 +34,16 @@ __all__ = ["WORKTREES", "Place", "locate", "lockable"]
 
 WORKTREES = ".git/worktrees/"  # above the paths of linked work trees
 SEGMENTS = 32
-DEEP = 100  # directories below the root of a work tree: each costs system calls, and a lock has no more than SEGMENTS
-MOST = 4096  # characters of a path that the system takes; a program may shorten a longer one before it asks
+DEEP = 100  # directories below the root of a work tree: each costs system calls, and a lock has at most SEGMENTS
+MOST = 4096  # characters of a path that the system accepts; a longer one may become shorter before the call
 _KINDS = ("name:", "path:", "glob:")
 _WILD = re.compile(r"[*?\[]")
-# Beyond what is not printable, and \: what check_name refuses. It takes 1 ms to compile, and most paths are ASCII.
+# Not printable, \, or refused by check_name. Compiling takes 1 ms, and most paths are ASCII.
 _REFUSED = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\U000e0100-\U000e01ef]|(^|[\u0001-\u200a])[\ufe00-\ufe0f]"
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A directory in a project. ``root`` is its work tree, or null outside of any; ``worktree`` the name of a linked one, or empty."""
+    """A directory in a project. ``root`` is its work tree, or null outside of any; ``worktree`` is the name of a linked one, or empty."""
 
     project: str
     cwd: str
@@ -52,11 +54,11 @@ class Place(msgspec.Struct, frozen=True):
     ignores_case: bool = False
 
     def resource(self, path: str, *, link: bool = False) -> str | None:
-        """Return what a file is locked as, or null if it is outside of the repository.
+        """Return the name under which a file is locked, or null if it is outside of the repository.
 
-        A relative path begins at ``cwd``. A directory that exists ends with a slash. With ``link``, a symbolic link is itself
-        and not what it points to: that is what a rename or a removal changes. A name that no lock can have, for instance with a
-        line end, stands for the directory that contains it.
+        A relative path starts at ``cwd``. An existing directory ends with a slash. With ``link``, a symbolic link
+        stands for itself and not for its target: that is what a rename or a removal changes. A name that no lock can
+        have, for instance with a line break, stands for the directory that contains it.
         """
         try:
             path, cut = _shortened(os.path.join(self.cwd, path), (self.root or "").count(os.sep) + DEEP)
@@ -75,7 +77,7 @@ class Place(msgspec.Struct, frozen=True):
         return lockable(self._prefix(worktree) + below)
 
     def scoped(self, resource: str) -> str:
-        """Return the lock of this work tree for one that is written for any: a name, or a path or glob from its root."""
+        """Return the lock in this work tree for a name, or for a path or glob relative to its root."""
         prefix = self._prefix(self.worktree)
         if not prefix:
             return resource
@@ -112,14 +114,15 @@ class Place(msgspec.Struct, frozen=True):
 def locate(cwd: str, environ: Mapping[str, str]) -> Place:
     """Find the place of a directory, which need not exist.
 
-    The project is ``COORDINATOR_PROJECT``, else ``coordinator.project`` of the repository's configuration, else a name that is
-    derived from the address of its remote, or from its path if it has none. ``COORDINATOR_ROOT``, or ``coordinator.root`` of the
-    configuration, from the root of the work tree, replaces the work tree: that of a repository within another is ``..``, for instance.
+    The project is ``COORDINATOR_PROJECT``, else ``coordinator.project`` in the repository's configuration, else a name
+    derived from the address of its remote, or from its path if it has none. ``COORDINATOR_ROOT``, or
+    ``coordinator.root`` in the configuration, relative to the root of the work tree, replaces the work tree: for a
+    repository within another one, it is ``..``, for instance.
     """
     try:
         cwd, _ = _shortened(os.path.abspath(cwd))
         cwd = _real(cwd)
-    except (OSError, ValueError):  # the process has no directory any more, or the name is none
+    except (OSError, ValueError):  # the process has no current directory any more, or the name is invalid
         return Place(project=environ.get("COORDINATOR_PROJECT") or "default", cwd=os.sep)
     repository = find(cwd) or named(cwd, environ)
     settings = repository.settings() if repository else {}
@@ -146,7 +149,7 @@ def locate(cwd: str, environ: Mapping[str, str]) -> Place:
 
 
 def _spelled(root: str, relative: str) -> str:
-    """Return a path below a directory as its entries spell it, where case does not matter; what is absent is as it was given."""
+    """Return a path below a directory as its entries are spelled, if case does not matter; missing parts stay unchanged."""
     folder = root
     for part in relative.split(os.sep):
         entries = []
@@ -162,10 +165,10 @@ def _folded(name: str) -> str:
 
 
 def lockable(path: str) -> str:
-    """Return the lock of a path that is taken literally; where no lock can have the path, that of the directory above it."""
+    """Return the lock of a literal path; if no lock can have this path, that of the directory above it."""
     while path and not (
         path.isprintable()
-        and "\\" not in path  # which no lock of a path may contain
+        and "\\" not in path  # not allowed in the path of a lock
         and (path.isascii() or not re.search(_REFUSED, path))
         and path == path.strip()
         and len(path.encode()) <= LIMITS["lock_resource"] - len("path:")
@@ -179,7 +182,7 @@ def lockable(path: str) -> str:
 
 
 def _shortened(path: str, deep: int = MOST) -> tuple[str, bool]:
-    """Return an absolute path that is short enough for the system and at most ``deep``, and whether that is a directory above it."""
+    """Return an absolute path that is short enough for the system and at most ``deep``, and whether it is a directory above the given one."""
     if len(path) > MOST or path.count(os.sep) > deep:
         path = os.path.normpath(path)
     cut = path.count(os.sep) > deep
@@ -194,7 +197,7 @@ def _real(path: str, *, link: bool = False) -> str:
     """Return an absolute path without ``.``, ``..`` and symbolic links; with ``link``, the last part may be one."""
     try:
         os.fsencode(path)
-    except UnicodeEncodeError:  # half a character, in whose place programs write this one
+    except UnicodeEncodeError:  # an unpaired surrogate, which programs replace by this character
         path = re.sub("[\ud800-\udfff]", "\ufffd", path)
     head, tail = os.path.split(path.rstrip(os.sep))
     if link and tail not in ("", ".", ".."):
@@ -203,7 +206,7 @@ def _real(path: str, *, link: bool = False) -> str:
 
 
 def _project(repository: Repository | None, settings: Mapping[str, list[str]]) -> str:
-    """Return the name of a repository's project: what it is called, and a hash of what identifies it."""
+    """Return the name of a repository's project: its own name, and a hash of what identifies it."""
     if repository is None:
         return "default"
     if given := settings.get("coordinator.project", [""])[-1]:
@@ -229,7 +232,7 @@ def _project(repository: Repository | None, settings: Mapping[str, list[str]]) -
 
 
 def _address(address: str) -> str:
-    """Return host and path of a remote, however it is written: https://, ssh:// or git@host:path; nothing for a path."""
+    """Return host and path of a remote in any notation: https://, ssh:// or git@host:path; nothing for a path."""
     if "://" in address:
         try:
             parts = urlsplit(address)

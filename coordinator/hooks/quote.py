@@ -1,7 +1,7 @@
-"""Quotes what others wrote, for a text that a model reads.
+"""Quotes texts of others for a text that a model reads.
 
-A name, a task or a value may try to instruct the model. So it comes in quotes that it cannot close, on one line, without
-characters that control a terminal or the direction of text, without the < and > of tags, and cut.
+A name, a task or a value may try to instruct the model. So it is quoted in a way that it cannot break out of, on one
+line, without characters that control a terminal or the direction of text, without the < and > of tags, and cut.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 __all__ = ["quoted", "shortened"]
 
 _OUTSIDE = str.maketrans({"<": "‹", ">": "›", '"': "'", "`": "'", "\u201c": "'", "\u201d": "'"})  # noqa: RUF001
-# Compiled at the first text of others. Invisible, though Python prints them: see check_name in sql/functions/check.sql.
+# Compiled at first use. Invisible characters, though Python considers them printable: see check_name in sql/functions/check.sql.
 _INVISIBLE = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 
 
@@ -21,7 +21,7 @@ def quoted(text: str | None, most: int = 80) -> str:
 
 
 def shortened(text: str | None, most: int) -> str:
-    """Return a text on one line, harmless and cut; … stands for what is missing."""
+    """Return a text on one line, made harmless and cut; … marks the cut."""
     seen = (text or "")[: 4 * most + 100]
     plain = "".join(sign if sign.isprintable() else " " for sign in re.sub(_INVISIBLE, "", seen).translate(_OUTSIDE))
     plain = " ".join(plain.split())

@@ -1,6 +1,6 @@
-"""Finds the repository around a directory by reading the files of git, since to start git takes longer than the rest of a hook.
+"""Finds the repository around a directory by reading git's files, since starting git would take longer than the rest of a hook.
 
-What it reads are ``.git``, ``commondir`` and ``config``. It raises for none of them: what is broken counts as absent, as for git.
+It reads ``.git``, ``commondir`` and ``config``, and raises for none of them: a broken file counts as absent, as in git.
 Files that the configuration includes are not read.
 """
 
@@ -19,10 +19,10 @@ TRUE = ("true", "yes", "on", "1")
 
 
 class Repository(msgspec.Struct, frozen=True):
-    """A repository as seen from one of its work trees. Without a ``root``, it is seen from outside of any."""
+    """A repository as seen from one of its work trees. Without a ``root``, it is seen from outside of any work tree."""
 
     root: str | None
-    directory: str  # what git calls GIT_DIR
+    directory: str  # GIT_DIR
     common: str  # shared by all work trees
     worktree: str  # name of a linked work tree, else empty
 
@@ -32,7 +32,7 @@ class Repository(msgspec.Struct, frozen=True):
 
 
 def above(path: str) -> list[str]:
-    """Return a directory and those above it, up to the root of the file system."""
+    """Return a directory and its parents, up to the root of the file system."""
     folders = [path]
     while (parent := os.path.dirname(folders[-1])) != folders[-1]:
         folders.append(parent)
@@ -40,7 +40,7 @@ def above(path: str) -> list[str]:
 
 
 def find(cwd: str) -> Repository | None:
-    """Return the repository around a directory, as git finds it; for a submodule, the one around that."""
+    """Return the repository around a directory, as git finds it; for a submodule, the repository around that."""
     inner: Repository | None = None
     for folder in above(cwd):
         found = at(folder)
@@ -49,7 +49,7 @@ def find(cwd: str) -> Repository | None:
         if found is None:
             continue
         if inner is not None and not inner.directory.startswith(found.directory + os.sep):
-            continue  # it only lies within this one
+            continue  # it is only located within this one
         if f"{os.sep}modules{os.sep}" not in found.directory or found.worktree:
             return found
         inner = inner or found
@@ -57,7 +57,7 @@ def find(cwd: str) -> Repository | None:
 
 
 def at(folder: str) -> Repository | None:
-    """Return the repository that ``.git`` in a directory stands for, or null if there is none or it is broken."""
+    """Return the repository that a directory's ``.git`` refers to, or null if there is none or it is broken."""
     entry = os.path.join(folder, ".git")
     if os.path.isdir(entry):
         return _read(os.path.realpath(entry), folder)

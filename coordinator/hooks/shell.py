@@ -1,8 +1,9 @@
-"""Which locks a shell command needs: the first rule that fits one of its simple commands.
+"""Which locks a shell command needs: determined by the first rule that matches one of its simple commands.
 
-A rule is a pattern of words, each of which may contain ``*``: ``git stash list`` fits commands that begin with these. Assignments and
-programs that run another, such as ``sudo``, ``timeout 60`` and ``npx``, are passed over, and so are the options between ``git`` and
-its verb. The text of ``bash -c`` is a command as well. What a script does is not seen.
+A rule is a pattern of words, each of which may contain ``*``: ``git stash list`` matches commands that begin with these
+words. Assignments and programs that run another program, such as ``sudo``, ``timeout 60`` and ``npx``, are skipped, and
+so are the options between ``git`` and its verb. The text of ``bash -c`` is a command as well. The contents of scripts
+are not examined.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from coordinator.errors import ConfigurationError
 __all__ = ["DEFAULTS", "FILE", "ShellRule", "locks_of", "rules_of"]
 
 FILE = "coordinator.yaml"
-MOST = 64 << 10  # characters of a command that are looked at
-MOST_COMMANDS = 5000  # within it
-MOST_WORDS = 50  # of one
+MOST = 64 << 10  # characters of a command that are examined
+MOST_COMMANDS = 5000  # simple commands in it
+MOST_WORDS = 50  # words per simple command
 MOST_RULES = 200
-# What stands before a command: words of the shell, and programs that run it, with their options that take a value.
+# What may precede a command: words of the shell, and programs that run it, with their options that take a value.
 AROUND: dict[str, frozenset[str]] = {
     **dict.fromkeys(("!", "{", "do", "elif", "else", "if", "then", "until", "while"), frozenset()),
     **dict.fromkeys(("bunx", "command", "nohup", "setsid"), frozenset()),
@@ -46,11 +47,11 @@ AROUND: dict[str, frozenset[str]] = {
     "xargs": frozenset({"-n", "-I", "-P", "-L", "-d"}),
 }  # fmt: skip
 SHELLS = frozenset({"bash", "dash", "ksh", "sh", "zsh"})
-DEEP = 3  # shells within shells
-# A word; what redirects; or what ends a command. Each position is looked at once or twice, so the time grows with the length.
+DEEP = 3  # nested shells
+# A word, a redirection, or the end of a command. Each position is examined once or twice, so the time is linear.
 _WORD = r"""((?:[^\s;&|()<>'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+)|&>+|[<>]+[&|]?|([;&|()]+)|(['"\\])"""
 _QUOTED = r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)"""
-_OPEN = r"[;&|()]+|[^\s;&|()'\"]+"  # of a line with a quote that ends on another
+_OPEN = r"[;&|()]+|[^\s;&|()'\"]+"  # for a line with a quote that ends on another line
 _WILD = r"[*?\[]"
 _ASSIGNMENT = r"[A-Za-z_][A-Za-z0-9_]*="
 _GIT = frozenset({"-C", "-c", "--git-dir", "--work-tree", "--namespace"})
@@ -110,7 +111,7 @@ _Patterns = list[tuple[list[str], tuple[str, ...]]]
 
 @lru_cache(100)
 def _table(rules: tuple[ShellRule, ...]) -> tuple[dict[str, _Patterns], _Patterns]:
-    """Return the rules that a program can fit, in their order, by its name; and those that any other can."""
+    """Return the rules that may match a program, in order, by its name; and those for all other programs."""
     split = [(rule.pattern.split(), rule.locks) for rule in rules]
     names = {words[0] for words, _ in split if not re.search(_WILD, words[0])}
     by_program = {name: [rule for rule in split if fnmatchcase(name, rule[0][0])] for name in names}
@@ -118,14 +119,14 @@ def _table(rules: tuple[ShellRule, ...]) -> tuple[dict[str, _Patterns], _Pattern
 
 
 def rules_of(root: str | None) -> tuple[ShellRule, ...]:
-    """Return the rules of a work tree: those in its ``coordinator.yaml`` under ``shell``, then the defaults.
+    """Return the rules of a work tree: those under ``shell`` in its ``coordinator.yaml``, then the defaults.
 
     Raises: ``ConfigurationError``.
     """
     path = None if root is None else Path(root) / FILE
     if path is None or not path.is_file():
         return DEFAULTS
-    from coordinator.config.file import read  # noqa: PLC0415 - most have no file
+    from coordinator.config.file import read  # noqa: PLC0415 - most work trees have no such file
     from coordinator.config.profile import parse  # noqa: PLC0415
 
     given = parse(path, read(path, FILE)).get("shell") or []
@@ -171,7 +172,7 @@ def _commands(command: str, deep: int = 0) -> Iterator[list[str]]:
 
 
 def _inner(words: list[str]) -> str:
-    """Return the text that a shell is given as a command, or nothing."""
+    """Return the text that a shell receives as a command, or nothing."""
     if words[0] == "eval":
         return " ".join(words[1:])
     if words[0] in SHELLS:
@@ -186,7 +187,7 @@ def _tokens(line: str) -> Iterator[str | None]:
     found: list[str | None] = []
     for token in re.finditer(_WORD, line):
         word, end, open_quote = token.groups()
-        if open_quote:  # it ends on another line
+        if open_quote:  # the quote ends on another line
             yield from (None if part[0] in ";&|()" else part for part in re.findall(_OPEN, line))
             return
         if word is not None and ("'" in word or '"' in word or "\\" in word):
@@ -203,7 +204,7 @@ def _unquoted(quoted: re.Match[str]) -> str:
 
 
 def _plain(words: list[str]) -> list[str]:
-    """Return a simple command without what stands around it, nor the options before the verb of git."""
+    """Return a simple command without prefixes, and without the options before the verb of git."""
     count, at = len(words), 0
     while at < count:
         if re.match(_ASSIGNMENT, words[at]):
@@ -213,7 +214,7 @@ def _plain(words: list[str]) -> list[str]:
         around = next((one for one in (name, " ".join((name, *words[at + 1 : at + 2]))) if one in AROUND), None)
         if around is not None:
             at = _beyond(words, at + around.count(" ") + 1, AROUND[around])
-            at += name == "timeout"  # how long
+            at += name == "timeout"  # the duration
         elif fnmatchcase(name, "python*") and words[at + 1 : at + 2] == ["-m"]:
             at += 2
         else:
@@ -227,7 +228,7 @@ def _plain(words: list[str]) -> list[str]:
 
 
 def _beyond(words: list[str], at: int, valued: frozenset[str]) -> int:
-    """Return where the options of a program end."""
+    """Return the position after the options of a program."""
     while at < len(words) and words[at].startswith("-"):
         at += 2 if words[at] in valued else 1
     return at

@@ -1,1 +1,1 @@
-"""What crosses floors: frozen Structs, one file per noun, without behaviour."""
+"""Structs that all layers share: frozen, one file per noun, without behaviour."""

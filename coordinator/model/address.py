@@ -1,9 +1,9 @@
-"""Addresses of databases and of daemons, checked before a connection is made.
+"""Addresses of databases and daemons, checked before a connection is made.
 
 The driver reads the TLS options of an address as libpq does (``sslmode``, ``sslrootcert``, ``sslcert``, ``sslkey``,
-``sslcrl`` and the ``PGSSL…`` variables). A parameter that libpq knows and the driver does not is an error: to ignore
-``channel_binding=require`` would be weaker than the user asked for. No message repeats a part of an address that could
-contain its password.
+``sslcrl`` and the ``PGSSL…`` variables). A parameter that libpq knows and the driver does not is an error: ignoring
+``channel_binding=require`` would be less secure than what the user asked for. No message contains a part of an address
+that could contain its password.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _TLS_FILES = {
 
 
 class AddressError(ValueError):
-    """An address is malformed. The message says what is wrong, the hint what to write instead."""
+    """An address is malformed. The message says what is wrong; the hint says what to write instead."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -101,12 +101,12 @@ def check(address: str, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_database(address: str) -> bool:
-    """Return whether an address is that of a database."""
+    """Return whether an address is the address of a database."""
     return address.partition("://")[0] in SCHEMES
 
 
 def is_gateway(address: str) -> bool:
-    """Return whether an address is that of a daemon or sidecar, not of a database."""
+    """Return whether an address is the address of a daemon or sidecar, not of a database."""
     return address.partition("://")[0] in GATEWAY_SCHEMES
 
 
@@ -190,7 +190,7 @@ def _tls_files(parameters: Mapping[str, str], environment: Mapping[str, str]) ->
 
 
 def hosts_apart(address: str) -> list[str]:
-    """Return the address of a database for each of its hosts. One that prefers a standby stays whole: its hosts have to be compared."""
+    """Split the address of a database into one for each host. If it prefers a standby, return it whole, since its hosts must be compared."""
     parts = urlsplit(address)
     user, at, hosts = parts.netloc.rpartition("@")
     if "," not in hosts or "target_session_attrs=prefer-standby" in parts.query:
@@ -199,19 +199,19 @@ def hosts_apart(address: str) -> list[str]:
 
 
 def without_credentials(address: str) -> str:
-    """Return the address of a database without its user and passwords: the server, the database and the options."""
+    """Return the address of a database without user and passwords: server, database and options."""
     parts = urlsplit(without_password(address))
     pairs = [pair for pair in parts.query.split("&") if pair.partition("=")[0] != "user"]
     return _written(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(filter(None, pairs))))
 
 
 def without_password(address: str) -> str:
-    """Return an address for people to read, without its password."""
+    """Return a readable address, without its password."""
     return credentials_apart(address)[0]
 
 
 def credentials_apart(address: str) -> tuple[str, dict[str, str]]:
-    """Return an address without its secrets, and these: ``password`` and ``sslpassword``, as far as it has them."""
+    """Return an address without its secrets, and the secrets: ``password`` and ``sslpassword``, if it has them."""
     parts = urlsplit(address)
     user, at, hosts = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
@@ -231,6 +231,6 @@ def with_database(address: str, name: str) -> str:
 
 
 def _written(parts: SplitResult) -> str:
-    """Write an address again; urlunsplit drops the slashes of one without a host."""
+    """Rebuild an address; urlunsplit drops the slashes of an address without a host."""
     query = f"?{parts.query}" if parts.query else ""
     return f"{parts.scheme}://{parts.netloc}{parts.path}{query}"

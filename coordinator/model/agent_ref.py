@@ -1,6 +1,6 @@
-"""What names an agent in a call: its id, or its name in the call's project.
+"""References to an agent in a call: its id, or its name in the call's project.
 
-``coordinator.agent_find`` finds the agent of a name, in the statement of the call: see ``db.call``.
+``coordinator.agent_find`` finds an agent by name, in the statement of the call: see ``db.call``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
 
     class AgentRef(ABC):  # noqa: B024 - what counts is who is registered
-        """An id or a name; msgspec leaves it to a hook to tell them apart."""
+        """An id or a name; msgspec uses a hook to distinguish them."""
 
     AgentRef.register(UUID)
     AgentRef.register(str)
@@ -36,5 +36,5 @@ def agent_ref(text: str) -> AgentRef:
 
 
 def takes_agent(type: Any) -> bool:
-    """Return whether values of a type name an agent, by id or name."""
+    """Return whether a type refers to an agent, by id or name."""
     return any(one is AgentRef for one in (type, *get_args(type)))

@@ -1,6 +1,6 @@
-"""The audit trail of a project: who did what, when, and from where; each entry has a hash, which covers all before it.
+"""The audit trail of a project: who did what, when, and from where. The hash of each entry covers all entries before it.
 
-``Chain`` computes the hashes again, outside of the database. ``docs/audit.md`` says how anybody else does.
+``Chain`` verifies the hashes outside of the database. ``docs/audit.md`` explains how other programs can do this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Backups: what a manifest says, and what a list shows."""
+"""Backups: manifests and lists of backups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TableSum(msgspec.Struct, frozen=True):
 
 
 class StoredObjects(msgspec.Struct, frozen=True):
-    """Contents of artifacts that are in an object store, and in no backup."""
+    """Contents of artifacts that are in an object store, and therefore not in the backup."""
 
     count: int
     bytes: int

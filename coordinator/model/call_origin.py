@@ -1,7 +1,8 @@
-"""Origins: where a call comes from, as far as the process knows that makes it. The database records it with the events of the call.
+"""Origins: where a call comes from, as far as the calling process knows. The database records the origin with the events of the call.
 
-A daemon says whose token a request had and from which address it came; a loop says its name. The database itself adds the role and
-the address of the session, which no caller chooses. Whoever knows an origin runs the call within ``coming_from``, in the same task.
+A daemon sets the token of a request and the address of its client; a loop sets its name. The database adds the role and
+the address of the session, which no caller can choose. A process that knows an origin runs the call within
+``coming_from``, in the same task.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _known: ContextVar[_Encoded | None] = ContextVar("origin", default=None)
 
 
 class coming_from:  # noqa: N801 - a context manager, three times as fast as a generator
-    """Let the calls that this task makes within the context come from ``origin``."""
+    """Set ``origin`` for the calls that this task makes within the context."""
 
     __slots__ = ("_known", "_token")
 
@@ -50,12 +51,12 @@ class coming_from:  # noqa: N801 - a context manager, three times as fast as a g
 
 
 def current() -> CallOrigin:
-    """Return where calls of this task come from; an empty origin, if nobody said so."""
+    """Return the origin of this task's calls; an empty one if none was set."""
     known = _known.get()
     return CallOrigin() if known is None else known.origin
 
 
 def encoded() -> str | None:
-    """Return the same as JSON, as the database takes it; None, if nobody said so."""
+    """Return the same as JSON for the database; None if no origin was set."""
     known = _known.get()
     return None if known is None else known.text

@@ -53,7 +53,7 @@ class Document(msgspec.Struct, frozen=True, dict=True):
 
 
 class DocumentVersion(msgspec.Struct, frozen=True):
-    """A version that is kept; ``deleted``: by it the document was deleted, and it has no value."""
+    """A retained version; ``deleted``: this version deleted the document, and has no value."""
 
     version: int
     epoch: str

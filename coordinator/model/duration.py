@@ -51,7 +51,7 @@ def read(value: object) -> timedelta:
 
 
 def written(length: timedelta) -> str:
-    """Write a duration of at most three decimals so that ``parse`` reads the same."""
+    """Format a duration with at most three decimals, so that ``parse`` returns the same."""
     milliseconds = round(length.total_seconds() * 1000)
     parts: list[str] = []
     for unit in ("d", "h", "m", "s", "ms"):

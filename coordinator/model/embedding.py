@@ -1,7 +1,7 @@
 """Embeddings in a query: thousands of numbers in one parameter, which must fit into the head of a request.
 
-``0.1,-0.2`` for people, and ``f32:`` with the numbers in single precision in base64 for programs. That is the precision in which
-embeddings are stored.
+``0.1,-0.2`` for people, and for programs ``f32:`` followed by the numbers in single precision as base64. Embeddings are
+also stored in single precision.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _PACKED = "f32:"
 
 
 def pack(numbers: Sequence[float]) -> str:
-    """Return numbers as a program writes them into a query.
+    """Encode numbers for a query.
 
-    Raises: ``InvalidArgument`` for a number that single precision cannot express.
+    Raises: ``InvalidArgument`` for a number that single precision cannot represent.
     """
     try:
         return _PACKED + base64.urlsafe_b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
@@ -32,7 +32,7 @@ def pack(numbers: Sequence[float]) -> str:
 
 
 def unpack(text: str) -> list[float]:
-    """Read numbers of a query.
+    """Parse the numbers of a query.
 
     Raises: ``InvalidArgument``.
     """

@@ -1,4 +1,4 @@
-"""Events: the same JSON object on every floor."""
+"""Events: the same JSON object in every layer."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def parsed_cursor(cursor: str) -> tuple[str, int]:
 
 
 def epoch_order(epoch: str) -> int:
-    """Return the place of an epoch in the order in which they began; 0 for an id that is older than this order."""
+    """Return the position of an epoch in the order in which epochs began; 0 for an id that is older than this order."""
     try:
         return int(epoch, 16) if len(epoch) > RANDOM_ID else 0
-    except ValueError:  # a cursor is opaque to those who give it
+    except ValueError:  # a cursor is opaque to clients
         return 0

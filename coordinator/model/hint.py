@@ -1,7 +1,7 @@
-"""Commands in hints, which run as they are printed.
+"""Commands in hints, which can be run as printed.
 
-A hint writes a command as ``"coordinator NOUN VERB …"``, in double quotes, and names neither project nor server, which it need not know.
-Where the call is known, its project is inserted; the command line inserts the options that its user gave.
+A hint contains a command as ``"coordinator NOUN VERB …"``, in double quotes, without project and server, which it does
+not know. Where the call is known, its project is inserted; the command line adds the options that its user gave.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _COMMAND = re.compile(
 
 
 def shell_word(text: str) -> str:
-    """Quote a text as one word for a shell, without double quotes of its own: these enclose the command."""
+    """Quote a text as one word for a shell, without double quotes, since these enclose the command."""
     return text if _PLAIN.fullmatch(text) else "'" + text.replace("'", "'\\''") + "'"
 
 
 def with_project(hint: str | None, project: str) -> str | None:
-    """Return a hint whose commands name a project; they need not if it is the one that commands use by default."""
+    """Add the project to the commands of a hint, unless it is the default project of commands."""
     if hint is None or project == DEFAULT_PROJECT:
         return hint
     option = f"--project {shell_word(project)}"
@@ -40,7 +40,7 @@ def with_project(hint: str | None, project: str) -> str | None:
 
 
 def with_options(hint: str | None, options: Iterable[tuple[str, str]]) -> str | None:
-    """Return a hint whose commands have these options, unless they have them already."""
+    """Add these options to the commands of a hint that do not have them."""
     if hint is None:
         return None
     written = [f"{name} {shell_word(value)}" for name, value in options]

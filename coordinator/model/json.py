@@ -1,10 +1,11 @@
-r"""JSON values: written only if every reader can take them.
+r"""JSON values: written only if every reader can decode them.
 
-A value that exceeds a limit and nevertheless reaches a reader, for instance because it is older than the limit, is replaced by
-``{"unreadable": "<limit>"}``: by the database for events, and for everything else by the connection that reads it.
+If a value that exceeds a limit reaches a reader nevertheless, for instance because it is older than the limit, it is
+replaced by ``{"unreadable": "<limit>"}``: by the database for events, and by the connection that reads it for
+everything else.
 
-Text that passes byte for byte (``JsonText``) may contain lone surrogates, ``"\ud800"``, which are valid in JSON, and which msgspec refuses
-even where it only skips them. ``exactly_decoded`` hides them meanwhile.
+Text that must stay exact (``JsonText``) may contain lone surrogates, ``"\ud800"``, which are valid JSON. msgspec
+rejects these even in parts that it skips. ``exactly_decoded`` hides them meanwhile.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ UNREADABLE = "unreadable"
 
 _encode = msgspec.json.encode
 
-_HIDDEN = b"\xff"  # stands for a backslash; never occurs in UTF-8, and msgspec does not look at it where it skips
-# Compiled where they are used: hardly any text has one.
+_HIDDEN = b"\xff"  # replaces a backslash; never occurs in UTF-8, and msgspec accepts it in parts that it skips
+# Compiled where they are used, since hardly any text contains one.
 _PAIR = rb"\\(u[dD][89abAB][0-9a-fA-F]{2})\\(u[dD][c-fC-F][0-9a-fA-F]{2})"
 _LONE = rb"\\(?=u[dD][89a-fA-F])"
 
@@ -62,12 +63,12 @@ def encode(value: object, enc_hook: Callable[[Any], Any] | None = None) -> bytes
 
 
 def decoded(value: Any) -> Any:
-    """Return a JSON value that is perhaps still encoded (``msgspec.Raw``, as a daemon passes it on)."""
+    """Return a JSON value, decoding it if it is still encoded (``msgspec.Raw``, as a daemon passes it on)."""
     return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
 
 
 def readable(text: bytes | memoryview | msgspec.Raw) -> Any:
-    """Decode a JSON value; return what stands for it if it cannot be decoded."""
+    """Decode a JSON value; return its placeholder if it cannot be decoded."""
     try:
         return msgspec.json.decode(text)
     except RecursionError:
@@ -77,7 +78,7 @@ def readable(text: bytes | memoryview | msgspec.Raw) -> Any:
 
 
 def text_of(value: object) -> JsonText:
-    """Return the text of a value; a text as it is.
+    """Return the JSON text of a value; return a text unchanged.
 
     Raises: as ``encode``.
     """
@@ -85,8 +86,8 @@ def text_of(value: object) -> JsonText:
         return value
     try:
         return JsonText(encode(value))
-    except UnicodeEncodeError:  # half of a character
-        import json  # noqa: PLC0415 - slow to import, and hardly ever needed
+    except UnicodeEncodeError:  # an unpaired surrogate
+        import json  # noqa: PLC0415 - slow to import, and rarely needed
 
         return JsonText(json.dumps(value, separators=(",", ":")).encode())
 
@@ -96,13 +97,13 @@ def value_of(text: JsonText) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
-        import json  # noqa: PLC0415 - slow to import, and hardly ever needed
+        import json  # noqa: PLC0415 - slow to import, and rarely needed
 
         return json.loads(bytes(text))
 
 
 def exactly_decoded(data: bytes, type: type[T], dec_hook: Callable[[Any, Any], Any] | None = None) -> T:
-    """Decode JSON with parts that stay text, also where these contain lone surrogates.
+    """Decode JSON in which some parts stay text, even if these contain lone surrogates.
 
     Raises: as ``msgspec.json.decode``.
     """
@@ -118,10 +119,12 @@ def exactly_decoded(data: bytes, type: type[T], dec_hook: Callable[[Any, Any], A
 
 
 def _hidden(data: bytes) -> bytes:
-    """Hide the backslashes of lone surrogates, unless bytes that stand for something are there already."""
+    """Hide the backslashes of lone surrogates, unless the placeholder bytes already occur."""
     if re.search(_LONE, data) is None or any(byte in data for byte in b"\x01\x02\xff"):
         return data
-    kept = re.sub(_PAIR, b"\x02\\1\x02\\2", data.replace(b"\\\\", b"\x01"))  # pairs, and escaped backslashes
+    kept = re.sub(
+        _PAIR, b"\x02\\1\x02\\2", data.replace(b"\\\\", b"\x01")
+    )  # pairs of surrogates, and escaped backslashes
     return re.sub(_LONE, _HIDDEN, kept).replace(b"\x02", b"\\").replace(b"\x01", b"\\\\")
 
 
@@ -137,12 +140,12 @@ def _shown(value: Any) -> Any:
 
 
 def fault_of(value: object) -> str | None:
-    """Return the limit that a value exceeded if this is what stands for it."""
+    """Return the limit that a value exceeded if this is its placeholder."""
     return str(value[UNREADABLE]) if isinstance(value, dict) and len(value) == 1 and UNREADABLE in value else None
 
 
 def unreadable(limit: str) -> dict[str, Json]:
-    """Return what stands for a value that exceeds a limit."""
+    """Return the placeholder of a value that exceeds a limit."""
     return {UNREADABLE: limit}
 
 

@@ -1,6 +1,6 @@
-"""Patterns of keys: ``*`` stands for any text, slashes included; everything else for itself. ``task/7/*``, ``*/COMPLETED``.
+"""Patterns of keys: ``*`` matches any text, including slashes; every other character matches itself. ``task/7/*``, ``*/COMPLETED``.
 
-A key is compared in time proportional to its length, whatever the pattern. The database compares with LIKE.
+Matching takes time proportional to the length of the key, whatever the pattern. The database uses LIKE.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _matches(pattern: str, key: str) -> bool:
     start, end = len(first), len(key) - len(last)
     if start > end or not key.startswith(first) or not key.endswith(last):
         return False
-    for part in middle:  # the leftmost place leaves the most to those that follow
+    for part in middle:  # the leftmost match leaves the most text for the following parts
         found = key.find(part, start, end)
         if found < 0:
             return False

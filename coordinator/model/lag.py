@@ -1,6 +1,7 @@
-"""The maximum age of a list: a daemon with a replica then reads from the replica instead of the primary.
+"""The maximum age of a list: within it, a daemon with a replica may read from the replica instead of the primary.
 
-Like a position, it passes every floor beside the call: whoever asks says so around it, and what sends the request reads it.
+Like a position, it is passed alongside the call: the caller sets it in a context, and the code that sends the request
+reads it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _tolerated: ContextVar[float | None] = ContextVar("tolerated", default=None)
 
 
 class tolerating:  # noqa: N801 - a context manager
-    """Let the lists that this task reads within the context be up to ``max_lag_s`` seconds old; None changes nothing."""
+    """Allow the lists that this task reads within the context to be up to ``max_lag_s`` seconds old; None changes nothing."""
 
     __slots__ = ("_max_lag_s", "_token")
 
@@ -31,5 +32,5 @@ class tolerating:  # noqa: N801 - a context manager
 
 
 def tolerated() -> float | None:
-    """Return how old a list may be, in seconds; None: it comes from the primary."""
+    """Return how old a list may be, in seconds; None: read from the primary."""
     return _tolerated.get()

@@ -1,4 +1,4 @@
-"""Leases, as the response to an operation changes them: what a process has to know that renews leases for its caller."""
+"""Changes of leases by the response to an operation, for processes that renew the leases of their caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics that the leader samples of the database."""
+"""Metrics of the database that the leader samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Metric", "Sample"]
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """What a sampler measures: a gauge, a counter, or a histogram, of which each sample is an observation."""
+    """A metric of a sampler: a gauge, a counter, or a histogram. Each sample of a histogram is an observation."""
 
     sampler: str
     kind: str

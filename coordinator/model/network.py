@@ -1,4 +1,4 @@
-"""The addresses that requests to users' URLs may reach: public ones, and those that a setting allows."""
+"""The addresses that requests to users' URLs may reach: public addresses, and those that a setting allows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def networks_of(text: str | None, setting: str, further: str = "") -> list[IPv4Network | IPv6Network]:
-    """Return the networks that a setting lists, separated by commas; ``further`` is what else it takes.
+    """Parse the networks in a setting, separated by commas; ``further`` is another word that it accepts.
 
     Raises: ``ConfigurationError``.
     """
@@ -29,7 +29,7 @@ def networks_of(text: str | None, setting: str, further: str = "") -> list[IPv4N
 
 
 class Networks:
-    """The networks that a setting allows besides public addresses: ``10.0.0.0/8``, several separated by commas, or ``all``.
+    """The networks that a setting allows in addition to public addresses: ``10.0.0.0/8``, several separated by commas, or ``all``.
 
     Raises: ``ConfigurationError``.
     """
@@ -39,7 +39,7 @@ class Networks:
         self._allowed = networks_of(None if self._all else text, "webhook_networks", "; or all")
 
     def refusal(self, address: str) -> str | None:
-        """Return why an IP address must not be reached; None: it may."""
+        """Return why an IP address must not be reached; None if it may."""
         named = ip_address(address.partition("%")[0])
         meant = _meant(named)
         if self._all or any(one in network for network in self._allowed for one in (named, meant)):
@@ -55,14 +55,14 @@ class Networks:
         return None
 
     def check_url(self, url: str) -> None:
-        """Refuse a URL whose host is such an address, or localhost; what a name resolves to is seen when it is connected to.
+        """Refuse a URL whose host is such an address, or localhost. The addresses of a name are checked at the connection.
 
         Raises: ``InvalidArgument``.
         """
         try:
             host = (urlsplit(url).hostname or "").rstrip(".")
             reason = self.refusal("127.0.0.1" if host == "localhost" or host.endswith(".localhost") else host)
-        except ValueError:  # a name; or malformed, which the database refuses
+        except ValueError:  # a name; or malformed, which the database rejects
             return
         if reason is not None:
             raise InvalidArgument(
@@ -72,7 +72,7 @@ class Networks:
 
 
 def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address within an IPv6 one that only wraps it: mapped, 6to4, Teredo, NAT64, or compatible."""
+    """Return the IPv4 address in an IPv6 address that wraps it: mapped, 6to4, Teredo, NAT64, or compatible."""
     if isinstance(address, IPv4Address):
         return address
     if address in NAT64 or (int(address) >> 32 == 0 and int(address) > 1):

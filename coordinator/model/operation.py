@@ -1,12 +1,12 @@
-"""An operation: its parameters are a Struct's fields, its answer the Struct's type argument.
+"""An operation: its parameters are the fields of a Struct, and its result is the Struct's type argument.
 
-``class Set(Operation[Signal])`` is written once. The executor over PostgreSQL calls the SQL function of that name with
-the fields as ``p_…`` parameters; every other face is derived from the same class. A test compares names, order and
-defaults with the database's catalogue.
+``class Set(Operation[Signal])`` is written once. The executor for PostgreSQL calls the SQL function with the fields as
+``p_…`` parameters; all other interfaces are derived from the same class. A test compares names, order and defaults with
+the database's catalogue.
 
-An operation also says what the faces have to know before they let a caller run it: which projects it is about and who
-speaks through it. A public operation that leaves either open is refused when its class is defined, so a new field that
-names an agent cannot reach the database unchecked.
+An operation also declares what the interfaces must know before they run a call: which projects it concerns, and in
+whose name it acts. If a public operation does not declare one of these, the definition of its class fails. So a new
+field that names an agent cannot reach the database unchecked.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Shape(Enum):
 
 
 class Scope(Enum):
-    """What an operation is about. A caller that is confined to one project may not reach beyond it."""
+    """The scope of an operation. A caller that is restricted to one project may not reach beyond it."""
 
     IN_PROJECT = "something in the project that the field `project` names; None: in all projects"
     PROJECT = "the project itself that the field `project` names"
@@ -103,38 +103,41 @@ class Objects(Protocol):
 
 
 class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A call of one SQL function; an instance holds the call's parameters.
+    """A call of one SQL function; an instance holds the parameters of the call.
 
-    ``function`` is the SQL function without its schema, ``<noun>_<verb>``. ``reads``: it changes nothing, so a caller may
-    repeat it after a lost response. ``internal``: no face offers it; only the daemon,
-    its loops and transactions run it. ``procedure``: it commits while it runs, and its first parameter takes the answer.
+    ``function`` is the name of the SQL function without its schema, ``<noun>_<verb>``. ``reads``: it changes nothing,
+    so a caller may repeat it after a lost response. ``internal``: no interface offers it; only the daemon, its loops
+    and transactions run it. ``procedure``: it commits while it runs, and its first parameter receives the result.
 
-    A public operation declares its ``scope``. One that writes also declares its ``speakers``: the fields that name who
-    acts, by name or by id. Where none of them is set, the caller's own name goes into the first. An agent that a field
-    gives by id is checked by the SQL function. ``registers``: the call makes an agent of its speaker,
-    and has a field ``unreserved``.
+    A public operation declares its ``scope``. A write also declares its ``speakers``: the fields that name the acting
+    agent or person, by name or by id. If none of them is set, the caller's own name is used for the first one. The SQL
+    function checks an agent that is given by id. ``registers``: the call registers its speaker as an agent, and has a
+    field ``unreserved``.
 
-    ``route`` is the path where it differs from the usual one (see ``model.route``). ``max_bytes`` is the limit of the catalogue on
-    the size of its parameters, and so of a body; ``max_result`` is that on the size of its rows, where they do not come in pages. ``page_by`` makes it a list that
-    comes in pages: the fields that order its rows, no two rows alike (see ``model.page``); ``grows``: new rows come at its end. ``conditional``: it changes
-    nothing unless the version is the one in ``expect``. ``versioned``: its row has a ``version``. ``woken_by``: it can be
-    waited for; these are the topics of the events after which it may have an answer. ``look_s``: after how many seconds a wait repeats it if
-    no event comes, where the usual pause is longer than the answer lasts.
+    ``route`` is the path if it differs from the usual one (see ``model.route``). ``max_bytes`` is the limit in the
+    catalogue on the size of its parameters, and so of a body; ``max_result`` is the limit on the size of its rows, if
+    it has no pages. ``page_by`` makes it a list with pages: the fields that order its rows, which no two rows share
+    (see ``model.page``). ``grows``: new rows appear at the end. ``conditional``: it changes nothing unless the version
+    is the one in ``expect``. ``versioned``: its row has a ``version``. ``woken_by``: callers can wait for its result;
+    these are the topics of the events after which there may be one. ``look_s``: after how many seconds a wait repeats
+    it if no event arrives, if the usual pause is longer than the result is valid.
 
-    ``durable``: its commit is on disk when it returns. One that is not, and returns one value, is worth nothing without a later call that
-    is: until then a crash of the server may lose it.
+    ``durable``: its commit is on disk when it returns. An operation that is not durable returns one value, which is
+    useless without a later durable call; until then, a crash of the server may lose it.
 
-    ``examples`` has values of its fields for the OpenAPI document, where the usual ones of their names do not fit.
+    ``examples`` has values of its fields for the OpenAPI document, where the usual values for their names do not fit.
 
     ``of_log``: it reads the log, which includes a write later than the state does.
 
-    ``prepares``: it has a ``prepared`` that whoever runs it on PostgreSQL calls first. ``sql_names`` gives the fields whose parameter
-    has another name there, since it takes something else: the hash of a password.
+    ``prepares``: it has a method ``prepared``, which the process that runs it on PostgreSQL calls first. ``sql_names``
+    lists the fields whose SQL parameter has another name because it takes a different value: the hash of a password.
 
-    ``fetches``: a part of its answer may be in an object store; it has a ``fetched`` that whoever gets the answer from PostgreSQL calls.
+    ``fetches``: a part of its result may be in an object store; it has a method ``fetched``, which the process that
+    receives the result from PostgreSQL calls.
 
-    ``reads_log``: its rows are events, so over HTTP the gateway answers, with the cursor up to which it has read; see
-    ``of_page``. ``query_names`` gives the fields that have another name in a query, or None for those that are not sent.
+    ``reads_log``: its rows are events, so over HTTP the gateway returns them, with the cursor up to which it has read;
+    see ``of_page``. ``query_names`` lists the fields that have another name in a query, or None for fields that are not
+    sent.
     """
 
     function: ClassVar[str]
@@ -164,7 +167,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     sql_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init_subclass__(cls) -> None:
-        """Refuse a class that leaves open what the faces have to check.
+        """Reject a class that does not declare what the interfaces must check.
 
         Raises: ``TypeError``.
         """
@@ -189,7 +192,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
             raise TypeError(f"{cls.__qualname__} returns a row without a version, which it declares to have")
 
     def about(self) -> str | UUID | None:
-        """Return the project that this call is about, or the agent whose project it is; None: all projects, or none."""
+        """Return the project that this call concerns, or the agent whose project it is; None: all projects, or none."""
         found: str | UUID | None = getattr(self, self.scope_field) if self.scope_field else None
         if self.scope is Scope.AGENT:
             project: str | None = getattr(self, "project", None)
@@ -197,7 +200,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         return found
 
     def parts(self) -> Sequence[Operation[Any]]:
-        """Return the calls that this one consists of, each of which its caller must be allowed to make.
+        """Return the calls that this call consists of; its caller must be allowed to make each of them.
 
         Raises: ``InvalidArgument`` for a malformed part.
         """
@@ -208,34 +211,34 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         raise NotImplementedError
 
     def confine(self, rows: list[Any], project: str) -> list[Any]:
-        """Return the rows that a caller confined to a project may see; one with ``Scope.OWN_ROWS`` says which."""
+        """Return the rows that a caller restricted to a project may see; operations with ``Scope.OWN_ROWS`` implement it."""
         raise NotImplementedError
 
     def of_page(self, items: list[Any], cursor: str) -> R:
-        """Return the answer, given a page of the log; an operation with ``reads_log`` says how."""
+        """Return the result for a page of the log; operations with ``reads_log`` implement it."""
         raise NotImplementedError
 
     def speaker_names(self) -> list[str]:
-        """Return the names that this call speaks under."""
+        """Return the names in which this call acts."""
         given = (getattr(self, field) for field in self.speakers)
         return [value for value in given if isinstance(value, str) and not is_agent_id(value)]
 
     def spoken_by(self, name: str | None) -> Self:
-        """Return the call in this name, or as it is where it names a speaker already."""
+        """Return the call with this speaker, or unchanged if it already names one."""
         if name is None or not self.speakers or any(getattr(self, field) is not None for field in self.speakers):
             return self
         return msgspec.structs.replace(self, **{self.speakers[0]: name})
 
     async def prepared(self, _runner: Any) -> Self:
-        """Return the call as PostgreSQL gets it; an operation with ``prepares`` says how. The runner runs what it needs for that."""
+        """Return the call in the form for PostgreSQL; operations with ``prepares`` implement it. The runner runs what it needs."""
         raise NotImplementedError
 
     async def fetched(self, result: R, objects: Objects) -> R:
-        """Return the answer, completed from an object store; an operation with ``fetches`` says how."""
+        """Return the result, completed from an object store; operations with ``fetches`` implement it."""
         raise NotImplementedError
 
     def check_settings(self, config: Any) -> None:
-        """Raise where the settings of whoever runs it on PostgreSQL forbid the call.
+        """Raise if the settings of the process that runs it on PostgreSQL forbid the call.
 
         Raises: ``InvalidArgument``.
         """
@@ -244,35 +247,35 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         """Return whether a result ends a wait."""
         return bool(result)
 
-    def awaits(self, error: CoordinatorError) -> bool:  # noqa: ARG002 - the usual case
-        """Return whether a wait continues after an error, because what is read does not exist yet."""
+    def awaits(self, error: CoordinatorError) -> bool:  # noqa: ARG002 - most operations ignore it
+        """Return whether a wait continues after an error, because the requested object does not exist yet."""
         return False
 
-    def over(self, result: R) -> bool:  # noqa: ARG002 - the usual case
-        """Return whether nothing can follow the last of these rows, in a list with ``grows``."""
+    def over(self, result: R) -> bool:  # noqa: ARG002 - most operations ignore it
+        """Return whether no row can follow the last of these rows, in a list with ``grows``."""
         return False
 
-    def concerned_by(self, data: dict[str, Any]) -> bool:  # noqa: ARG002 - the usual case
-        """Return whether an event of ``woken_by`` with this data can matter; a wrong yes costs one repetition."""
+    def concerned_by(self, data: dict[str, Any]) -> bool:  # noqa: ARG002 - most operations ignore it
+        """Return whether an event of ``woken_by`` with this data may matter; a false positive costs one repetition."""
         return True
 
-    def leases(self, result: R) -> Iterable[LeaseChange]:  # noqa: ARG002 - the usual case
-        """Yield what this call changed in its caller's leases, given its result."""
+    def leases(self, result: R) -> Iterable[LeaseChange]:  # noqa: ARG002 - most operations ignore it
+        """Yield the changes of its caller's leases, given the result of this call."""
         return ()
 
     @classmethod
     def least_role(cls) -> Role | None:
-        """Return the least role that may call it, as the noun's SQL file says; None: only the daemon may."""
+        """Return the lowest role that may call it, from the noun's SQL file; None: only the daemon."""
         return ROLES.get(cls.function)
 
     @classmethod
     def part(cls) -> str | None:
-        """Return what it may be in a transaction, as the noun's SQL file says: condition, write, or None."""
+        """Return its kind of transaction part, from the noun's SQL file: condition, write, or None."""
         return PARTS.get(cls.function)
 
     @classmethod
     def answer(cls) -> tuple[Shape, Any]:
-        """Return the shape of the answer and the type of its rows or value."""
+        """Return the shape of the result, and the type of its rows or value."""
         base = next(b for b in cls.__orig_bases__ if get_origin(b) is Operation)  # type: ignore[attr-defined]
         (result,) = get_args(base)
         if get_origin(result) is list:
@@ -285,7 +288,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
 
 
 async def complete(operation: Operation[R], result: R, objects: Objects | None) -> R:
-    """Return the answer of an operation, completed from an object store; without one, as it is.
+    """Return the result of an operation, completed from an object store; without one, unchanged.
 
     Raises: ``StoreUnavailable``; ``ConfigurationError``.
     """

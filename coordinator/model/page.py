@@ -1,14 +1,15 @@
-"""Pages: every list comes in pages, in the same way on every floor.
+"""Pages: every list has pages, in the same way in every layer.
 
-A list is ordered by the fields ``page_by`` of its rows; no two rows are equal in them. The parameter ``after`` has their values
-in the last row of the previous page (``''`` for null), and the next page starts behind them. Rows that come and go between two
-pages therefore move no other row: none is lost, none comes twice. Outside the database, the place is an opaque cursor.
+A list is ordered by the fields ``page_by`` of its rows, which no two rows share. The parameter ``after`` has the values
+of these fields in the last row of the previous page (``''`` for null), and the next page starts after it. So rows that
+appear or disappear between two pages do not affect other rows: none is skipped, none is repeated. Outside of the
+database, the position is an opaque cursor.
 
-A page also ends where its rows exceed ``PAGE_BYTES`` as text, after at least one row: a page of large values is short, and has a
-cursor like any other.
+A page also ends when its rows exceed ``PAGE_BYTES`` as text, after at least one row. So a page of large values is
+short, and has a cursor like any other.
 
-On failure: a malformed cursor, or one of another list, is ``InvalidArgument``. The server deliberately keeps no state and takes
-no snapshot: a row that changes its place between two pages may be in both or in neither.
+On failure: a malformed cursor, or a cursor of another list, raises ``InvalidArgument``. The server deliberately keeps
+no state and takes no snapshot: a row that changes its position between two pages may be in both or in neither.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ R = TypeVar("R")
 
 
 class Page(list[R]):
-    """Rows, and the ``cursor`` of the next page; None on the last page. ``cut``: it ended by its size, not by its limit."""
+    """Rows, and the ``cursor`` of the next page; None on the last page. ``cut``: it ended because of its size, not its limit."""
 
     cursor: str | None = None
     cut: bool = False
 
 
 def page_of(operation: Operation[list[R]], rows: list[R], *, waited: bool = False) -> Page[R]:
-    """Make a page from an operation's rows. A full page has a cursor even if no rows follow, as has one that ended by its size.
+    """Make a page from an operation's rows. A full page has a cursor even if no rows follow; so has a page that ended because of its size.
 
-    With ``waited``, so has every page with rows of a list that grows at its end: the next call waits for what comes.
+    With ``waited``, so has every page with rows of a list that grows at its end: the next call waits for new rows.
     """
     page = Page(rows)
     page.cut = isinstance(rows, Page) and rows.cut
@@ -51,13 +52,13 @@ def page_of(operation: Operation[list[R]], rows: list[R], *, waited: bool = Fals
 
 
 def after_last(operation: Operation[list[R]], rows: list[R]) -> list[str]:
-    """Return the place of the last of an operation's rows, after which the next page begins."""
+    """Return the position of an operation's last row, after which the next page begins."""
     fields = (getattr(rows[-1], name) for name in operation.page_by)
     return ["" if field is None else str(field) for field in fields]
 
 
 def cursor_of(operation: type[Operation[Any]], place: list[str]) -> str:
-    """Encode a place in an operation's list as a cursor."""
+    """Encode a position in an operation's list as a cursor."""
     return base64.urlsafe_b64encode(msgspec.json.encode([operation.function, *place])).decode().rstrip("=")
 
 

@@ -1,7 +1,8 @@
-"""Passwords: as they are given, and as they are stored.
+"""Passwords: as they are entered, and as they are stored.
 
-A password is stored as the text of a PHC string: ``$scrypt$ln=15,r=8,p=3$<salt>$<hash>``. One hash takes 32 MiB and a quarter of a
-second. A plain password is in no representation, log line, event or SQL statement: it is a ``Password`` until it is hashed.
+A password is stored as a PHC string: ``$scrypt$ln=15,r=8,p=3$<salt>$<hash>``. One hash takes 32 MiB and a quarter of a
+second. No representation, log line, event or SQL statement contains a plain password: it is a ``Password`` until it is
+hashed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MIN_CHARACTERS = 10
 MAX_CHARACTERS = 1000
 DISTINCT_CHARACTERS = 5
 PART_MIN = 3  # characters of a name
-LEFT_CHARACTERS = 6  # of a password, without words that anybody tries first
+LEFT_CHARACTERS = 6  # of a password, without words that an attacker would try first
 _COST = "$scrypt$ln=15,r=8,p=3$"
 _SALT = re.compile(re.escape(_COST) + r"([A-Za-z0-9+/]{22})")
 _COMMON = (
@@ -34,7 +35,7 @@ _COMMON = (
 
 
 class Password:
-    """A password as somebody gave it. Only ``hashed`` and the body of a request to a daemon see its text."""
+    """A password as it was entered. Only ``hashed`` and the body of a request to a daemon use its text."""
 
     __slots__ = ("_text",)
 
@@ -49,9 +50,9 @@ class Password:
         return self._text
 
     def hashed(self, salted: str | None = None) -> str:
-        """Return the PHC string, with a new salt or with that of ``salted``, the start of another one. It takes 32 MiB.
+        """Return the PHC string, with a new salt or with the salt of ``salted``, the start of another PHC string. This takes 32 MiB.
 
-        Raises: ``InvalidArgument`` for what no password is.
+        Raises: ``InvalidArgument`` for a text that cannot be a password.
         """
         found = _SALT.match(salted) if salted else None
         salt = secrets.token_bytes(16) if found is None else base64.b64decode(found[1] + "==")
@@ -75,7 +76,7 @@ def takes_password(type: Any) -> bool:
 
 
 def check_strength(password: Password, *related: str | None) -> None:
-    """Refuse a password that is easily guessed; ``related`` are words that anybody would try, such as the username.
+    """Refuse a password that is easy to guess; ``related`` are words that an attacker would try, such as the username.
 
     Raises: ``InvalidArgument``.
     """

@@ -1,7 +1,8 @@
 """Positions: what a write returns, so that a read elsewhere can wait until it includes the write.
 
-A position is opaque: the epoch of the log and the id of the transaction. Whoever runs a write reports its position; whoever wants
-to know it runs the write within ``reported``, in the same task. So it passes every floor between the two, beside the result.
+A position is opaque: the epoch of the log and the id of the transaction. The code that runs a write reports its
+position; a caller that needs it runs the write within ``reported``, in the same task. So positions pass through every
+layer alongside the result.
 """
 
 from __future__ import annotations
@@ -59,6 +60,6 @@ class Positions:
         return ",".join(self.last)
 
     def add(self, positions: Sequence[str], begun_after: tuple[str, ...]) -> None:
-        """Add the positions of a call that began after ``last`` was ``begun_after``, and so includes those."""
+        """Add the positions of a call that began after ``last`` was ``begun_after``, and so includes those positions."""
         if positions:
             self.last = (*(one for one in self.last if one not in begun_after), positions[-1])

@@ -1,7 +1,8 @@
 """Routes: the HTTP method and path of an operation, derived from the operation alone, for server and client.
 
-A write is ``POST /v1/<nouns>/<verb>`` with its parameters in a JSON body. A read is ``GET /v1/<nouns>`` if its verb is list,
-otherwise ``GET /v1/<nouns>/<verb>``. Its parameters are in the query. The operation's ``route`` may name another path.
+A write is ``POST /v1/<nouns>/<verb>`` with its parameters in a JSON body. A read is ``GET /v1/<nouns>`` if its verb is
+list, otherwise ``GET /v1/<nouns>/<verb>``, with its parameters in the query. The operation's ``route`` can set another
+path.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 def plural(noun: str) -> str:
-    """Return the plural of a noun, under which it stands in paths and as an attribute of the client."""
+    """Return the plural of a noun, which is used in paths and as an attribute of the client."""
     if noun == "knowledge":
         return noun
     return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"

@@ -1,7 +1,7 @@
-"""Tokens: they give access to the HTTP API; each has a secret.
+"""Tokens: they grant access to the HTTP API; each has a secret.
 
-A secret is ``coo_`` and 256 random bits. It is shown once, and only its SHA-256 is kept. A slow hash would protect passwords
-that people choose; nobody guesses 256 random bits.
+A secret is ``coo_`` and 256 random bits. It is shown once, and only its SHA-256 is stored. A slow hash would protect
+passwords that people choose; 256 random bits cannot be guessed.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ class Secret(msgspec.Struct, frozen=True):
 
 def new_secret() -> Secret:
     """Generate a secret."""
-    import secrets  # noqa: PLC0415 - slow to import, and hardly any program makes one
+    import secrets  # noqa: PLC0415 - slow to import, and rarely needed
 
     text = "coo_" + secrets.token_urlsafe(32)
     return Secret(text, digest(text), text[:PREFIX_LENGTH])
 
 
 def digest(secret: str) -> str:
-    """Hash a secret; the database only ever sees this hash."""
+    """Hash a secret; the database only receives this hash."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Topics: which types of events a reader wants. ``signal.set`` is a type, ``signal.*`` a pattern, ``*`` everything."""
+"""Topics: which types of events a reader wants. ``signal.set`` is a type, ``signal.*`` a pattern, ``*`` matches everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coordinator.suggestion import suggestion
 
 __all__ = ["TOPICS", "check_topics"]
 
-OWN = "custom"  # types that users make begin with it
+OWN = "custom"  # user-defined types begin with it
 _TOPIC = re.compile(r"\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?")
 
 
@@ -25,7 +25,7 @@ TOPICS = (*sorted({*EVENT_TYPES, *_patterns()}), "*")
 
 
 def check_topics(topics: Iterable[str]) -> None:
-    """Refuse a topic that no event can have, because a reader of it would wait forever.
+    """Reject a topic that no event can have, because a reader would wait for it forever.
 
     Raises: ``InvalidArgument``.
     """

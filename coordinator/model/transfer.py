@@ -1,4 +1,4 @@
-"""Export and import of a project: its lines, and their places."""
+"""Export and import of a project: lines and their positions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coordinator.errors import InvalidArgument
 
 __all__ = ["ExportLine", "ImportProgress", "place_of_line"]
 
-_PLACES = {  # type → section, and the fields of the rest of the place
+_PLACES = {  # type → section, and the fields of the rest of the position
     "retention": ("1", "subject", "kind", ""),
     "rule": ("2", "", "when_set", ""),
     "signal": ("3", "", "key", ""),

@@ -1,7 +1,7 @@
-"""One module for each tool: how it words its events, which files its calls name, and what it expects to read.
+"""One module for each tool: the format of its events, the files that its calls name, and the answers that it expects.
 
-Each has ``read(payload) -> HookEvent`` and ``answer(event, verdict) -> HookReply``, and says where its settings are and which
-entries belong there. A field or an event that a module does not know passes, and is answered with nothing.
+Each module has ``read(payload) -> HookEvent`` and ``answer(event, verdict) -> HookReply``, and knows where the tool's
+settings are and which entries belong there. Unknown fields are ignored; the answer to an unknown event is empty.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Dialect(Protocol):
     """The interface of each module."""
 
     def read(self, payload: dict[str, Any]) -> HookEvent:
-        """Read a payload as an event."""
+        """Parse a payload into an event."""
 
     def answer(self, event: HookEvent, verdict: Verdict) -> HookReply:
         """Return the verdict in the format of the tool."""
 
     def hooks(self, scope: SettingsScope, /, command: str, url: str | None, timeout_s: int) -> Setup:
-        """Return the file and the entries that make the tool call ``command``, or post to ``url``."""
+        """Return the file and the entries with which the tool calls ``command``, or posts to ``url``."""
 
     def mcp(self, scope: SettingsScope, /, command: list[str], url: str | None) -> Setup:
-        """Return the file and the entry that make the tool start the MCP server, or connect to ``url``."""
+        """Return the file and the entry with which the tool starts the MCP server, or connects to ``url``."""
 
 
 def load(name: str) -> Dialect:
@@ -86,9 +86,9 @@ def decode(body: bytes) -> dict[str, Any]:
 
 
 def recognise(payload: dict[str, Any]) -> str:
-    """Return the dialect that a payload is written in.
+    """Return the dialect of a payload.
 
-    Several tools read the settings of others, so the file that a hook stands in does not say which tool calls it.
+    Several tools read the settings of others, so the file that contains a hook does not determine which tool calls it.
     """
     event = text(payload, "hook_event_name", "hookEventName") or ""
     if CURSOR & payload.keys():

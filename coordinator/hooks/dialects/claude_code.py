@@ -10,7 +10,7 @@ from coordinator.hooks.dialects.family import CALLS, LIFE, Family
 
 __all__ = ["answer", "hooks", "mcp", "read"]
 
-# Text after a Stop makes the session go on, so it is not sent there.
+# Text after a Stop makes the session continue, so it is not sent there.
 HEARS = frozenset(
     {"SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", "PostToolUseFailure", "SubagentStart"}
 )
@@ -20,14 +20,14 @@ MATCHERS = {
     "PostToolUse": "Read|Edit|MultiEdit|Write|NotebookEdit|Bash|PowerShell",
     "PostToolUseFailure": "Edit|MultiEdit|Write|NotebookEdit|Bash|PowerShell",
 }
-QUICK_S = 10  # what waits for nobody
+QUICK_S = 10  # for hooks that wait for nobody
 
 read = CLAUDE.read
 answer = CLAUDE.answer
 
 
 def hooks(_scope: SettingsScope, command: str, url: str | None, timeout_s: int) -> Setup:
-    """Return the entries of settings.json. Claude Code sends no HTTP when a session starts, so that event stays a command."""
+    """Return the entries of settings.json. Claude Code sends no HTTP request when a session starts, so that event stays a command."""
     elements = []
     for event in LIFE:
         wait_s = timeout_s if event == "PreToolUse" else QUICK_S

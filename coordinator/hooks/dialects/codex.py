@@ -1,4 +1,4 @@
-"""Codex: hooks in hooks.json, and the MCP server in config.toml. It has no HTTP hooks, and a hook cannot make it ask."""
+"""Codex: hooks in hooks.json, and the MCP server in config.toml. It has no HTTP hooks, and a hook cannot make it ask the user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CODEX = Family(name="codex", events=EVENTS, uses=USES, hears=HEARS, asks=False)
 MATCHED = ("PreToolUse", "PostToolUse")
 MATCHER = "^(Bash|apply_patch|Edit|Write)$"
 MOVED = ("CODEX_HOME", ".codex")
-QUICK_S = 3  # Codex allows no more when a session ends
+QUICK_S = 3  # Codex's limit when a session ends
 
 read = CODEX.read
 answer = CODEX.answer

@@ -1,6 +1,6 @@
-"""GitHub Copilot CLI and its cloud agent, in both spellings of their payloads: as Copilot's own, and as VS Code's.
+"""GitHub Copilot CLI and its cloud agent, in both formats of their payloads: Copilot's own, and VS Code's.
 
-Copilot and VS Code read the same files, so both have one set of entries, and the payload says who calls.
+Copilot and VS Code read the same files, so both share one set of entries, and the payload shows which one calls.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIELDS = {
     "toolArgs": "tool_input",
     "initialPrompt": "initial_prompt",
 }
-# Copilot's own payloads do not name the event: the first field that is there says it.
+# Copilot's own payloads do not name the event: the first of these fields that is present determines it.
 EVENT_OF = {
     "toolResult": "PostToolUse",
     "errorContext": "ErrorOccurred",
@@ -53,22 +53,22 @@ answer = COPILOT.answer
 
 
 def read(payload: dict[str, Any]) -> HookEvent:
-    """Read a payload as an event."""
+    """Parse a payload into an event."""
     return COPILOT.read(payload if "hook_event_name" in payload else _renamed(payload))
 
 
 def _renamed(payload: dict[str, Any]) -> dict[str, Any]:
-    """Return a payload in Copilot's own spelling as VS Code would spell it."""
+    """Convert a payload in Copilot's own format to VS Code's."""
     renamed = {FIELDS.get(name, name): value for name, value in payload.items()}
     if isinstance(arguments := renamed.get("tool_input"), str):
-        with suppress(msgspec.MsgspecError):  # older versions send JSON in a text; a patch is a text, too
+        with suppress(msgspec.MsgspecError):  # older versions send JSON inside a string; a patch is a string, too
             renamed["tool_input"] = msgspec.json.decode(arguments)
     event = next((event for field, event in EVENT_OF.items() if field in payload), "")
     return {**renamed, "hook_event_name": event}
 
 
 def hooks(scope: SettingsScope, command: str, url: str | None, timeout_s: int) -> Setup:
-    """Return the entries of a file of our own among the hooks. Requests before a call must be HTTPS."""
+    """Return the entries of a separate file among the hooks. Requests before a call must use HTTPS."""
     elements = []
     for event in LIFE:
         wait_s = timeout_s if event == "PreToolUse" else 10

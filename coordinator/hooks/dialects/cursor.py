@@ -1,7 +1,7 @@
-"""Cursor's editor and command line: hooks in hooks.json, each event with payload and answer of its own.
+"""Cursor's editor and command line: hooks in hooks.json. Each event has its own format of payload and answer.
 
-Cursor refuses a whole file with an event that its version does not know, so only events that its documentation has had since 2.0
-are installed. A call without a permission in its answer is refused, so every call gets one.
+Cursor rejects a whole file with an event that its version does not know, so only events that have been documented since
+2.0 are installed. A call without a permission in its answer is refused, so every call gets one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ USES = {
 PERMISSIONS = frozenset({"preToolUse", "beforeShellExecution", "beforeReadFile", "subagentStart"})
 ASKS = frozenset({"beforeShellExecution"})
 HEARS = frozenset({"sessionStart", "postToolUse"})
-# beforeShellExecution can ask, which preToolUse cannot; so shell commands are left to it.
+# beforeShellExecution can ask the user, which preToolUse cannot; so it handles shell commands.
 MATCHER = "Write|Edit|MultiEdit|StrReplace|EditNotebook|ApplyPatch|Delete|Read"
 INSTALLED = {
     "sessionStart": None,
@@ -69,7 +69,7 @@ INSTALLED = {
 
 
 def read(payload: dict[str, Any]) -> HookEvent:
-    """Read a payload as an event."""
+    """Parse a payload into an event."""
     event = text(payload, "hook_event_name") or ""
     arguments = payload.get("tool_input")
     use = choose(USES, text(payload, "tool_name"))
@@ -98,7 +98,7 @@ def read(payload: dict[str, Any]) -> HookEvent:
 
 
 def answer(event: HookEvent, verdict: Verdict) -> HookReply:
-    """Return the verdict: a permission where Cursor waits for one, and context for the model where it takes it."""
+    """Format the verdict: a permission if Cursor waits for one, and context for the model if the event supports it."""
     named = text(event.raw, "hook_event_name") or ""
     reply: dict[str, Any] = {}
     if named in PERMISSIONS:

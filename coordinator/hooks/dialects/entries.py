@@ -12,14 +12,14 @@ __all__ = ["Element", "Member", "SettingsScope", "Setup"]
 
 
 class SettingsScope(StrEnum):
-    """Whose settings: those of the repository, which are committed, or those of the user."""
+    """Which settings: those of the repository, which are committed, or those of the user."""
 
     PROJECT = "project"
     USER = "user"
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A value under a path of names. ``shared`` ones are added if missing, and never changed or removed."""
+    """A value at a path of names. ``shared`` ones are added if missing, and never changed or removed."""
 
     path: tuple[str, ...]
     value: Any
@@ -27,18 +27,19 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Element(msgspec.Struct, frozen=True):
-    """An element of the list under a path of names."""
+    """An element of the list at a path of names."""
 
     path: tuple[str, ...]
     value: Any
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """A settings file and what belongs into it.
+    """A settings file and the entries that belong there.
 
-    ``file`` is relative to the repository, or to the user's home. ``lists`` is the path whose members are lists of entries;
-    those of ours that are not wanted are removed from each. ``moved`` is a variable of the environment, and the folder of the home
-    whose place it takes for the user's files. ``note`` says what the user still has to do.
+    ``file`` is relative to the repository, or to the user's home. ``lists`` is the path whose members are lists of
+    entries; coordinator entries that are not wanted are removed from each list. ``moved`` is an environment variable,
+    and the folder of the home directory that it replaces for the user's files. ``note`` tells the user what remains to
+    be done.
     """
 
     file: Path

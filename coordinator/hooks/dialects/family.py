@@ -1,6 +1,6 @@
-"""The protocol that Claude Code began, and that Codex, Copilot and VS Code took over with differences.
+"""The protocol that Claude Code introduced, and that Codex, Copilot and VS Code adopted with differences.
 
-A dialect of it is a table of events and one of calls, and says what an answer can carry at which event.
+A dialect of it has a table of events, a table of calls, and what an answer can contain at each event.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ CALLS: dict[str, Effect] = {**EDITING, "read": Effect.READ, "bash": Effect.SHELL
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """One member: ``hears`` are the events whose additionalContext reaches the model, ``ends`` those that end a session for it."""
+    """One dialect: ``hears`` are the events whose additionalContext reaches the model, ``ends`` the events that end a session for it."""
 
     name: str
     events: dict[str, str]
     uses: dict[str, Effect]
     hears: frozenset[str]
     asks: bool = True
-    flat: bool = False  # the permission is beside hookSpecificOutput as well
+    flat: bool = False  # the permission is also outside of hookSpecificOutput
 
     def read(self, payload: dict[str, Any]) -> HookEvent:
-        """Read a payload as an event."""
+        """Parse a payload into an event."""
         named = text(payload, "hook_event_name", "hookEventName") or ""
         arguments = payload.get("tool_input", payload.get("toolInput"))
         use = choose(self.uses, text(payload, "tool_name", "toolName"))
@@ -75,7 +75,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def answer(self, event: HookEvent, verdict: Verdict) -> HookReply:
-        """Return the verdict in the format of the tool."""
+        """Format the verdict for the tool."""
         named = text(event.raw, "hook_event_name", "hookEventName") or ""
         reply: dict[str, Any] = {}
         specific: dict[str, Any] = {}
@@ -102,5 +102,5 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def written(reply: dict[str, Any]) -> HookReply:
-    """Return a reply that prints an object, or nothing for an empty one."""
+    """Return a reply that prints an object, or nothing if it is empty."""
     return HookReply(stdout=msgspec.json.encode(reply).decode() + "\n") if reply else HookReply()

@@ -1,7 +1,7 @@
 """Gemini CLI: hooks in settings.json, with timeouts in milliseconds.
 
-It announces a compaction before each request to the model, whether or not it compacts, so that is not an event here. The prompt
-that a hook gets begins with the context that another one has added.
+It announces a compaction before each request to the model, even if it does not compact, so that is not treated as an
+event here. The prompt that a hook receives begins with the context that another hook has added.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ MOVED = ("GEMINI_CLI_HOME", ".")
 
 
 def read(payload: dict[str, Any]) -> HookEvent:
-    """Read a payload as an event."""
+    """Parse a payload into an event."""
     event = GEMINI.read(payload)
     return replace(event, prompt=ADDED.sub("", event.prompt)) if event.prompt else event
 
 
 def answer(event: HookEvent, verdict: Verdict) -> HookReply:
-    """Return the verdict as a decision, a message to the user, and context for the model."""
+    """Format the verdict as a decision, a message to the user, and context for the model."""
     reply: dict[str, Any] = {}
     if event.kind is Kind.OTHER:
         return HookReply()

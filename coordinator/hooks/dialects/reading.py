@@ -1,7 +1,8 @@
-"""Shared by all dialects: the classes of calls, and the files that a call's arguments name.
+"""Shared by all dialects: the classes of calls, and the files in a call's arguments.
 
-Tools differ in the names of their calls and agree, nearly, in those of the arguments. So a dialect classifies the calls, and the
-files are found the same way for all, whatever spelling, number or nesting: a new version of a tool must not lose one.
+Tools differ in the names of their calls, but nearly agree in the names of the arguments. So each dialect classifies the
+calls, while the files are found in the same way for all, whatever the spelling, number or nesting: no file may be
+missed after an update of a tool.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["Effect", "choose", "files", "kind_of", "mapping", "text"]
 
 
 class Effect(StrEnum):
-    """What a call of a tool does."""
+    """The effect of a tool call."""
 
     READ = "read"
     WRITE = "write"
@@ -47,8 +48,8 @@ PATHS = (
 )
 LISTS = ("files", "file_paths", "filePaths", "paths", "edits", "replacements", "changes")
 PATCHES = ("command", "input", "patch", "patchText", "diff")
-MOST = 10_000  # files of a call; far fewer can be leased together
-NESTED = 3  # lists of edits have files, which have edits
+MOST = 10_000  # files per call; far fewer can be leased together
+NESTED = 3  # lists of edits contain files, which contain edits
 PATCH = r"(?m)^[ \t]*\*\*\* (Add File|Update File|Delete File|Move to): (.*)$"  # compiled at the first patch
 BEGIN = "*** Begin Patch"
 CALLS = {
@@ -59,7 +60,7 @@ EDITS = {"before": Kind.BEFORE_EDIT, "after": Kind.AFTER_EDIT}
 
 
 def text(payload: dict[str, Any], *names: str) -> str | None:
-    """Return the first of the named fields that is a text and not empty."""
+    """Return the first of the named fields that is a non-empty text."""
     for name in names:
         found = payload.get(name)
         if isinstance(found, str) and found:
@@ -68,24 +69,24 @@ def text(payload: dict[str, Any], *names: str) -> str | None:
 
 
 def mapping(found: object) -> dict[str, Any]:
-    """Return an object of a payload, or an empty one in place of anything else."""
+    """Return an object of a payload, or an empty object if it is something else."""
     return found if isinstance(found, dict) else {}
 
 
 def choose(uses: dict[str, Effect], name: str | None) -> Effect | None:
-    """Return what a call does by the name of the tool, without regard to case."""
+    """Return the effect of a call by the tool's name, ignoring case."""
     return uses.get((name or "").casefold())
 
 
 def kind_of(moment: str, use: Effect | None) -> Kind:
-    """Return the kind of an event before or after a call; calls that change no files are of no interest."""
+    """Return the kind of an event before or after a call; calls that change no files are ignored."""
     if use is None:
         return Kind.OTHER
     return CALLS[moment].get(use) or EDITS[moment]
 
 
 def files(arguments: object, use: Effect | None) -> tuple[File, ...]:
-    """Return the files that a call names, each once, in their order; of very many, the first."""
+    """Return the files that a call names, each once and in order, up to the maximum."""
     if use is None or not isinstance(arguments, dict | str):
         return ()
     found: dict[str, File] = {}
@@ -114,7 +115,7 @@ def _paths(arguments: object, depth: int) -> Iterator[str]:
 
 
 def _patched(arguments: dict[str, Any] | str) -> Iterator[File]:
-    """Find the files of a patch, as an argument of its own or as a here-document of a shell command."""
+    """Find the files of a patch, either in an argument or in a here-document of a shell command."""
     texts = [arguments] if isinstance(arguments, str) else [arguments.get(name) for name in PATCHES]
     for patch in texts:
         if isinstance(patch, list):

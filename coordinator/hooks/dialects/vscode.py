@@ -1,4 +1,4 @@
-"""VS Code's agents, with the names of its own tools. Its hooks stand in the same file as those of Copilot."""
+"""VS Code's agents, with the names of their tools. Their hooks are in the same file as those of Copilot."""
 
 from __future__ import annotations
 

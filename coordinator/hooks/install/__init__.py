@@ -1,5 +1,5 @@
-"""Adds our entries to the settings of a tool and removes them; everything else keeps its bytes.
+"""Adds coordinator entries to the settings of a tool and removes them; everything else keeps its bytes.
 
-JSON and TOML are changed as text. The new text is then read again, and must say what was there before and what was wanted; if it
-does not, nothing is written.
+JSON and TOML are edited as text. The new text is then parsed and must contain exactly the previous settings and the
+wanted entries; otherwise, nothing is written.
 """

@@ -1,4 +1,4 @@
-"""The paragraph for agents in a repository's AGENTS.md, between our own markers."""
+"""The paragraph for agents in a repository's AGENTS.md, between markers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an installation changes in a file: the text before and after, computed without writing it."""
+"""The change that an installation makes to a file: the text before and after, computed without writing it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ OURS = re.compile(r"coordinator\b.*\shook\s+run\b|/v1/hooks/[a-z-]+(\?|$)")
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A file before and after; None says that it does not exist.
+    """A file before and after; None means that it does not exist.
 
-    ``keeps`` says what becomes of the content before. ``folders`` are removed if the removal of the file leaves them empty.
+    ``keeps`` says what happens to the previous content. ``folders`` are removed if the removal of the file leaves them
+    empty.
     """
 
     path: Path
@@ -36,18 +37,18 @@ class Change(msgspec.Struct, frozen=True):
     folders: tuple[Path, ...] = ()
 
     def difference(self) -> str:
-        """Return the difference as people read it, a line for each that is added or removed."""
+        """Return a readable difference, with a line for each added or removed line."""
         old, new = (re.findall(r"[^\n]*\n|[^\n]+", text or "") for text in (self.before, self.after))
         names = [str(self.path) if text is not None else "/dev/null" for text in (self.before, self.after)]
         found = difflib.unified_diff(old, new, names[0], names[1])
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in found)
 
     def write(self) -> Path | None:
-        """Make the change; return the copy of what was there."""
+        """Make the change; return the backup copy of the previous content."""
         if self.before == self.after:
             return None
         copy = file.replace(self.path, self.before, self.after, self.keeps)
-        with suppress(OSError):  # something else is there
+        with suppress(OSError):  # it contains something else
             for folder in self.folders:
                 folder.rmdir()
         return copy
@@ -56,11 +57,10 @@ class Change(msgspec.Struct, frozen=True):
 def planned(path: Path, setup: Setup, *, install: bool) -> Change:
     """Return the change that installs or uninstalls a setup.
 
-    A file that is its copy with our entries and nothing else becomes the copy again, byte for byte.
+    If a file is its backup copy plus coordinator entries, it becomes the copy again, byte for byte.
 
     Raises:
-        ConfigurationError: The file is malformed, or has something else where the entries belong.
-
+        ConfigurationError: The file is malformed, or contains something else where the entries belong.
     """
     before = file.content(path)
     edit: Callable[[str, Setup, bool], str | None] = _toml if path.suffix == ".toml" else _json
@@ -74,7 +74,7 @@ def planned(path: Path, setup: Setup, *, install: bool) -> Change:
         ) from None
     if before is None:
         return Change(path, before, after)
-    bare = bool(before) and edit(before, setup, False) is None  # it has only our entries
+    bare = bool(before) and edit(before, setup, False) is None  # it contains only coordinator entries
     former = _former(path, before, setup, edit)
     if not install and former is not None:
         return Change(path, before, former, "nothing")
@@ -89,7 +89,7 @@ def planned(path: Path, setup: Setup, *, install: bool) -> Change:
 
 
 def _former(path: Path, before: str, setup: Setup, edit: Callable[[str, Setup, bool], str | None]) -> str | None:
-    """Return the copy of a file that has been nothing but installed since, or None."""
+    """Return the backup copy of a file that only installations have changed since, or None."""
     try:
         former = file.content(file.copy_of(path))
         if former is None or former == before:
@@ -136,7 +136,7 @@ def _is_bare(text: Text, setup: Setup) -> bool:
 
 
 def _elements(text: Text, setup: Setup, install: bool) -> None:
-    """Make our elements of each list those that are wanted, in their places as far as there are some."""
+    """Replace the coordinator entries of each list by the wanted ones, in the existing places where possible."""
     wanted: dict[tuple[str, ...], list[Any]] = {}
     for element in setup.elements if install else ():
         wanted.setdefault(element.path, []).append(element.value)
@@ -150,7 +150,7 @@ def _elements(text: Text, setup: Setup, install: bool) -> None:
         if node is not None and not isinstance(node.value, list):
             if not values:
                 continue
-            text.append(path, values[0])  # raises the error that names the place
+            text.append(path, values[0])  # raises the error that names the location
         places = [] if node is None else [i for i, found in enumerate(node.value) if _is_ours(found)]
         for place, value in zip(places, values, strict=False):
             found = text.at(path)
@@ -174,7 +174,7 @@ def _is_ours(element: object) -> bool:
 
 
 def _compare(before: Any, after: Any, setup: Setup) -> None:
-    """Check that only our entries differ."""
+    """Check that only coordinator entries differ."""
     stripped = [_stripped(deepcopy(value), setup) for value in (before, after)]
     if stripped[0] != stripped[1]:
         raise ConfigurationError("the entries cannot be changed without changing others", hint="Edit the file by hand.")

@@ -1,7 +1,8 @@
 """Settings files: read, compared, and replaced as a whole.
 
-A file is replaced by another one of the same mode, behind symbolic links, after a copy of it was made. Installations at once wait
-for each other. Killed at any point, either the old or the new content is there.
+A file is replaced by a new one with the same mode, following symbolic links, after a backup copy was made. Concurrent
+installations wait for each other. If the process is killed at any point, the file has either the old or the new
+content.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ __all__ = ["BACKUP", "Keeps", "content", "copy_of", "locked", "replace"]
 BACKUP = ".coordinator-backup"
 FILE_BYTES = 4 << 20
 
-# What is kept of a file that is replaced: a copy, the copy that is there, or none, because the file becomes that copy.
+# What happens to the previous content: it is copied, a copy already exists, or none is needed because the file becomes that copy.
 Keeps = Literal["copy", "former", "nothing"]
 
 
 def copy_of(path: Path) -> Path:
-    """Return where the copy of a file is."""
+    """Return the path of the backup copy of a file."""
     target = path.resolve()
     return target.with_name(target.name + BACKUP)
 
 
 def content(path: Path) -> str | None:
-    """Return the text of a file, with its line ends, or None if there is no file."""
+    """Return the text of a file, with its line ends, or None if it does not exist."""
     try:
         body = path.read_bytes()
     except FileNotFoundError:
@@ -51,7 +52,7 @@ def content(path: Path) -> str | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Exclude other installations into the folder of a file. The folder is made, and the system releases the lock of a dead process."""
+    """Lock the folder of a file against other installations. The folder is created; the system releases the lock of a dead process."""
     folder = path.resolve().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ def replace(path: Path, before: str | None, after: str | None, keeps: Keeps = "c
 
 
 def _write(path: Path, text: str, like: Path) -> None:
-    """Write a file atomically, with the mode of another one if that exists."""
+    """Write a file atomically, with the mode of an existing file."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,7 +1,7 @@
-"""JSON with comments and trailing commas: a tree that knows the place of each value, and changes of the text.
+"""JSON with comments and trailing commas: a tree with the position of each value, and edits of the text.
 
-A change touches what it names: comments, order, indentation and line ends of everything else stay. What was added is written as
-its surroundings are.
+An edit changes only what it names: comments, order, indentation and line ends of everything else stay. Added text is
+formatted like its surroundings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BOM = "\ufeff"
 
 
 class Node(msgspec.Struct):
-    """A value from ``start`` to ``end``. Items of an object or array have a key or none; ``begin`` is where an item starts."""
+    """A value from ``start`` to ``end``. Items of an object have a key, those of an array have none; ``begin`` is the start of an item."""
 
     start: int
     end: int
@@ -36,7 +36,7 @@ class Node(msgspec.Struct):
     comma: int | None = None  # after the item
 
     def find(self, key: str) -> Node | None:
-        """Return the item of an object under a name."""
+        """Return the item of an object with a name."""
         found = [item for item in self.items or () if item.key == key]
         if len(found) > 1:
             raise InvalidArgument(f'the name "{key}" occurs twice', hint="Remove one of them.")
@@ -129,7 +129,7 @@ def parse(text: str) -> Node:
 
 
 class Text:
-    """A text and its tree, which is read again after each change."""
+    """A text and its tree, which is parsed again after each change."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -139,7 +139,7 @@ class Text:
         self.unit = found[1] if found else "  "
 
     def at(self, path: tuple[str, ...]) -> Node | None:
-        """Return the value under a path of names, or None."""
+        """Return the value at a path of names, or None."""
         node: Node | None = self.root
         for depth, key in enumerate(path):
             if node is None:
@@ -150,7 +150,7 @@ class Text:
         return node
 
     def set(self, path: tuple[str, ...], value: Any) -> None:
-        """Set a member of an object; objects on the way to it are made."""
+        """Set a member of an object; create missing objects along the path."""
         node, depth = self.root, 0
         while depth < len(path):
             if not isinstance(node.value, dict):
@@ -166,7 +166,7 @@ class Text:
             self.replace(node, value)
 
     def append(self, path: tuple[str, ...], value: Any) -> None:
-        """Append an element to the list under a path; what is missing on the way is made."""
+        """Append an element to the list at a path; create what is missing along the path."""
         node = self.at(path)
         if node is None:
             self.set(path, [value])
@@ -176,11 +176,11 @@ class Text:
             self._add(node, value, None)
 
     def replace(self, node: Node, value: Any) -> None:
-        """Write another value in place of one."""
+        """Replace a value."""
         self._splice((node.start, node.end, self._rendered(value, self._margin(node.start), inline=False)))
 
     def remove(self, path: tuple[str, ...], index: int | None = None) -> None:
-        """Remove the member under a path, or an element of the list there; emptied objects and lists above go as well."""
+        """Remove the member at a path, or an element of the list there; also remove objects and lists that become empty."""
         holder = self.at(path if index is not None else path[:-1])
         assert holder is not None, path  # noqa: S101 - the caller has just found it
         items = holder.items or []
@@ -240,16 +240,16 @@ class Text:
         return json.dumps(value, ensure_ascii=False, indent=self.unit).replace("\n", self.line_end + margin)
 
     def _margin(self, place: int) -> str:
-        """Return the white space that the line of a place begins with."""
+        """Return the white space at the beginning of a line."""
         found = re.match(r"[ \t]*", self.text[self.text.rfind("\n", 0, place) + 1 :])
         return found[0] if found else ""
 
     def _back(self, place: int) -> int:
-        """Return where the white space before a place begins."""
+        """Return the position before the white space that precedes a position."""
         return len(self.text[:place].rstrip(" \t\r\n"))
 
     def _splice(self, *changes: tuple[int, int, str]) -> None:
-        for start, end, written in changes:  # the last place comes first
+        for start, end, written in changes:  # last position first
             self.text = self.text[:start] + written + self.text[end:]
         self.root = parse(self.text)
 

@@ -1,6 +1,6 @@
 """Adds one table at the end of a TOML file, or removes it; the rest of the text does not change.
 
-A table that is not written under a header of its own is left to its owner, with an error that says so.
+A table without its own header is not edited: an error tells the owner of the file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def with_table(text: str, path: tuple[str, ...], entry: dict[str, Any]) -> str:
-    """Return the text with a table at its end, or in place of the one that is there."""
+    """Return the text with a table at its end, or in place of an existing one."""
     end = "\r\n" if "\r\n" in text else "\n"
     lines = [
         f"[{'.'.join(path)}]",
@@ -50,7 +50,7 @@ def with_table(text: str, path: tuple[str, ...], entry: dict[str, Any]) -> str:
 
 
 def removed(text: str, path: tuple[str, ...]) -> str:
-    """Return the text without a table, and without the empty line that stood before it at the end."""
+    """Return the text without a table, and without the empty line before it at the end."""
     found = _extent(text, path)
     if found is None:
         return text
@@ -62,7 +62,7 @@ def removed(text: str, path: tuple[str, ...]) -> str:
 
 
 def _extent(text: str, path: tuple[str, ...]) -> tuple[int, int] | None:
-    """Return where a table starts and its last line ends: the headers of the tables below it belong to it."""
+    """Return the start of a table and the end of its last line, including the tables below it."""
     start = None
     stop = len(text)
     for line in _lines(text):
@@ -77,7 +77,7 @@ def _extent(text: str, path: tuple[str, ...]) -> tuple[int, int] | None:
             break
     if start is None:
         return None
-    # Comments and empty lines above the next header belong to that.
+    # Comments and empty lines above the next header belong to that header.
     kept = text[start:stop]
     while tail := re.search(r"(?:^|(?<=\n))[ \t]*(?:#[^\n]*)?\r?\n?\Z", kept):
         if not tail[0]:
@@ -87,7 +87,7 @@ def _extent(text: str, path: tuple[str, ...]) -> tuple[int, int] | None:
 
 
 def _lines(text: str) -> Iterator[int]:
-    """Find where the lines start that are not inside a text of several lines, a list or a table in braces."""
+    """Find the starts of lines that are not inside a multi-line string, a list or an inline table."""
     depth = 0
     yield 0
     for token in TOKEN.finditer(text):
