@@ -20,6 +20,7 @@ from coordinator.db import schema
 from coordinator.db.connection import mapped_errors
 from coordinator.db.single import Connection
 from coordinator.embedded import processes
+from coordinator.embedded.files import temporary_folder
 from coordinator.embedded.releases import number
 from coordinator.errors import BackupFailed, ConfigurationError, SchemaMismatch
 from coordinator.version import version
@@ -73,8 +74,9 @@ async def load(
 ) -> list[str]:
     """Restore all but ``COMMIT_POINT``, and return what differs from the manifest; then run ``finish``.
 
-    Raises: ``BackupFailed``; ``DatabaseUnavailable``.
+    Raises: ``BackupFailed``; ``DatabaseUnavailable``; ``ConfigurationError`` without a folder for temporary files.
     """
+    scratch = temporary_folder()  # asked first: nothing is restored if there is none
     dump = dump_of(backup.path)
     restore = tools.folder / "pg_restore"
     common = ("--exit-on-error", "--no-owner", "--no-privileges")
@@ -86,7 +88,7 @@ async def load(
             await connection.execute(await connection.fetchval(_COMPRESS, relations, names) or "")
     weights = {name: table.rows for name, table in backup.manifest.tables.items()}
     advance = Advance(report, "restoring", weights)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as listed:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=scratch) as listed:
         entries = await _entries(tools, dump)
         listed.writelines(f"{entry}\n" for entry in entries if not _is_commit_point(entry))
         listed.flush()
@@ -106,7 +108,7 @@ async def load(
 async def finish(backup: Found, dsn: str, connection: Connection, tools: programs.Programs) -> list[str]:
     """Restore the rows of ``COMMIT_POINT``; return what differs from the manifest, tables apart that ``load`` has compared."""
     dump = dump_of(backup.path)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as listed:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=temporary_folder()) as listed:
         listed.writelines(f"{entry}\n" for entry in await _entries(tools, dump) if _is_commit_point(entry))
         listed.flush()
         arguments: list[str | Path] = [

@@ -22,6 +22,7 @@ from coordinator.backup.progress import Report
 from coordinator.config import Config
 from coordinator.db.connection import mapped_errors
 from coordinator.db.single import Connection, connected
+from coordinator.embedded.files import temporary_folder
 from coordinator.errors import BackupFailed, CoordinatorError, DatabaseBusy, NotFound, PermissionDenied
 from coordinator.model.address import with_database
 from coordinator.model.backup import BackupCheck
@@ -110,7 +111,8 @@ async def _server(dsn: str | None, on: str | None, in_embedded: bool) -> AsyncIt
             )
         yield address
         return
-    with tempfile.TemporaryDirectory(prefix="coordinator-verify-", ignore_cleanup_errors=True) as home:
+    folder = temporary_folder()
+    with tempfile.TemporaryDirectory(prefix="coordinator-verify-", dir=folder, ignore_cleanup_errors=True) as home:
         settings = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
         async with embedded.run(Path(home), settings=settings) as server:
             yield server.dsn

@@ -1,15 +1,16 @@
-"""Files: the operating system's refusals as errors that name the path, and atomic writes."""
+"""Files: the operating system's refusals as errors that name the path, atomic writes, and the folder for temporary files."""
 
 from __future__ import annotations
 
 import errno
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUnavailable
 
-__all__ = ["disk_full", "errors_named", "write_whole"]
+__all__ = ["disk_full", "errors_named", "temporary_folder", "write_whole"]
 
 
 @contextmanager
@@ -51,3 +52,19 @@ def write_whole(path: Path, text: str) -> None:
         temporary.touch(mode=0o600)
         temporary.write_text(text, "utf-8")
         temporary.replace(path)
+
+
+def temporary_folder() -> Path:
+    """Return the folder for temporary files.
+
+    Raises:
+        ConfigurationError: this user can write to none.
+
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "This user can write to no folder for temporary files.",
+            hint="Set TMPDIR to a folder of this user. In a container with a read-only root file system, mount a volume at /tmp.",
+        ) from None

@@ -55,7 +55,7 @@ def prepare(data_dir: Path, account: Account) -> Path:
 
 def parents() -> list[Path]:
     """Return where a short folder can be: the user's runtime directory, else the temporary directory."""
-    return [Path(f"/run/user/{os.geteuid()}"), Path(tempfile.gettempdir())]
+    return [Path(f"/run/user/{os.geteuid()}"), files.temporary_folder()]
 
 
 def clean(folder: Path) -> None:

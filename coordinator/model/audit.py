@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from coordinator.errors import Conflict
-from coordinator.model.json import value_of
+from coordinator.model.json import Exact, value_of
 from coordinator.model.operation import JsonText
 
 __all__ = ["AuditCheck", "AuditEntry", "AuditHead", "AuditState", "Chain"]
@@ -21,7 +21,7 @@ __all__ = ["AuditCheck", "AuditEntry", "AuditHead", "AuditState", "Chain"]
 _BEFORE_FIRST = "0" * 64
 
 
-class AuditEntry(msgspec.Struct, frozen=True, dict=True):
+class AuditEntry(Exact, frozen=True, dict=True):
     """An entry of a trail. ``text`` is its content, exactly as it was hashed, ``data`` the value of that; without ``hash`` it is from before there were hashes."""
 
     seq: int

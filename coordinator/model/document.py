@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.model.json import value_of
+from coordinator.model.json import Exact, value_of
 from coordinator.model.operation import JsonText
 
 __all__ = ["Document", "DocumentHeader", "DocumentVersion"]
@@ -30,7 +30,7 @@ class DocumentHeader(msgspec.Struct, frozen=True):
     expires_at: datetime | None
 
 
-class Document(msgspec.Struct, frozen=True, dict=True):
+class Document(Exact, frozen=True, dict=True):
     """A version of a document. ``text`` is its content exactly as it was put, ``value`` the value of that."""
 
     project: str

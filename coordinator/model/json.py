@@ -22,6 +22,7 @@ from coordinator.model.operation import Json, JsonText
 
 __all__ = [
     "UNREADABLE",
+    "Exact",
     "decoded",
     "encode",
     "exactly_decoded",
@@ -42,6 +43,17 @@ _PAIR = rb"\\(u[dD][89abAB][0-9a-fA-F]{2})\\(u[dD][c-fC-F][0-9a-fA-F]{2})"
 _LONE = rb"\\(?=u[dD][89a-fA-F])"
 
 T = TypeVar("T")
+
+
+class Exact(msgspec.Struct, frozen=True, dict=True):
+    """A row with content that passes byte for byte. Whoever prints it sees the value of that content."""
+
+    def __repr__(self) -> str:
+        values = zip(
+            self.__struct_encode_fields__, (getattr(self, name) for name in self.__struct_fields__), strict=True
+        )
+        shown = (f"{name}={(value_of(v) if isinstance(v, msgspec.Raw) else v)!r}" for name, v in values)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def encode(value: object, enc_hook: Callable[[Any], Any] | None = None) -> bytes:

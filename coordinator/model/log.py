@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.model.json import value_of
+from coordinator.model.json import Exact, value_of
 from coordinator.model.operation import JsonText
 
 __all__ = ["Log", "LogEntry", "LogReceipt", "NewEntry"]
@@ -53,7 +53,7 @@ class LogReceipt(msgspec.Struct, frozen=True):
     appended: int
 
 
-class LogEntry(msgspec.Struct, frozen=True, dict=True):
+class LogEntry(Exact, frozen=True, dict=True):
     """An entry of a log. ``text`` is its content exactly as it was given, ``data`` the value of that."""
 
     seq: int

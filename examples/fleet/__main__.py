@@ -20,6 +20,7 @@ import anyio
 import msgspec
 
 import coordinator
+from coordinator.errors import CoordinatorError
 from examples.fleet import outcome, work
 from examples.fleet.outcome import Message
 from examples.fleet.work import CODERS, HALF_DONE, PASSED, SHARES
@@ -227,4 +228,9 @@ if __name__ == "__main__":
     tree = given.path.expanduser().resolve()
     if len(work.find(tree)) < SHARES:
         parser.error(f"{tree} has fewer than {SHARES} files; give a larger source tree")
-    sys.exit(anyio.run(main, tree, given.url, given.record))
+    try:
+        sys.exit(anyio.run(main, tree, given.url, given.record))
+    except CoordinatorError as error:
+        sys.exit(f"{error}\n{error.hint or error.remedy}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -73,6 +73,13 @@ async def test_appends_of_a_transaction_keep_their_content(connect: Any) -> None
         assert [(bytes(entry.text), entry.actor) for entry in entries] == [(bytes(EXACT), "ann")] * 2
 
 
+async def test_an_entry_that_is_printed_shows_its_content(connect: Any) -> None:
+    async with connect() as client:
+        await client.logs.append("note", "k", {"text": "begun"})
+        (entry,) = await client.logs.read("note", "k")
+        assert "data={'text': 'begun'}" in repr(entry)
+
+
 async def test_a_log_is_followed_from_before_its_first_entry_and_reset_where_entries_are_gone(connect: Any) -> None:
     key = "run/7"
     async with connect() as reader, connect() as writer:

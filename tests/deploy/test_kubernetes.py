@@ -37,6 +37,9 @@ from tests.test_monitoring import ALERTS
 VERSIONS = ["1.29", "1.33", kubernetes_validate.latest_version()]  # the oldest that has native sidecars, and newer ones
 CUSTOM = {"postgresql.cnpg.io", "barmancloud.cnpg.io", "monitoring.coreos.com"}
 DRAIN_S = 10  # what the daemon promises
+SCHEMA_JOB = (
+    f"coordinator-schema-{version().replace('.', '-')}"  # a DNS label: Kubernetes warns of any other name of a Job
+)
 AGENT = """
 apiVersion: apps/v1
 kind: Deployment
@@ -160,7 +163,7 @@ def test_what_selects_pods_selects_the_daemons_and_no_others() -> None:
             assert selected(selector) == {"coordinator"}
         assert selected(daemon["selector"]["matchLabels"]) == {"coordinator"}
         policy = named(objects, "NetworkPolicy")["coordinator"]["spec"]["podSelector"]["matchLabels"]
-        assert selected(policy) == {"coordinator", f"coordinator-schema-{version()}", *named(objects, "CronJob")}
+        assert selected(policy) == {"coordinator", SCHEMA_JOB, *named(objects, "CronJob")}
         for monitor in named(objects, "ServiceMonitor").values():
             assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
             assert [each["port"] for each in monitor["spec"]["endpoints"]] == [
@@ -275,7 +278,7 @@ def test_no_acknowledged_commit_is_on_one_server_alone() -> None:
 def test_daemons_check_the_schema_that_a_job_of_their_version_applies() -> None:
     for folder in ("base", "overlays/dev", "overlays/production"):
         objects = [*rendered(folder)]
-        assert [*named(objects, "Job")] == [f"coordinator-schema-{version()}"]
+        assert [*named(objects, "Job")] == [SCHEMA_JOB]
         found = {container["args"][0]: environment(container, objects) for container, _ in ours(objects)}
         assert found["serve"][f"{PREFIX}SCHEMA"] == "verify"
         # a Job cannot be changed, so nothing that it reads has a name that changes with its content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import os
@@ -13,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+import coordinator
 from coordinator import embedded
+from coordinator.backup import verify
 from coordinator.embedded import account, cluster, launcher, processes, socket_folder
 from coordinator.errors import ConfigurationError
 from tests.embedded.process import QUICK, Daemon, query, soon, until
 
 NAMELESS = 54321
+MAKERS = {f"tempfile.{name}" for name in ("mkdtemp", "mkstemp", "NamedTemporaryFile", "TemporaryDirectory")}
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
@@ -126,6 +130,22 @@ async def test_a_machine_without_a_temporary_folder_will_do(short_path: Path, mo
     monkeypatch.setattr(tempfile, "gettempdir", nowhere)
     async with embedded.run(short_path / "data", settings=QUICK) as server:
         assert await query(server.dsn, "select 1") == 1
+
+
+async def test_what_needs_a_temporary_folder_says_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/no-such-folder"])
+    with pytest.raises(ConfigurationError, match="temporary files") as caught:
+        async with verify._server(None, None, in_embedded=True):
+            pass
+    assert "TMPDIR" in (caught.value.hint or "")
+
+
+def test_whoever_makes_a_temporary_file_says_in_which_folder() -> None:
+    for path in sorted(Path(coordinator.__file__).parent.rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in MAKERS:
+                assert "dir" in {word.arg for word in call.keywords}, f"{path}:{call.lineno}"
 
 
 async def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -202,8 +202,9 @@ async def test_a_fleet_that_is_ended_leaves_no_process_behind(
         await until(working, "agents run", every_s=0.05)
     finally:
         run.send_signal(number)
-        await anyio.to_thread.run_sync(run.communicate, None, LIMIT_S)
+        said = await anyio.to_thread.run_sync(run.communicate, None, LIMIT_S)
     await all_gone(short_path)
+    assert number == signal.SIGKILL or (run.returncode, said[1]) == (130, b"")
 
 
 async def test_a_fleet_that_takes_too_long_says_so_and_ends_its_processes(
@@ -239,6 +240,16 @@ async def test_a_process_that_has_failed_by_the_first_look_is_told(tmp_path: Pat
         play._processes["manager"] = process
         (tmp_path / "manager.log").write_text("why")
         assert await play._watch() == "manager failed:\nwhy"
+
+
+def test_a_database_that_cannot_be_reached_is_told_in_a_line_with_a_hint(tmp_path: Path) -> None:
+    run = start(tmp_path, "--url", f"postgresql://ann@/fleet?host={tmp_path}")
+    _, said = run.communicate(timeout=LIMIT_S)
+    first, *hint = said.decode().splitlines()
+    assert run.returncode == 1
+    assert "no answer from the database" in first
+    assert hint
+    assert "Traceback" not in said.decode()
 
 
 @pytest.mark.parametrize("make", [lambda path: path, lambda path: path / "none"])
