@@ -48,6 +48,8 @@ DDL_LIMIT_S = 60.0
 # Tests check the bodies of functions on every PostgreSQL; here, this would take a quarter of the time of a first apply.
 SETTINGS = "set local client_min_messages = warning; set local check_function_bodies = off"
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"  # in a script for psql
+_HUSH = "\\set shown :QUIET\n\\set QUIET on\n\\o /dev/null"
+_UNHUSH = "\\o\n\\set QUIET :shown"
 _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('coordinator.schema', 0))"
 _HOLDER = """
 select format('session %s of role "%s"', a.pid, a.usename)
@@ -191,9 +193,9 @@ async def pending(connection: asyncpg.Connection) -> str:
 
 
 def _script(run: Sequence[SqlFile], refused: str, message: str) -> str:
-    """Return a script for psql that runs files, and stops before that if a condition holds."""
+    """Return a script for psql that runs files, and stops before that if a condition holds. It shows only errors and its end."""
     guard = f"do $guard$ begin if {refused} then raise exception using message = $message${message}$message$; end if; end $guard$;"
-    parts = ["\\set ON_ERROR_STOP on", "begin;", SETTINGS + ";", _LOCK + ";", guard]
+    parts = [_HUSH, "\\set ON_ERROR_STOP on", "begin;", SETTINGS + ";", _LOCK + ";", guard]
     for file in run:
         parts += [f"-- {file.kind} {file.name}", f"{_bounded(DDL_FIRM_S)};", file.text]
     parts += [
@@ -203,7 +205,8 @@ def _script(run: Sequence[SqlFile], refused: str, message: str) -> str:
     ]
     names = ", ".join(f"'{name}'" for name in _function_files())
     parts += [f"select coordinator.schema_forget('functions', array[{names}]);"]
-    return "\n".join([*parts, "select coordinator.schema_close();", "commit;", ""])
+    end = f"\\echo the schema of coordinator {version()} is applied"
+    return "\n".join([*parts, "select coordinator.schema_close();", "commit;", _UNHUSH, end, ""])
 
 
 def _bounded(wait_s: float) -> str:

@@ -303,9 +303,7 @@ async def test_a_change_that_gets_no_lock_names_the_session_in_the_way(
 
 
 def through_psql(url: str, script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [psql(), "-X", "-q", "-o", "/dev/null", url], input=script, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([psql(), "-X", url], input=script, capture_output=True, text=True, check=False)
 
 
 async def test_the_pending_sql_goes_through_psql_once(
@@ -320,8 +318,11 @@ async def test_the_pending_sql_goes_through_psql_once(
     for file in schema.files():
         if file.kind == "functions":
             assert f"\n-- functions {file.name}\nset local lock_timeout = '2500ms';\n" in script
-    done = await asyncio.to_thread(through_psql, url, script)
+    done = await asyncio.to_thread(through_psql, url, script + "\\echo :QUIET\nselect 'shown';\n")
     assert (done.returncode, done.stderr) == (0, "")
+    said, after = done.stdout.split("\noff\n")
+    assert said == "the schema of coordinator 999.0 is applied"
+    assert "shown" in after
     assert await schema.verify(connection) is None
     assert await schema.pending(connection) == ""
     again = await asyncio.to_thread(through_psql, url, script)
