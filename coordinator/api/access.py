@@ -1,11 +1,12 @@
 """Access to HTTP: whether it requires tokens, and who sent a request.
 
-A client presents a token (``Authorization: Bearer coo_…``). Where access is open, which only loopback can be, everyone is
-an administrator. ``api.principal`` says what a principal may do, ``api.tokens`` for how long a check is believed.
+A client presents a token (``Authorization: Bearer coo_…``). If access is open, which is only possible on loopback,
+everyone is an administrator. ``api.principal`` defines what a principal may do; ``api.tokens`` defines for how long a
+check is valid.
 
-On failure: while the database is unavailable, a token that was not just checked gets 503; nobody is let in. What this
-deliberately does not do: take tokens from the address or from cookies. Addresses end up in logs, and other sites can make
-a browser send cookies. A browser's ``EventSource`` cannot send a header; use ``fetch`` (``examples/follow.js``).
+On failure: while the database is unavailable, a request whose token was not checked recently gets 503. What this
+deliberately does not do: accept tokens from the address or from cookies. Addresses end up in logs, and other sites can
+make a browser send cookies. A browser's ``EventSource`` cannot send a header; use ``fetch`` (``examples/follow.js``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from coordinator.operations.executor import Runner, Wake
 
 __all__ = ["IDENTIFIED", "Access", "is_loopback", "is_open"]
 
-IDENTIFIED = "coordinator.principal"  # in a scope: who was found a moment ago to be behind the request
+IDENTIFIED = "coordinator.principal"  # in a scope: the principal that was just identified as the sender of the request
 
 
 def is_loopback(host: str) -> bool:
@@ -51,20 +52,20 @@ def is_open(config: Config) -> bool:
 
 
 class Access:
-    """Identifies who is behind a request. The daemon makes one; without an ``executor``, access is open."""
+    """Identifies the sender of a request. The daemon makes one; without an ``executor``, access is open."""
 
     def __init__(self, executor: Runner | None) -> None:
         self._tokens = None if executor is None else Tokens(executor)
 
     async def run_forever(self, wake: Wake) -> None:
-        """End what revoked tokens opened, until cancelled; ``wake`` listens to ``TOKEN_CHANNEL``."""
+        """End streams and waits of revoked tokens, until cancelled; ``wake`` listens to ``TOKEN_CHANNEL``."""
         if self._tokens is not None:
             await self._tokens.run_forever(wake)
 
     async def identify(self, scope: Scope) -> Principal:
-        """Return who is behind a request.
+        """Return the sender of a request.
 
-        Raises: ``Unauthenticated``; ``DatabaseUnavailable`` where the token cannot be checked.
+        Raises: ``Unauthenticated``; ``DatabaseUnavailable`` if the token cannot be checked.
         """
         identified: Principal | None = scope.get(IDENTIFIED)
         if identified is not None:

@@ -1,8 +1,8 @@
 """Admits calls to the database: a limited number run, a limited number queue for a short time, and the others get 503.
 
-A project whose calls wait, for instance for a row that somebody holds, does not stop the others. While other projects
-have calls, it gets at most half of the turns; alone, it leaves a quarter free for whoever comes next. Projects that queue
-take turns, and the calls of a project run in order.
+A project whose calls wait, for instance for a locked row, does not stop other projects. While other projects have
+calls, it gets at most half of the turns; alone, it leaves a quarter free for new calls of others. Queued projects take
+turns, and the calls of a project run in order.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ class Admission:
         self._running[key] = self._running.get(key, 0) + 1
 
     def _admit(self) -> None:
-        """Give free turns to the queues, beginning with the one that has waited longest for its turn."""
+        """Give free turns to the queues, beginning with the one that has waited longest."""
         while self._free and (key := next(filter(self._admits, self._queues), _NOBODY)) is not _NOBODY:
             queue = self._queues.pop(key)
             waiter = queue.popleft()
             if queue:
-                self._queues[key] = queue  # as the last
-            if not waiter.done():  # else it was cancelled in the same moment
+                self._queues[key] = queue  # move it to the end
+            if not waiter.done():  # otherwise it was cancelled at the same moment
                 self._take(key)
                 waiter.set_result(None)
 
@@ -94,7 +94,7 @@ class Admission:
                     queue.remove(waiter)
                 if not queue and self._queues.get(key) is queue:
                     del self._queues[key]
-            else:  # admitted in the same moment
+            else:  # it was admitted at the same moment
                 self.leave(key)
             if isinstance(error, TimeoutError):
                 raise Overloaded(

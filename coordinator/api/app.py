@@ -1,7 +1,7 @@
 """The application: the API below ``/v1``, its description at ``/schema``, health and metrics.
 
-Requests below ``/v1`` go from the middleware straight to the operations. Starlette serves the other paths: its own layers of
-middleware and its router take 9 µs of a request, as long as everything that a read does here beside its call.
+Requests below ``/v1`` go directly from the middleware to the operations. Starlette serves the other paths: its own
+middleware and router take 9 µs of a request, as much as everything that a read does here besides its call.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
 ) -> Application:
     """Build the application. Each ``/readyz`` calls ``readiness``, which must not wait.
 
-    ``further`` maps other paths below ``/v1`` to what responds to each of their methods. ``mcp`` makes what serves ``/mcp``, given what
-    serves all the rest. ``replica`` serves lists while it can.
+    ``further`` maps other paths below ``/v1`` to their handlers by method. ``mcp`` creates the application for
+    ``/mcp``, given the application for everything else. ``replica`` serves lists while it can.
     """
 
     async def livez(_request: Request) -> Response:
@@ -56,12 +56,12 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
         return Response(200, msgspec.json.encode({"status": "alive", "version": version()}))
 
     async def readyz(_request: Request) -> Response:
-        """Respond with 200 while the database answers and the daemon is not shutting down, else with 503."""
+        """Respond with 200 if the database responds and the daemon is not shutting down, otherwise with 503."""
         state = readiness()
         return Response(200 if state.ready else 503, msgspec.json.encode(state))
 
     async def render_metrics(request: Request) -> Response:
-        """Respond with all metrics in Prometheus' text format; as OpenMetrics, with exemplars, to who asks for that."""
+        """Respond with all metrics in Prometheus' text format or, on request, as OpenMetrics with exemplars."""
         render, media_type = metrics.renderer(request.headers.get("accept", ""))
         text = await to_thread.run_sync(render)  # thousands of lines
         return Response(200, text, media_type=media_type.encode())
@@ -94,7 +94,7 @@ def create_app(  # noqa: PLR0917 - each is one thing that lives as long as the d
             routed(scope, scope["path"])
         await (operations if below_v1 else others)(scope, receive, send)
 
-    # A tool's call is a request of its own, within that to /mcp.
+    # The call of a tool is a separate request within the request to /mcp.
     app: Application = dispatch if mcp is None else _beside(dispatch, "/mcp", mcp(Traced(dispatch)))
     for layer, arguments, options in reversed(middleware):
         app = layer(app, *arguments, **options)
@@ -114,12 +114,12 @@ def _beside(app: Application, path: str, other: Application) -> Application:
 
 def _get(path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
     route = Route(path, handler)
-    route.methods = {"GET"}  # without the HEAD that Starlette adds: nothing here has it
+    route.methods = {"GET"}  # without Starlette's automatic HEAD: no path here supports it
     return route
 
 
 async def _problem(request: Request, error: Exception) -> Response:
-    """Describe what Starlette or a handler raised."""
+    """Describe an exception of Starlette or a handler."""
     if isinstance(error, HTTPException):
         allow = (error.headers or {}).get("Allow")
         path = request.scope["path"]

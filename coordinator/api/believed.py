@@ -1,4 +1,4 @@
-"""A cache of responses that expire soon, so that the database is asked less often."""
+"""A cache whose entries expire soon, so that the database is asked less often."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Believed(Generic[K, V]):
         self._entries: dict[K, tuple[float, V]] = {}
 
     def get(self, key: K) -> V | None:
-        """Return what is believed, if anything is."""
+        """Return the cached value, if there is one."""
         at, value = self._entries.get(key, (-math.inf, None))
         return value if time.monotonic() - at < self._for_s else None
 
     def keep(self, key: K, value: V, at: float | None = None) -> V:
-        """Believe a value that was asked for ``at`` a monotonic time, by default now; return it."""
+        """Cache a value that was requested at the monotonic time ``at``, by default now; return it."""
         if len(self._entries) >= REMEMBERED:
             self._entries.clear()
         self._entries[key] = (time.monotonic() if at is None else at, value)

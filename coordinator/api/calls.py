@@ -1,20 +1,23 @@
 """Operations over HTTP: one handler for all reads, one for all writes.
 
-A read responds with the object, a list with ``{"items", "cursor", "event_cursor"}``, a single value with ``{"result"}``.
-``cursor`` leads to the next page, as the parameter ``after``. ``event_cursor`` (for an object: the header ``Event-Cursor``)
-was read before the data, so no event between the two is missed.
+A read responds with the object, a list with ``{"items", "cursor", "event_cursor"}``, a single value with
+``{"result"}``. ``cursor`` leads to the next page, as the parameter ``after``. ``event_cursor`` (for an object: the
+header ``Event-Cursor``) was read before the data, so no event between the two is missed.
 
-The header ``Position`` of a response to a POST is the position of the write. A GET with ``at_least`` waits until it includes that.
+The header ``Position`` of a response to a POST is the position of the write. A GET with ``at_least`` waits until it
+includes that position.
 
-An operation that can be waited for is repeated whenever an event passes that may give it a result, until it has one or
-the time is up.
+An operation that can be waited for is repeated after each event that may give it a result, until it has one or the time
+is over.
 
-A list or search with ``max_lag`` comes from the replica, if there is one that is behind by no more than that and includes ``at_least``. The
-header ``Replica-Lag`` says so, and the event cursor is read there, too. Else, and if that fails, it comes from the primary.
+A list or search with ``max_lag`` comes from the replica, if there is one whose lag is not greater and which includes
+``at_least``. Then the header ``Replica-Lag`` has the lag, and the event cursor is also read there. Otherwise, or if
+that fails, it comes from the primary.
 
-With ``Idempotency-Key``, a write and the record of its response are one transaction. For a day, a repetition with the same
-key from the same token in the same project gets the recorded response. A request with the same key and other parameters is a conflict; one that
-arrives while the first is in progress waits for it. Failures are not recorded, so a repetition tries again.
+With ``Idempotency-Key``, a write and the record of its response are one transaction. For a day, a repetition with the
+same key from the same token in the same project gets the recorded response. A request with the same key and other
+parameters is a conflict; one that arrives while the first is in progress waits for it. Failures are not recorded, so a
+repetition tries again.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ from coordinator.telemetry import metrics
 
 __all__ = ["Calls"]
 
-LOOK_S = 0.2  # for a position whose transaction may have no event that wakes
+LOOK_S = 0.2  # for a position whose transaction may have no event
 
 log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
@@ -83,7 +86,7 @@ class Calls:
         self._admission = Admission(gateway.config)
         self._replica_admission = Admission(
             gateway.config
-        )  # whoever waits for the replica takes no turn at the primary
+        )  # a request that waits for the replica takes no turn at the primary
         self._objects = ObjectStore(gateway.config)
 
     async def run(self, operation: Operation[Any]) -> Any:
@@ -91,7 +94,7 @@ class Calls:
 
         Raises: ``Overloaded``, and what the operation raises.
         """
-        if operation.prepares:  # this takes a while, without the database: the turns are for others
+        if operation.prepares:  # this takes time without the database, so do it before taking a turn
             return await self._database.run(operation)
         return await self._in_turn(operation, self._database, self._admission)
 
@@ -118,7 +121,7 @@ class Calls:
             result, event_cursor, lag = found
         else:
             await self.include(request, at_least_of(request), in_log=endpoint.operation.of_log)
-            # Before the data: what happens in between is seen twice, not missed.
+            # Before the data: changes in between are seen twice, instead of being missed.
             event_cursor = await self._gateway.cursor(self)
             result, lag = await self._result(operation, wait_s, request), []
         if endpoint.shape is Shape.MANY:
@@ -150,7 +153,9 @@ class Calls:
                 result = await self._in_turn(operation, replica, turns)
                 metrics.REPLICA_READS.labels("served").inc()
                 return result, event_cursor, [(b"replica-lag", b"%.3f" % lag_s)]
-        except CoordinatorError as error:  # a project that is not there yet, or a conflict with what is replayed
+        except (
+            CoordinatorError
+        ) as error:  # for example a project that does not exist there yet, or a conflict with replay
             reason = error.message
         metrics.REPLICA_READS.labels("failed").inc()
         log.debug("replica.failed", function=operation.function, error=reason)
@@ -198,7 +203,7 @@ class Calls:
         operation.check_settings(self._config)
         wait_s = wait_of(endpoint, request, self._config.http_wait_s)
         key = request.header("idempotency-key")
-        if key is not None and operation.prepares:  # the record would have a fast hash of the password
+        if key is not None and operation.prepares:  # the record would contain a fast hash of the password
             raise InvalidArgument("a request with a password has no idempotency key", hint="Omit Idempotency-Key.")
         try:
             if key is None or wait_s:
@@ -239,7 +244,7 @@ class Calls:
     async def _result(
         self, operation: Operation[Any], wait_s: float, request: Request, poll_s: float | None = None
     ) -> Any:
-        """Run an operation; with a wait, repeat it until it has a result or the time is up, also while what it reads does not exist yet."""
+        """Run an operation; with a wait, repeat it until it has a result or the time is over, even while the object does not exist yet."""
         if not wait_s:
             return await self.run(operation)
         poll_s = poll_s or operation.look_s or POLL_S

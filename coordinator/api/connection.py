@@ -1,12 +1,12 @@
-"""One HTTP connection. It limits what a slow or talkative client can hold, which the server does not.
+"""One HTTP connection. It limits what a slow or excessive client can occupy, which the server does not.
 
-The head of a request must arrive within ``http_head_s`` and ``http_head_bytes``, its body within ``http_body_s``; handlers
-limit the size of the body. Otherwise the response is 408 or 431, and the connection is closed. The server limits how long a
-connection is idle between two requests. A connection beyond ``http_connections`` gets 503 and is closed, so that the process
-has files left for the database.
+The head of a request must arrive within ``http_head_s`` and ``http_head_bytes``, its body within ``http_body_s``;
+handlers limit the size of the body. Otherwise the response is 408 or 431, and the connection is closed. The server
+limits the idle time between two requests. A connection beyond ``http_connections`` gets 503 and is closed, so that the
+process has file descriptors left for the database.
 
-Each request's scope also holds the connection's transport, for streams: see ``api/stream.py``. ``on_lost`` is called when the
-client is gone, so that what it asked for can be cancelled.
+Each request's scope also contains the connection's transport, for streams: see ``api/stream.py``. ``on_lost`` is called
+when the client disconnects, so that its requests can be cancelled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["LimitedConnection"]
 
 
 class _Joined:
-    """What one response is written to: its head waits for what follows, so that a small response is one packet.
+    """The destination of one response. Its head waits for the next data, so that a small response is one packet.
 
     Alone, the head would wake the client, which would then wait again for the body.
     """
@@ -103,7 +103,7 @@ class LimitedConnection(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header. What follows a chunked body is dropped: the request was judged by the headers before it."""
+        """Count a header. Trailers of a chunked body are dropped, because the request was judged by its headers."""
         self._hold(len(name) + len(value))
         if self._in_head:
             super().on_header(name, value)
@@ -124,7 +124,7 @@ class LimitedConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def extend(self) -> None:
-        """Give the rest of the body as much time again: a handler that takes it part by part has got one."""
+        """Restart the time limit for the rest of the body, after a handler has received a part of it."""
         if self._deadline is not None and not self._in_head:
             self._arm(self._settings.http_body_s)
 

@@ -1,7 +1,7 @@
-"""Endpoints: the operations on HTTP, and the form of their parameters. They are derived from the operations.
+"""Endpoints: the operations over HTTP, and the format of their parameters. They are derived from the operations.
 
-``model.route`` says which path an operation has. If a request names no project, it is ``default``. A duration is a number
-of seconds, ``1h30m``, or ISO 8601.
+``model.route`` determines the path of an operation. If a request names no project, it is ``default``. A duration is a
+number of seconds, ``1h30m``, or ISO 8601.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from coordinator.model.route import route_of
 __all__ = ["DEFAULT_PROJECT", "Endpoint", "HttpDuration", "decode_hook", "endpoint_of", "endpoints"]
 
 DEFAULT_PROJECT = "default"
-BESIDE_BYTES = 64 << 10  # of the other parameters
+BESIDE_BYTES = 64 << 10  # for the other parameters
 _LISTS = (list[Json], list[dict[str, Json]])
-# A long list stays one piece: as an object each, items of two bytes take 28 times as much. PostgreSQL says what is not a list.
+# A long list stays encoded: as Python objects, items of two bytes take 28 times as much. PostgreSQL rejects what is not a list.
 _RawList = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "array", "items": {}})]
 
 
@@ -127,7 +127,7 @@ def _result_cost(operation: type[Operation[Any]], result: Any) -> int:
 def _parameters(
     operation: type[Operation[Any]], name: str, fields: Iterable[msgspec.structs.FieldInfo]
 ) -> type[Operation[Any]]:
-    """Derive the operation as HTTP takes it: with a default project, durations in several forms, and JSON left encoded."""
+    """Derive the parameters of an operation over HTTP: with a default project, durations in several formats, and JSON left encoded."""
     changed: list[tuple[str, Any, Any]] = []
     for field in fields:
         default = field.default

@@ -1,12 +1,12 @@
 """A growing list as Server-Sent Events: its rows, and then each new row.
 
-A GET of such a list that accepts ``text/event-stream`` gets a frame for each row, with the row as ``data:`` and its cursor as
-``id:``. ``Last-Event-ID`` resumes after a row, as a browser does automatically, and ``after`` begins after one. If nothing can follow a
-row, its id is ``end``, and a client that resumes after it gets 204, upon which browsers do not return. The last frame is ``bye``,
-with the reason.
+A GET of such a list that accepts ``text/event-stream`` gets a frame for each row, with the row as ``data:`` and its
+cursor as ``id:``. ``Last-Event-ID`` resumes after a row, as a browser does automatically, and ``after`` starts after
+one. If nothing can follow a row, its id is ``end``. A client that resumes after it gets 204, so that browsers do not
+reconnect. The last frame is ``bye``, with the reason.
 
-What fails before the first frame is a problem, as usual. While the database is unavailable later, there are comments, and the
-stream goes on afterwards.
+Errors before the first frame are problems, as usual. If the database becomes unavailable later, the stream sends
+comments, and continues afterwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def wants_events(request: Request) -> bool:
-    """Return whether a request accepts Server-Sent Events, and says so."""
+    """Return whether a request explicitly accepts Server-Sent Events."""
     return "text/event-stream" in request.headers.get("accept", "")
 
 

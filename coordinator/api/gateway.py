@@ -1,24 +1,24 @@
 """The gateway: one reader of the event log for any number of streams and long-polls of this process.
 
-One connection listens for growth of the log and reads it, while there are streams and long-polls. Each event is encoded once,
-into a ring; a stream is a position in that ring. Streams with equal filters form a group. For each batch, the gateway joins the group's bytes once and writes
-them to the socket of every member; it does not touch groups that the batch does not concern. Thousands of agents whose
-streams each exclude their own events still share a group.
+While there are streams or long-polls, one connection listens for growth of the log and reads it. Each event is encoded
+once, into a ring; a stream is a position in that ring. Streams with equal filters form a group. For each batch, the
+gateway joins the group's bytes once and writes them to the socket of every member; groups that a batch does not concern
+cost nothing. Thousands of agents whose streams each exclude their own events still share a group.
 
-Guarantees: a stream's events come in order and without gaps, because a stream belongs to a group only while it has all
-events up to the ring's head. A stream that cannot take a batch leaves the group and continues at its own pace from the ring
-or, if it has fallen off the ring, from the log. No write waits for a socket.
+Guarantees: a stream's events arrive in order and without gaps, because a stream belongs to a group only while it has
+all events up to the ring's head. A stream that cannot take a batch leaves the group and continues at its own pace, from
+the ring or, if it is too far behind, from the log. No write waits for a socket.
 
-On failure: while the database is unavailable there are no new events, and streams stay open. After the reconnection, the
-gateway reads the log from where it stopped. If events are lost (pruned, or the database was restored), every stream gets
-the log's ``reset``. A page that cannot be delivered is logged, and every stream reads it from the log at its own pace: events may
-come twice then. ``obstacle`` says why there are no events.
+On failure: while the database is unavailable, there are no new events, and streams stay open. After reconnecting, the
+gateway reads the log from where it stopped. If events are lost (pruned, or the database was restored), every stream
+gets the log's ``reset``. If a page cannot be delivered, this is logged, and every stream reads it from the log at its
+own pace; events may then arrive twice. ``obstacle`` returns why there are no events.
 
-When nobody has been connected for ``REST_AFTER_S`` seconds, the gateway rests: events cost it nothing. The next stream or
-long-poll first reads the log's head, and the gateway follows the log from shortly before it. So what is emitted after
-``connection`` was entered reaches everyone within it.
+When nobody has been connected for ``REST_AFTER_S`` seconds, the gateway rests: events cost it nothing. The next stream
+or long-poll first reads the log's head, and the gateway follows the log from shortly before it. So events that are
+emitted after ``connection`` was entered reach everyone within it.
 
-What it deliberately does not do: store anything of its own. After a restart or a rest, older events come from the log.
+What it deliberately does not do: store anything. After a restart or a rest, older events come from the log.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from coordinator.telemetry import metrics
 
 __all__ = ["Gateway", "Reader"]
 
-FILL_EVENTS = 1000  # before the head, read into the ring after a rest, so that returning clients need not read the log
+FILL_EVENTS = 1000  # events before the head that are read into the ring after a rest, for returning clients
 REST_AFTER_S = 5.0  # without a stream or long-poll
-HEAD_S = 0.05  # for which a resting gateway believes where the log ended
+HEAD_S = 0.05  # for this long, a resting gateway assumes that the log has not grown
 LINGER_S = 0.002  # between reads, so that each finds more than one event
 TICK_S = 1.0
 
@@ -70,7 +70,7 @@ def _any(_data: dict[str, Any]) -> bool:
 
 
 class Reader(Protocol):
-    """What the gateway needs of a stream."""
+    """The interface of a stream for the gateway."""
 
     filter: Filter
     exclude: str | None
@@ -165,7 +165,7 @@ class Gateway:
 
     @property
     def database_age_s(self) -> float:
-        """Seconds since the last news of the database."""
+        """Seconds since the database was last known to respond."""
         return time.monotonic() - self._session.heard_at
 
     async def run_forever(self) -> None:
@@ -214,7 +214,7 @@ class Gateway:
             self._awake.set()
 
     async def _follow(self) -> None:
-        """Publish what is in the log until nobody needs it any more."""
+        """Publish events of the log until nobody needs them any more."""
         reader = self._reader
         backoff = Backoff()
         told_at = self._grown.set_at
@@ -223,12 +223,14 @@ class Gateway:
             try:
                 events = await reader.next(self._session, self._grown)
                 await self._publish(events, reader)
-                if events and told_at != self._grown.set_at:  # else these are more of what it was told
+                if (
+                    events and told_at != self._grown.set_at
+                ):  # otherwise, these events belong to an earlier notification
                     told_at = self._grown.set_at
                     metrics.STREAM_SEND_SECONDS.observe(time.monotonic() - told_at)
                 self._progress.made()
                 backoff.reset()
-            except Exception as error:  # what is wrong with a page must not end the daemon
+            except Exception as error:  # a broken page must not end the daemon
                 log.exception("gateway.failed", after=reader.after, retry_s=backoff.next_s)
                 self._progress.failed(error)
                 self._scatter(published, reader)
@@ -238,11 +240,11 @@ class Gateway:
                 await anyio.sleep(LINGER_S)
 
     def _needed(self) -> bool:
-        """Return whether there is a stream or long-poll, or was a moment ago."""
+        """Return whether there is a stream or long-poll, or was one a moment ago."""
         return bool(self._connections) or time.monotonic() - self._left_at < REST_AFTER_S
 
     def _behind(self) -> list[int]:
-        """Return by how many events each stream is behind that is in no group."""
+        """Return by how many events each stream without a group is behind."""
         grouped = {reader for group in self._groups.values() for reader in group.readers}
         return [
             max(0, self.ring.head - reader.seq)
@@ -296,7 +298,7 @@ class Gateway:
                 self.leave(reader)
 
     def seen(self, epoch: str, seq: int) -> None:
-        """Begin no stream before event ``seq`` from now on: another has read it from the log, before the ring had it."""
+        """Start no stream before event ``seq`` from now on, because a stream has read it from the log before the ring had it."""
         if epoch == self.epoch:
             self._seen = (epoch, max(seq, self._seen[1] if self._seen[0] == epoch else 0))
 
@@ -305,7 +307,7 @@ class Gateway:
         self._group(reader.filter).readers.add(reader)
 
     def leave(self, reader: Reader) -> None:
-        """Write nothing more to a reader."""
+        """Stop writing to a reader."""
         group = self._groups.get(reader.filter.identity)
         if group is not None:
             group.readers.discard(reader)
@@ -366,7 +368,7 @@ class Gateway:
         for event in events:
             if event.type == RESET:
                 if decoded(event.data).get("reason") == "pruned" and event.seq <= self._woken_at:
-                    self.ring.clear(event.seq)  # those who have joined have what came before they did
+                    self.ring.clear(event.seq)  # streams that joined have everything before it
                 else:
                     self._reset(event)
                 continue
@@ -387,7 +389,7 @@ class Gateway:
         for group, wanted in concerned.items():
             for run in runs(wanted, self.config.http_buffer_bytes):
                 group.deliver(run)
-                await checkpoint()  # sockets send; a stream that joins meanwhile has these events already
+                await checkpoint()  # sockets send now; a stream that joins meanwhile already has these events
 
     def _reset(self, event: Event) -> None:
         log.warning("gateway.reset", cursor=event.cursor, reason=decoded(event.data).get("reason"))
@@ -401,7 +403,7 @@ class Gateway:
         self._wake(self._groups.values())
 
     def _scatter(self, seq: int, reader: LogReader) -> None:
-        """Let every stream read the log itself after event ``seq``, since a page was perhaps not delivered to all."""
+        """Let every stream read the log itself after event ``seq``, since some may not have received a page."""
         if self.epoch is None or reader.after is None:
             return
         for group in tuple(self._groups.values()):

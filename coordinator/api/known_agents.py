@@ -1,4 +1,4 @@
-"""A cache of agents: the project of each, and which names belong to agents."""
+"""A cache of agents: the project of each, and the names that belong to agents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME_BELIEVED_S = 60.0
 
 
 class KnownAgents:
-    """Looks up agents, and remembers them: a project for good, since it never changes, a name for ``NAME_BELIEVED_S``."""
+    """Looks up agents and caches them: a project permanently, since it never changes; a name for ``NAME_BELIEVED_S``."""
 
     def __init__(self, executor: Runner) -> None:
         self._executor = executor

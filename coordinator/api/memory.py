@@ -1,10 +1,10 @@
 """Memory: how many bytes of bodies, pages and responses the process holds at once.
 
-A request reserves what it is about to hold: the parts of a large body as they arrive, a page before it is read, a large response
-until its client has taken it. Beyond ``max_bytes`` it waits in line for a short time, and then gets 503. Small bodies and
-responses do not count, so they never wait.
+A request reserves memory for what it is about to hold: the parts of a large body as they arrive, a page before it is
+read, a large response until its client has taken it. Beyond ``max_bytes``, it waits in line for a short time, and then
+gets 503. Small bodies and responses do not count, so they never wait.
 
-What this does not count: connections, streams without a backlog, and the gateway's ring. They have limits of their own.
+What this does not count: connections, streams without a backlog, and the gateway's ring. They have their own limits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["PAGE_COST", "SMALL_BYTES", "Allotment", "Memory"]
 
 SMALL_BYTES = 16 << 10
 EVENT_BYTES = 1 << 20  # the largest row
-PAGE_COST = 2 * (PAGE_BYTES + EVENT_BYTES)  # rows, of which the last may be one too many, and their encoding
+PAGE_COST = 2 * (PAGE_BYTES + EVENT_BYTES)  # rows, including one that may be too many, and their encoding
 
 
 class _Reservation(NamedTuple):
@@ -31,7 +31,7 @@ class _Reservation(NamedTuple):
 
 
 class Memory:
-    """The bytes that can be held. Requests for more than is free wait in order."""
+    """The available bytes. Requests for more than is free wait in order."""
 
     def __init__(self, max_bytes: int, wait_s: float) -> None:
         self._max_bytes = self._free = max_bytes
@@ -39,7 +39,7 @@ class Memory:
         self._waiting: deque[_Reservation] = deque()
 
     def hold(self) -> Allotment:
-        """Return a context for one request; its end releases what it holds."""
+        """Return a context for one request; its end releases everything that it holds."""
         return Allotment(self)
 
     async def grant(self, hold: Allotment, size: int) -> None:

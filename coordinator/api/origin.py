@@ -1,9 +1,10 @@
-"""Refuses requests that a web page of another site makes a browser send.
+"""Rejects requests that a web page of another site makes a browser send.
 
-On loopback, ``Host`` must name this machine or a configured name: a page whose name was made to resolve here (DNS rebinding)
-sends its own name. Everywhere, ``Origin``, which browsers send, must match ``Host`` or a configured name. They omit it from some
-requests, such as those of an image; then ``Sec-Fetch-Site`` must be same-origin or none. Pages of other sites cannot read anything: there are no CORS headers, except for the configured ``origins``, each written in full. No cookie
-is ever read: a page presents its token itself.
+On loopback, ``Host`` must name this machine or a configured name: a page whose name was made to resolve here (DNS
+rebinding) sends its own name. Everywhere, ``Origin``, which browsers send, must match ``Host`` or a configured name.
+Browsers omit it from some requests, such as those for images; then ``Sec-Fetch-Site`` must be same-origin or none.
+Pages of other sites cannot read anything: there are no CORS headers, except for the configured ``origins``, each of
+which is written in full. Cookies are never read: a page presents its token itself.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def origins_of(config: Config) -> frozenset[str]:
 
 
 def origin_middleware(config: Config, *, loopback: bool) -> list[Middleware]:
-    """Return what lets pages of the configured origins in, and no others. ``loopback``: the daemon listens only there."""
+    """Return the middleware that admits only pages of the configured origins. ``loopback``: the daemon listens only there."""
     origins = origins_of(config)
     middleware = [Middleware(OriginGuard, config.names, loopback=loopback, origins=origins)]
     if origins:
@@ -79,7 +80,7 @@ class OriginGuard:
         self._origins = origins
         self._hosts = frozenset(host.lower() for host in hosts) | LOOPBACK
         self._loopback = loopback
-        self._check = lru_cache(128)(self._check_headers)  # most clients always send the same
+        self._check = lru_cache(128)(self._check_headers)  # most clients always send the same headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or respond with 403."""

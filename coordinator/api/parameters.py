@@ -1,9 +1,9 @@
-"""Parameters: the operation that a request asks for, read from its path, query, body and headers.
+"""Parameters: the operation of a request, parsed from its path, query, body and headers.
 
-A GET has its parameters in path and query, a POST in a JSON body. What both can have in the query is ``wait``, if the
-operation can be waited for. Each GET can have ``at_least``, also repeated: the positions that it includes; and ``max_lag``: how old a
-response from the replica may be. A conditional write takes the version that it expects from ``expect``, ``If-Match`` or
-``If-None-Match: *``.
+A GET has its parameters in path and query, a POST in a JSON body. Both can have ``wait`` in the query if the operation
+can be waited for. Each GET can have ``at_least``, even several times: the positions that it includes; and ``max_lag``:
+how old a response from the replica may be. A conditional write takes the expected version from ``expect``, ``If-Match``
+or ``If-None-Match: *``.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ async def from_body(endpoint: Endpoint, request: Request, max_bytes: int) -> Ope
 
 
 def at_least_of(request: Request) -> str | None:
-    """Read which positions the response to a GET includes."""
-    if b"at_least" not in request.scope["query_string"]:  # nearly always
+    """Parse which positions the response to a GET includes."""
+    if b"at_least" not in request.scope["query_string"]:  # the usual case
         return None
     return ",".join(text for name, text in request.query() if name == AT_LEAST) or None
 
@@ -102,7 +102,7 @@ def max_lag_of(request: Request) -> float:
 
     Raises: ``InvalidArgument``.
     """
-    if b"max_lag" not in request.scope["query_string"]:  # nearly always
+    if b"max_lag" not in request.scope["query_string"]:  # the usual case
         return 0.0
     given = [text for name, text in request.query() if name == MAX_LAG]
     return duration_of(given[-1], MAX_LAG_S, MAX_LAG) if given else 0.0

@@ -1,11 +1,12 @@
 """Principals: who sent a request, and what they may do. Every call and every stream is checked here, and nowhere else.
 
-A principal needs the role of the operation. A token for one project opens no other, whichever way a call reaches one: the
-operation says what it is about (``Operation.scope``).
+A principal needs the role of the operation. A token for one project gives no access to another one, however a call
+refers to it: the operation declares what it concerns (``Operation.scope``).
 
-What a token does is done in its name. An agent's token may also speak as an agent that is registered in the project, and as
-nobody else: neither as a manager nor as a role of the database, whose names no agent of such a token can take. A manager's token may name anyone but ``LOOPS``. The
-operation says which fields name a speaker (``Operation.speakers``).
+Actions of a token are recorded in its name. An agent's token may also act as an agent that is registered in the
+project, and as nobody else: neither as a manager nor as a database role, whose names no agent of such a token can take.
+A manager's token may name anyone but ``LOOPS``. The operation declares which fields name a speaker
+(``Operation.speakers``).
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from coordinator.telemetry import cause
 
 __all__ = ["Principal"]
 
-LOOPS = "coordinator"  # who reaps and expires, in events
-_BEYOND_PROJECTS = (Scope.NONE, Scope.OWN_ROWS)  # a caller that is confined to a project may use these
+LOOPS = "coordinator"  # the actor of reaping and expiry in events
+_BEYOND_PROJECTS = (Scope.NONE, Scope.OWN_ROWS)  # a caller that is restricted to a project may use these
 
 T = TypeVar("T", bound=Operation[Any])
 
 
 class Principal:
-    """Whoever presents a token. Where access is open, there is none: everyone is an administrator without a name."""
+    """The sender of a request, by its token. If access is open, there is no token, and everyone is an administrator without a name."""
 
     def __init__(self, token: Token | None = None, hash: str = "", tokens: Tokens | None = None) -> None:
         self._token = token
@@ -49,7 +50,7 @@ class Principal:
 
     @property
     def project(self) -> str | None:
-        """The only project that it may use, if there is one."""
+        """The only project that it may use, if it is restricted."""
         return self._project
 
     @property
@@ -58,7 +59,7 @@ class Principal:
         return "" if self._token is None else str(self._token.id)
 
     def origin(self, address: str | None) -> CallOrigin:
-        """Return where its calls come from, sent from ``address``."""
+        """Return the origin of its calls, sent from ``address``."""
         token = self._token
         return msgspec.structs.replace(current(), address=address, token=token and token.id, name=token and token.name)
 
@@ -129,7 +130,7 @@ class Principal:
         return operation
 
     def confine(self, operation: Operation[Any], rows: list[Any]) -> list[Any]:
-        """Return the rows of an answer that the principal may see."""
+        """Return the rows of a result that the principal may see."""
         if self._project is None or operation.scope is not Scope.OWN_ROWS:
             return rows
         return operation.confine(rows, self._project)

@@ -1,8 +1,9 @@
-"""Errors as HTTP responses: problem+json (RFC 9457), made from the error tree and from nothing else.
+"""Errors as HTTP responses: problem+json (RFC 9457), derived only from the error tree.
 
-Programs read ``type``, which is stable, and ``code``, the SQLSTATE (class ``ZH`` for errors that only HTTP has). People read
-``detail`` and ``hint``. ``facts`` says what is the case: the present version, the present holder. Any other exception is a
-bug: it is logged, and the response is 500 without details. What a caller may not do is logged, too: it has no event.
+Programs read ``type``, which is stable, and ``code``, the SQLSTATE (class ``ZH`` for errors that only HTTP has). People
+read ``detail`` and ``hint``. ``facts`` describes the current state: the current version, the current holder. Any other
+exception is a bug: it is logged, and the response is 500 without details. Denied requests are also logged, since they
+have no event.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class PreconditionFailed(Conflict):
 
 
 def unmet(conflict: Conflict) -> Conflict:
-    """Return what a conflict is where a header says what is expected: 412 if it is about that, else the conflict."""
+    """Return the error for a conflict if a header contains the expected version: 412 if that is the cause, otherwise the conflict."""
     if conflict.code != "ZC301":
         return conflict
     return PreconditionFailed(conflict.message, hint=conflict.hint, detail=conflict.detail, code=conflict.code)
@@ -162,7 +163,7 @@ def problem_response(error: Exception) -> Response:
 
 
 def _with_route(command: re.Match[str]) -> str:
-    """Add to a command in a hint what does the same over HTTP."""
+    """Add the equivalent HTTP request to a command in a hint."""
     route = _routes().get(f"{command[1]}_{command[2]}")
     return f"{command[0]} or {route}" if route else command[0]
 

@@ -1,4 +1,4 @@
-"""Responses: complete ones, and Server-Sent Events as they come. A subscriber's stream is in ``api/stream.py``."""
+"""Responses: complete ones, and Server-Sent Events as they arrive. For a subscriber's stream, see ``api/stream.py``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Response(responses.Response):
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response. A large body goes piece by piece, as the client takes it; one who stops reading is cut off."""
+        """Send the response. A large body is sent in pieces, as the client takes it; a client that stops reading is disconnected."""
         if len(self.body) <= PIECE_BYTES:
             await super().__call__(scope, receive, send)
             return
@@ -54,7 +54,7 @@ class Response(responses.Response):
 
 
 async def _taken(body: bytes, scope: Scope, send: Send, deadline_s: float) -> bool:
-    """Send a body piece by piece; cut the client off if it takes none for ``deadline_s``, and return false."""
+    """Send a body in pieces. If the client takes nothing for ``deadline_s``, disconnect it and return false."""
     view = memoryview(body)
     for start in range(0, len(view), PIECE_BYTES):
         with anyio.move_on_after(deadline_s) as taking:
@@ -102,7 +102,7 @@ class PartStream(responses.Response):
                         if not await _taken(part, scope, send, self._deadline_s):
                             return
                         part = await anext(parts, b"")
-                except Exception as error:  # noqa: BLE001 - the response has begun: no other can say it
+                except Exception as error:  # noqa: BLE001 - the response has begun, so no other response can report the error
                     log.warning("response.aborted", error=repr(error))
                     transport.abort()
                     return

@@ -35,7 +35,7 @@ def frame_of(event: Event) -> Frame:
     """Encode an event."""
     try:
         encoded = _encode(event)
-    except (RecursionError, ValueError, TypeError) as error:  # one event must not stop those that follow
+    except (RecursionError, ValueError, TypeError) as error:  # one event must not stop the following ones
         log.warning("event.unreadable", cursor=event.cursor, type=event.type, project=event.project, error=repr(error))
         metrics.VALUE_UNREADABLE.labels("json").inc()
         encoded = _encode(replace(event, data=unreadable("json")))
@@ -44,7 +44,7 @@ def frame_of(event: Event) -> Frame:
 
 
 def bookmark(cursor: str) -> bytes:
-    """Encode a cursor alone: it moves a client's cursor and triggers no handler."""
+    """Encode only a cursor: it moves a client's cursor and triggers no handler."""
     return b"id: %b\n\n" % cursor.encode()
 
 
@@ -72,7 +72,7 @@ def _seq(frame: Frame) -> int:
 
 
 class Ring:
-    """Holds the events after ``floor`` up to ``head``. A reader that may not see all of them gets some of the numbers."""
+    """Holds the events after ``floor`` up to ``head``. A reader that may not see all of them receives only some numbers."""
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
         self._max_events = max_events
@@ -93,7 +93,7 @@ class Ring:
         self.head = max(self.head, seq)
 
     def extend(self, frames: Sequence[Frame]) -> None:
-        """Append what follows the head; drop the oldest events beyond the bounds."""
+        """Append events after the head; drop the oldest events beyond the limits."""
         self._frames += frames
         self.head = frames[-1].seq
         self._bytes += sum(len(frame.data) for frame in frames)

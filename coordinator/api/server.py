@@ -28,7 +28,7 @@ __all__ = ["bind", "fitted", "serving", "url_of"]
 
 BACKLOG = 2048
 DRAIN_S = 4.0
-FILES_BESIDE = 128  # open files other than connections of HTTP and of the pool
+FILES_BESIDE = 128  # open files other than HTTP connections and the pool's connections
 HINTS: Mapping[int, str] = MappingProxyType(
     {
         errno.EADDRINUSE: "Is a daemon already running? Choose another port with --port; 0 picks a free one.",
@@ -36,7 +36,7 @@ HINTS: Mapping[int, str] = MappingProxyType(
         0: "This machine does not have that address. Give one of its own with --host, or 0.0.0.0 for all of them.",
     }
 )
-SILENT_PEER_MS = 90_000  # a peer that acknowledges nothing for this long is gone
+SILENT_PEER_MS = 90_000  # a peer that acknowledges nothing for this long counts as disconnected
 
 log = structlog.get_logger()
 
@@ -75,7 +75,7 @@ def bind(host: str, port: int, *, hints: Mapping[int, str] = HINTS) -> socket.so
 
 
 def url_of(listener: socket.socket, *, tls: bool = False) -> str:
-    """Return the address of a listening socket, as clients take it."""
+    """Return the address of a listening socket for clients."""
     name = listener.getsockname()
     if listener.family is socket.AF_UNIX:
         return f"unix://{name}"
@@ -96,7 +96,7 @@ def fitted(config: Config) -> Config:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return config
     connections = max(1, soft - beside)
-    # Few machines allow the default; whoever asked for a number of connections has to hear that there are fewer.
+    # Few machines allow the default. Only if a number of connections was configured must the user learn that there are fewer.
     asked = config.http_connections != Config().http_connections
     (log.warning if asked else log.debug)(
         "http.few_files", files=soft, connections=connections, wanted=config.http_connections

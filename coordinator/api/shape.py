@@ -1,4 +1,4 @@
-"""Hints for requests of the wrong shape: what they should contain."""
+"""Hints for malformed requests: what they should contain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shape_hint(type: type[Any], error: msgspec.ValidationError) -> str:
 
 
 def fields_hint(names: Iterable[str], *, unknown: str | None = None, required: Iterable[str] = ()) -> str:
-    """Return the fields that there are, and the one that was probably meant by an unknown name."""
+    """Return the valid fields, and the one that was probably meant by an unknown name."""
     known = list(names)
     close = nearest(unknown or "", known)
     listed = ", ".join(f"{name} (required)" if name in required else name for name in known)

@@ -1,14 +1,14 @@
 """One subscriber's event stream (Server-Sent Events).
 
 Frames: first ``ready``, with the cursor where the stream starts; then events, with the cursor as ``id:``, the type as
-``event:`` and the event's JSON as ``data:``; ``reset`` where events are lost; last ``bye``, with the reason. An ``id:`` without
-data is a bookmark: nothing up to it matched. After a heartbeat's time without a frame there is a comment, which says how long ago
-the database was heard.
+``event:`` and the event's JSON as ``data:``; ``reset`` where events are lost; finally ``bye``, with the reason. An
+``id:`` without data is a bookmark: nothing up to it matched. If there is no frame for the heartbeat interval, a comment
+is sent, which says how long ago the database responded.
 
-A stream first catches up: it writes each page when the socket has room. Then it joins the gateway's group, which writes to
-the socket directly. When the socket holds more than ``http_buffer_bytes``, the stream leaves the group and catches up again.
-A socket that takes nothing within the write deadline gets ``bye`` and is closed. Both ways write the same events, so a live
-event never overtakes the backlog.
+A stream first catches up: it writes each page when the socket has room. Then it joins the gateway's group, which writes
+to the socket directly. When the socket buffers more than ``http_buffer_bytes``, the stream leaves the group and catches
+up again. A socket that takes nothing within the write deadline gets ``bye`` and is closed. Both ways write the same
+events, so a live event never overtakes the backlog.
 
 The stream writes to the server's transport, which ``api/connection.py`` puts into the scope: a batch costs a stream one
 write, no task switch, and no copy of its bytes.
@@ -42,15 +42,17 @@ __all__ = ["StreamResponse"]
 
 RECONNECT_MS = 1000
 RETRY_S = 1.0
-BEHIND_S = 10.0  # how long a server that has not reached the cursor may take to reach it, or to be succeeded by another
-LEAVE_S = 2.0  # for a closed stream to take what was written
+BEHIND_S = (
+    10.0  # how long a server that has not reached the cursor may take to reach it, or to be replaced by another one
+)
+LEAVE_S = 2.0  # time for a closed stream to take what was written
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"connection", b"close"),  # the end of a stream closes its connection: send no other request on it
     (b"x-accel-buffering", b"no"),  # proxies must not buffer the stream
-    (b"transfer-encoding", b"chunked"),  # what goes directly to the transport is chunked here
+    (b"transfer-encoding", b"chunked"),  # data that goes directly to the transport is chunked here
 ]
 _PASSES = frozenset((BOOKMARK, RESET))
 
@@ -93,7 +95,7 @@ class StreamResponse(responses.Response):
         self._behind_since: float | None = None
         self._transport: Transport
         self._send: Send
-        if after is not None:  # else all that is retained
+        if after is not None:  # otherwise, everything that is retained
             self.epoch, self.seq = parsed_cursor(after)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,16 +133,18 @@ class StreamResponse(responses.Response):
         """Write a chunk, or continue at the stream's own pace if the socket is full."""
         transport = self._transport
         allowed = self._config.http_buffer_bytes
-        if transport.get_write_buffer_size() > allowed or len(data) > 2 * allowed:  # one large event
+        if (
+            transport.get_write_buffer_size() > allowed or len(data) > 2 * allowed
+        ):  # the limit allows for one large event
             self.epoch, self.seq = self._gateway.epoch, first_seq - 1
             self._gateway.leave(self)
             self.interrupt()
         elif not transport.is_closing():
             transport.write(data)
-            self._written_at = 0.0  # the next beat sets it: cheaper than reading the clock for each write
+            self._written_at = 0.0  # set by the next beat, which is cheaper than reading the clock for each write
 
     def beat(self, now: float) -> None:
-        """Write a bookmark or a comment if nothing was written for a heartbeat's time."""
+        """Write a bookmark or a comment if nothing was written for the heartbeat interval."""
         if not self._written_at:
             self._written_at = now
         if now - self._written_at < self._config.http_heartbeat_s or self._transport.is_closing():
@@ -216,7 +220,7 @@ class StreamResponse(responses.Response):
             await hold.reserve(PAGE_COST)
             frames = await self._read_log()
             if not frames and gateway.epoch == epoch and not (self.epoch == epoch and self.seq < gateway.ring.head):
-                return False  # else the gateway published meanwhile: what the page did not see, or a reset
+                return False  # otherwise, the gateway has meanwhile published what the page did not include, or a reset
             hold.keep(sum(len(frame.data) for frame in frames))
         wanted = (frame for frame in frames if frame.actor != self.exclude or frame.type in _PASSES)
         for run in runs(wanted, self._config.http_buffer_bytes):

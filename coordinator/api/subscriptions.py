@@ -1,6 +1,6 @@
 """Events over HTTP: ``GET /v1/events`` for catching up and long-polling, ``GET /v1/events/stream`` for the stream.
 
-Both take the same filter and the same cursor, so a client can switch between them. ``after`` is a cursor, ``now``, or
+Both accept the same filter and the same cursor, so a client can switch between them. ``after`` is a cursor, ``now``, or
 ``start`` for everything that is retained.
 """
 
@@ -73,9 +73,9 @@ class Subscriptions:
         self._config = gateway.config
 
     async def stream(self, request: Request) -> StreamResponse:
-        """Respond with a stream. ``Last-Event-ID`` overrides ``after``: when a browser reconnects, it is the newer.
+        """Respond with a stream. ``Last-Event-ID`` overrides ``after``: when a browser reconnects, it is newer.
 
-        Then the stream goes on and has waited for ``at_least`` before.
+        In that case, the stream continues, and has already waited for ``at_least``.
         """
         query = _query(request, StreamQuery)
         wanted = self._filter(request, query)
@@ -127,7 +127,7 @@ class Subscriptions:
             items = [event for event in await reader.read(self._calls) if _wanted(event, query, filter)]
             assert reader.after is not None, "a first read always moves the position"  # noqa: S101
             if wake is not None:
-                await request.principal.confirm()  # the last event may be that its token is revoked
+                await request.principal.confirm()  # the last event may be the revocation of its token
             left_s = deadline - anyio.current_time()
             if items or (reader.at_end and (wake is None or left_s <= 0 or self._gateway.closing)):
                 return Response(200, _encode(EventPage(items, reader.after, reader.after)))

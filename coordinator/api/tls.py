@@ -1,7 +1,8 @@
 """TLS for HTTP: a certificate and key from files, loaded again when the files change.
 
-New connections get the new certificate; open ones keep theirs. A pair that cannot be loaded (half written, or not a pair)
-is ignored, with a warning, until the files change again. What it deliberately does not do: ask clients for certificates.
+New connections get the new certificate; open ones keep theirs. A pair that cannot be loaded (partially written, or not
+matching) is ignored, with a warning, until the files change again. What it deliberately does not do: ask clients for
+certificates.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Certificate:
             return False
         self._seen = found
         try:
-            # Load into a context of its own first: a mismatched pair would leave the one in use half replaced.
+            # Load into a separate context first: a mismatched pair would leave the one in use partially replaced.
             _context().load_cert_chain(self._certificate, self._key, password=_no_password)
             self.context.load_cert_chain(self._certificate, self._key, password=_no_password)
         except (OSError, ssl.SSLError) as error:
@@ -88,7 +89,7 @@ def _context() -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    raise ssl.SSLError("the key has a password")  # else OpenSSL would ask for it on the terminal
+    raise ssl.SSLError("the key has a password")  # otherwise OpenSSL would ask for it on the terminal
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -1,7 +1,7 @@
-"""A cache of token checks, and what ends when a token ends.
+"""A cache of token checks, and the end of streams and waits when a token ends.
 
-Guarantees: a check is believed for at most ``BELIEVED_S``, and every check is forgotten when a revocation is notified, so a
-revoked token opens nothing more. The streams and waits that it opened end at once. If the notification is lost, both take
+Guarantees: a check is valid for at most ``BELIEVED_S``, and all checks are discarded when a revocation is notified, so
+a revoked token opens nothing more. Its streams and waits end at once. If the notification is lost, both take
 ``BELIEVED_S``. No secret and no hash is logged or repeated in an error.
 """
 
@@ -26,8 +26,8 @@ __all__ = ["CHECKS", "TOKEN_CHANNEL", "Tokens"]
 
 TOKEN_CHANNEL = "coordinator.token"  # noqa: S105 - a channel's name
 BELIEVED_S = 1.0
-NOTED_S = 60.0  # a token's use is noted at most this often
-CHECKS = 2  # at once; more would only queue for the connections that are theirs
+NOTED_S = 60.0  # a token's use is recorded at most this often
+CHECKS = 2  # at once; more would only queue for their connections
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class Tokens:
         self._watched: dict[int, set[Callable[[], None]]] = {}
 
     async def run_forever(self, wake: Wake) -> None:
-        """Forget checks and end what revoked tokens opened, until cancelled; ``wake`` listens to ``TOKEN_CHANNEL``."""
+        """Discard checks and end streams and waits of revoked tokens, until cancelled; ``wake`` listens to ``TOKEN_CHANNEL``."""
         while True:
             await wake.wait(BELIEVED_S)
             self._known.forget()
@@ -67,7 +67,7 @@ class Tokens:
         async with self._checks:
             token = await self._executor.run(Authenticate(hash=hash))
         await self._note(token)
-        if forgotten == self._forgotten:  # else it may have been revoked while the answer was on its way
+        if forgotten == self._forgotten:  # otherwise it may have been revoked after the response was sent
             self._known.keep(hash, token, asked_at)
         return token
 
@@ -101,5 +101,5 @@ class Tokens:
         self._noted.keep(token.id, True)
         try:
             await self._executor.run(Use(token=token.id))
-        except CoordinatorError as error:  # a standby cannot note it; the token is valid all the same
+        except CoordinatorError as error:  # a standby cannot record it; the token is valid nevertheless
             log.warning("token.record_failed", token=token.id, error=error.message)

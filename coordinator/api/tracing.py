@@ -1,7 +1,8 @@
 """Gives each request an id, and a span that continues its client's trace.
 
-``X-Request-ID`` comes from the client, or from a proxy, if it is sane; else it is made here. The response and every log line of the request
-have it. The address in the span has no query, since values may be secret. What asks whether the daemon lives, or reads its metrics, has no span.
+``X-Request-ID`` comes from the client or from a proxy, if it is valid; otherwise it is generated here. It is in the
+response and in every log line of the request. The address in the span has no query, since values may be secret. Health
+checks and requests for metrics have no span.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _SANE = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
 class Traced:
-    """Middleware around everything else, so that a refusal has an id, too."""
+    """The outermost middleware, so that a refused request also has an id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

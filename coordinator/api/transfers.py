@@ -1,13 +1,14 @@
 """Artifacts as streams: ``PUT /v1/artifacts/{name}`` with the bytes as the body, ``GET`` with the bytes as the response, and ``HEAD``.
 
-They are made of the same calls that a client makes for the parts (``operations.transfer``), so a sidecar passes them on like any
-other call, and what a caller may do is checked at each.
+They consist of the same calls that a client makes for the parts (``operations.transfer``), so a sidecar forwards them
+like any other call, and each call is authorised.
 
-Guarantees: a transfer holds at most one part, and all of them together half of ``http_memory_bytes``: they take turns part by part, and
-a client that sends faster waits. Each part has ``http_body_s`` to arrive, and each piece of a response ``http_write_deadline_s`` to be
-taken. Readers see nothing of an upload that ends early: a client that went away, sent less than it said, or other bytes than its hash.
+Guarantees: a transfer holds at most one part, and all of them together hold at most half of ``http_memory_bytes``: they
+take turns part by part, and a client that sends faster waits. Each part must arrive within ``http_body_s``, and each
+piece of a response must be taken within ``http_write_deadline_s``. Readers see nothing of an upload that ends early:
+the client disconnected, sent less than it announced, or sent bytes that do not match its hash.
 
-A response is never run by a browser: it is an attachment, of exactly the type that was stored, in a sandbox.
+A browser never executes a response: it is an attachment, with exactly the stored type, in a sandbox.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ from coordinator.telemetry import metrics
 __all__ = ["PATH", "Transfers"]
 
 PATH = "/v1/artifacts/{artifact}"
-TRANSFERS = 64  # at the same time; what one holds beside its part is small
-PART_COST = 4 * PART_BYTES  # received, whole, and on its way to or from the database
+TRANSFERS = 64  # at the same time; each needs little memory besides its part
+PART_COST = 4 * PART_BYTES  # received, assembled, and on its way to or from the database
 
 R = TypeVar("R")
 
@@ -94,7 +95,7 @@ class Transfers:
         return Response(200, msgspec.json.encode(stored), headers)
 
     async def get(self, request: Request) -> responses.Response:
-        """Respond with the bytes of an artifact, or a range of them; to HEAD, with what the response would have beside them."""
+        """Respond with the bytes of an artifact, or a range of them; to HEAD, with the same headers."""
         request.principal.check_role(artifacts.Part)
         show = from_query(self._get, request)
         await self._calls.include(request, at_least_of(request), in_log=False)
@@ -164,7 +165,7 @@ class Transfers:
         )
 
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
-        """Yield the body, part by part, each when it is its turn.
+        """Yield the body in parts, each when it is its turn.
 
         Raises: ``MalformedRequest`` if it ends early; ``TooLarge``.
         """
@@ -202,14 +203,14 @@ class Transfers:
 
 
 class _OfPrincipal:
-    """Runs operations for whoever sent the request, as far as they may."""
+    """Runs operations with the rights of the sender of the request."""
 
     def __init__(self, calls: Calls, principal: Principal) -> None:
         self._calls = calls
         self._principal = principal
 
     async def run(self, operation: Operation[R]) -> R:
-        await self._principal.confirm()  # it may have been revoked since the last part
+        await self._principal.confirm()  # the token may have been revoked since the last part
         return cast("R", await self._calls.run(await self._principal.permit(operation)))
 
 
@@ -223,7 +224,7 @@ _HARMLESS = (
 
 
 def _described(artifact: Artifact) -> list[tuple[bytes, bytes]]:
-    """Return the headers that say what the bytes are, and under which name to save them."""
+    """Return the headers with the type of the bytes and the name under which to save them."""
     name = artifact.artifact.rpartition("/")[2] or "artifact"
     disposition = f"attachment; filename=\"{_PLAIN.sub('_', name)}\"; filename*=UTF-8''{quote(name, safe='')}"
     digest = base64.b64encode(bytes.fromhex(artifact.sha256))

@@ -2,27 +2,28 @@
 
 Guarantees:
 
-- A backup is one moment of the database. Its manifest has the count and a checksum of the rows of each table, computed in the snapshot of
-  the dump itself.
-- A backup that was interrupted is never taken for a good one. It is written under a temporary name, and its manifest comes last.
-- A verification restores into a database of its own, compares everything, and drops that database, whatever happened. If it is killed, the
-  next one drops it.
-- A restore needs a database without the schema ``coordinator``. No daemon accepts what an interrupted restore leaves.
-- Nothing is deleted in the directory of backups except what a manifest of ours names, and never the last good backup.
+- A backup is a consistent snapshot of the database. Its manifest has a row count and a checksum for each table, computed
+  in the same snapshot as the dump.
+- An interrupted backup is never mistaken for a good one. It is written under a temporary name, and its manifest is
+  written last.
+- A verification restores into a separate database, compares everything, and drops that database, whatever happens. If the
+  verification is killed, the next one drops the database.
+- A restore needs a database without the schema ``coordinator``. No daemon accepts the remains of an interrupted restore.
+- In the directory of backups, only files that a manifest names are deleted, and never the last good backup.
 
-One backup of a database runs at a time. While it runs, ``schema apply`` waits, and no partition is added or dropped: pg_dump's workers lock
-tables without waiting.
+Only one backup of a database runs at a time. While it runs, ``schema apply`` waits, and no partition is added or dropped,
+because pg_dump's workers lock tables without waiting.
 
-Deliberately absent: what else is in the database (only the schema ``coordinator`` is ours), roles (a restore grants again), contents of
-artifacts in an object store (the manifest counts them), and recovery to an instant, for which ``docs/backup.md`` has pgBackRest.
+Deliberately absent: other schemas of the database; roles (a restore grants rights again); contents of artifacts in an
+object store (the manifest counts them); and point-in-time recovery, for which ``docs/backup.md`` describes pgBackRest.
 
 | module   | content                                                       |
 |----------|---------------------------------------------------------------|
 | place    | the directory: names, manifests, lists, retention             |
-| programs | pg_dump and pg_restore: which, and how they run               |
+| programs | pg_dump and pg_restore: their choice, and how they run        |
 | contents | counts and checksums of a database                            |
 | create   | make a backup                                                 |
 | load     | restore into a database that has no schema                    |
 | verify   | restore into a scratch database and compare                   |
-| restore  | restore for good                                              |
+| restore  | restore permanently                                           |
 """

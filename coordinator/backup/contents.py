@@ -1,9 +1,11 @@
-"""The contents of the schema: the count and a checksum of the rows of each table, and the state of sequences.
+"""The contents of the schema: a row count and a checksum for each table, and the state of sequences.
 
-A checksum is the sum of a hash of each row's text, so it does not depend on the order, and the server computes it with parallel workers. Equal rows
-add up instead of cancelling each other out. The hash is that of PostgreSQL's hash partitions, which no release may change.
+A checksum is the sum of a hash of each row's text, so it does not depend on the order of rows, and the server computes
+it with parallel workers. Equal rows add up instead of cancelling each other out. The hash is the one for PostgreSQL's
+hash partitions, which no release may change.
 
-Sequences take no part in snapshots. Those that count must be, after a restore, where they were between the begin and the end of the dump.
+Sequences do not belong to snapshots. After a restore, the sequences that are compared must have a value between those
+at the begin and the end of the dump.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from coordinator.model.backup import Manifest, TableSum
 __all__ = ["COMMIT_POINT", "UNBOUNDED_S", "differences", "sentence", "sequences", "settle", "sizes", "tables"]
 
 UNBOUNDED_S = 30 * 86_400.0
-COMMIT_POINT = "schema_files"  # restored last: without its rows no daemon runs on the schema
-STATES = {"epoch_mark", "relay_bell"}  # they do not count
+COMMIT_POINT = "schema_files"  # restored last: without its rows, no daemon uses the schema
+STATES = {"epoch_mark", "relay_bell"}  # not compared
 MAX_DIFFERENCES = 20
 
 _SIZES = """
@@ -63,7 +65,7 @@ async def sizes(connection: Connection) -> dict[str, int]:
 async def tables(
     connection: Connection, names: Collection[str], report: Callable[[str], None] = lambda _: None
 ) -> dict[str, TableSum]:
-    """Return what is in each table, in the snapshot of the connection's transaction; give ``report`` the name of each that is done."""
+    """Return the contents of each table, in the snapshot of the connection's transaction; pass the name of each finished table to ``report``."""
     found: dict[str, TableSum] = {}
     with mapped_errors():
         for name in names:
@@ -88,7 +90,7 @@ async def differences(
     apart_from: Collection[str] = (),
     report: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
-    """Compare a database with a manifest, apart from the rows of some tables; return what differs, as sentences."""
+    """Compare a database with a manifest, except for the rows of some tables; return the differences as sentences."""
     there = await sizes(connection)
     expected = {name: table for name, table in manifest.tables.items() if name not in apart_from}
     wrong = [f"table {name} is missing" for name in manifest.tables.keys() - there.keys()]
@@ -118,6 +120,6 @@ def _astray(found: Mapping[str, int | None], expected: Mapping[str, tuple[int | 
 
 
 def sentence(wrong: Collection[str]) -> str:
-    """Join differences, those beyond the first ones as their number."""
+    """Join differences; beyond the first few, only their number."""
     shown = list(wrong)[:MAX_DIFFERENCES]
     return "; ".join(shown) + (f"; and {len(wrong) - len(shown)} more" if len(wrong) > len(shown) else "")

@@ -1,7 +1,8 @@
-"""Make a backup: pg_dump in a snapshot, and beside it, in the same snapshot, what must be in it.
+"""Make a backup: pg_dump in a snapshot and, in the same snapshot, the counts and checksums for the manifest.
 
-A transaction of ours takes the snapshot and exports it. pg_dump reads in it with several sessions while ours counts and adds up checksums. The
-locks that keep the schema as it is are taken before the snapshot, and held by the session, so they end with it.
+A transaction takes the snapshot and exports it. pg_dump reads in this snapshot with several sessions, while the
+transaction computes counts and checksums. The locks that prevent changes of the schema are taken before the snapshot
+and held by the session, so they end with it.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from coordinator.version import version
 
 __all__ = ["Made", "create", "record"]
 
-TURN_S = 60.0  # for a change of the schema, or of partitions, to end
-COMPRESSION = 1  # of zlib: 5 times as fast as the default, and a tenth larger
+TURN_S = 60.0  # for a change of the schema or of partitions to end
+COMPRESSION = 1  # zlib level: 5 times as fast as the default, and a tenth larger
 
 _ABOUT = """
 select current_setting('server_version') as server, current_database() as database, pg_is_in_recovery() as standby,
@@ -81,12 +82,12 @@ class _About(msgspec.Struct, frozen=True):
 
     @property
     def version(self) -> str:
-        """The server's version, without that of its package."""
+        """The server's version, without the suffix of its package."""
         return self.server.split(" ")[0]
 
 
 class Made(msgspec.Struct, frozen=True):
-    """A backup that was made. ``deleted`` are the backups that retention has deleted, ``notes`` what else the caller should know."""
+    """A finished backup. ``deleted`` are the backups that retention has deleted, ``notes`` are notices for the caller."""
 
     backup: str
     path: str
@@ -208,9 +209,9 @@ async def _dump(
         await transaction.start()
         snapshot = await connection.fetchval("select pg_export_snapshot()")
     sizes = await contents.sizes(connection)
-    # The tables are read twice: once for the dump, once for the checksums.
+    # The tables are read twice: for the dump, and for the checksums.
     advance = Advance(report, "dumping", {**sizes, **{f"{name}=": size for name, size in sizes.items()}})
-    # Not every server is built with lz4: the restore compresses what its server can.
+    # Not every server is built with lz4: the restore compresses the columns that its server can compress.
     arguments = (
         "--no-toast-compression",
         "--format=directory",
@@ -264,7 +265,7 @@ async def _dump(
 
 
 async def both(*work: programs.Work) -> None:
-    """Run both to their ends; if one fails, end the other, and raise its error."""
+    """Run both to the end; if one fails, cancel the other, and raise its error."""
     try:
         async with anyio.create_task_group() as tasks:
             for each in work:
@@ -287,7 +288,7 @@ async def record(connection: Connection, manifest: Manifest, error: str | None =
 
 
 async def _record_failure(dsn: str, config: Config, name: str, error: Exception) -> None:
-    """Record a failure on a connection of its own, if that is possible: the other one may be lost."""
+    """Record a failure on a separate connection, if that is possible, since the other one may be lost."""
     try:
         async with connected(dsn, config) as connection:
             with mapped_errors():

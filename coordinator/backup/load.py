@@ -1,8 +1,8 @@
 """Restore a backup into a database that has no schema ``coordinator``.
 
-Definitions come in one transaction, then the rows of all tables but one, then indexes and constraints, with several sessions. The rows of
-``schema_files`` come last, in ``finish``: without them every daemon finds that the schema is not there, or not whole. So what an interrupted
-restore leaves is never used.
+Definitions are restored in one transaction, then the rows of all tables but one, then indexes and constraints, with
+several sessions. The rows of ``schema_files`` are restored last, in ``finish``: without them, every daemon finds that
+the schema is missing or incomplete. So the remains of an interrupted restore are never used.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ async def load(
 
 
 async def finish(backup: Found, dsn: str, connection: Connection, tools: programs.Programs) -> list[str]:
-    """Restore the rows of ``COMMIT_POINT``; return what differs from the manifest, tables apart that ``load`` has compared."""
+    """Restore the rows of ``COMMIT_POINT``; return the differences from the manifest, except for tables that ``load`` has compared."""
     dump = dump_of(backup.path)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=temporary_folder()) as listed:
         listed.writelines(f"{entry}\n" for entry in await _entries(tools, dump) if _is_commit_point(entry))

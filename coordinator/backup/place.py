@@ -1,13 +1,13 @@
-"""The directory of backups: what is a backup, which are good, and what retention deletes.
+"""The directory of backups: which directories are backups, which are good, and what retention deletes.
 
-    20261126T190229Z-5f0c9a1e/                a backup: its manifest, the dump, and what the last verification found
+    20261126T190229Z-5f0c9a1e/                a backup: its manifest, the dump, and the result of the last verification
     20261126T190229Z-5f0c9a1e.unfinished/     one that is being written, or was interrupted
     20261126T190229Z-5f0c9a1e.deleted/        one that is being deleted
 
-A directory with the name of a backup whose manifest cannot be read is listed as damaged, and never deleted.
-The directory may hold other things: they are neither listed nor changed. Symbolic links are not followed. Of a backup, only files that pg_dump
-and we name are deleted; what somebody else has put beside them stays. An unfinished backup is locked as long as its program or a pg_dump of it
-runs, so what is left of a dead one can be told from one that grows.
+A directory with the name of a backup whose manifest cannot be read is listed as damaged, and never deleted. Other contents
+of the directory are neither listed nor changed. Symbolic links are not followed. When a backup is deleted, only the files
+that pg_dump and this program write are deleted; files that somebody else has put there stay. An unfinished backup is locked
+while its program or its pg_dump runs, so remains of a dead program can be distinguished from a backup in progress.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _OURS = re.compile(rf"({MANIFEST}|{VERIFICATION}|{LOCK})(\.new)?")
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A backup that is complete, or was: ``damage`` says what is missing of it."""
+    """A backup that is or was complete; ``damage`` describes what is missing."""
 
     path: Path
     manifest: Manifest
@@ -74,7 +74,7 @@ class Found(msgspec.Struct, frozen=True):
         return self.fault is None
 
     def shown(self) -> Backup:
-        """Return what a list shows of it."""
+        """Return its entry in a list."""
         manifest = self.manifest
         return Backup(
             backup=manifest.backup,
@@ -92,7 +92,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class _Unreadable(Exception):
-    """A directory has no manifest for it that can be read; the message says why, and ``status`` is that in a list."""
+    """A directory has no readable manifest; the message says why, and ``status`` is its status in a list."""
 
     def __init__(self, reason: str, status: str = "damaged") -> None:
         super().__init__(reason)
@@ -100,14 +100,14 @@ class _Unreadable(Exception):
 
 
 class _ManifestHead(msgspec.Struct, frozen=True):
-    """What a manifest of any format has."""
+    """The fields that manifests of every format have."""
 
     product: str
     format: int
 
 
 def dump_of(path: Path) -> Path:
-    """Return the absolute directory of pg_dump in that of a backup: programs run in ``/``."""
+    """Return the absolute directory of the dump within a backup: programs run in ``/``."""
     return path.absolute() / DUMP
 
 
@@ -161,7 +161,7 @@ def listed(folder: Path) -> list[Backup]:
 
 
 def _paths(folder: Path) -> list[Path]:
-    """Return the directories with the name of a backup."""
+    """Return the directories that have the name of a backup."""
     with refused(folder):
         if not folder.exists():
             return []
@@ -215,7 +215,7 @@ def find(folder: Path, name: str | None) -> Found:
 def _is_there(path: Path) -> bool:
     try:
         return (path / MANIFEST).exists() or (_is_named(path.name) and path.is_dir())
-    except (OSError, ValueError):  # no path can be like that
+    except (OSError, ValueError):  # an invalid path
         return False
 
 
@@ -242,7 +242,7 @@ def _read(path: Path) -> Found:
 
 
 def _verification(path: Path, manifest: Manifest) -> BackupCheck | None:
-    """Read what the last verification found. What cannot be read may have been a fault, and counts as one."""
+    """Read the result of the last verification. An unreadable result counts as a fault, since it may have been one."""
     try:
         return msgspec.json.decode(_content(path), type=BackupCheck)
     except FileNotFoundError:
@@ -271,13 +271,13 @@ def _damage(dump: Path, manifest: Manifest) -> str | None:
 
 
 class Unfinished:
-    """A backup that is being written. ``lock`` is a descriptor: while somebody has it, nobody removes the backup."""
+    """A backup that is being written. ``lock`` is a descriptor: while a process holds it, nobody removes the backup."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
         self._final = folder / name
         self.path = folder / f"{name}.unfinished"
-        hidden = folder / f".{name}"  # nobody looks at it before it is locked
+        hidden = folder / f".{name}"  # not visible to others before it is locked
         hidden.mkdir(mode=0o700)
         self.lock = os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
@@ -400,12 +400,12 @@ def prune(folder: Path, origin: str, keep: timedelta) -> list[str]:
 
 
 def _remove(path: Path) -> None:
-    """Remove our files of a directory, and the directory if nothing else is in it."""
+    """Remove the backup's files in a directory, and the directory if nothing else is in it."""
     dump = path / DUMP
     if dump.is_dir() and not dump.is_symlink():
         _unlink(dump, _DUMPED)
     _unlink(path, _OURS)
-    with suppress(OSError):  # somebody else's file is in it
+    with suppress(OSError):  # it contains a file of somebody else
         path.rmdir()
 
 

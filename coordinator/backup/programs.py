@@ -1,7 +1,8 @@
-"""pg_dump and pg_restore: which ones, and how they run.
+"""pg_dump and pg_restore: which ones are used, and how they run.
 
-A newer pg_dump reads an older server, but what pg_dump 17 or newer writes needs a server of version 17 at least. So the programs of the server's own
-major version come first, then the next newer ones. The password goes to them in their environment, since everybody sees their arguments.
+A newer pg_dump can read an older server, but dumps of pg_dump 17 or newer need a server of version 17 or newer. So the
+programs with the server's own major version are preferred, then the next newer ones. They receive the password in their
+environment, since everybody can see their arguments.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Work = Callable[[], Coroutine[None, None, None]]
 
 VERSION_TIMEOUT_S = 10.0
 TERMINATE_S = 10.0
-NEEDS_17 = 17  # from this version on, the programs set what older servers do not know
+NEEDS_17 = 17  # from this version on, the programs use settings that older servers do not know
 _LAST_LINES = 20
 _NAMES = ("pg_dump", "pg_restore")
 _LOCKED = re.compile("could not obtain lock|canceling statement due to lock timeout|deadlock detected")
@@ -128,7 +129,7 @@ async def run(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**environment, **secrets, "LC_ALL": "C", "PGAPPNAME": "coordinator backup"},
-        start_new_session=True,  # Ctrl-C reaches us alone
+        start_new_session=True,  # so that Ctrl-C reaches only this process
         pass_fds=list(keep_open),
         umask=0o077,
     )
@@ -143,7 +144,7 @@ async def run(
 
 
 async def _read(process: Process, report: Callable[[str], None]) -> list[str]:
-    """Read what the program says until it closes its end; return the last lines that are not about its progress."""
+    """Read the output of the program until it ends; return the last lines that are not about progress."""
     assert process.stderr is not None  # noqa: S101 - for mypy
     last: deque[str] = deque(maxlen=_LAST_LINES)
     rest = b""

@@ -1,7 +1,8 @@
-"""Restore a backup for good, into a database without the schema ``coordinator``.
+"""Restore a backup permanently, into a database without the schema ``coordinator``.
 
-Sequence: definitions, rows, indexes; compare; grants; then the rows that make the schema valid, in one transaction; then migrations that the backup does
-not have, and a new epoch. A daemon that starts meanwhile waits for the lock of the schema.
+Sequence: definitions, rows, indexes; comparison; grants; then, in one transaction, the rows that make the schema valid;
+then migrations that the backup does not have, and a new epoch. A daemon that starts meanwhile waits for the lock of the
+schema.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _RESTORED = "select coordinator.backup_restored($1)"
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """A database that was restored. ``epoch`` is the new one; ``applied`` are files of the schema that the backup did not have."""
+    """A restored database. ``epoch`` is the new one; ``applied`` are schema files that the backup did not have."""
 
     backup: str
     database: str

@@ -1,7 +1,7 @@
 """Verify a backup: restore it into a scratch database, compare counts and checksums, and drop that database.
 
-The name of a scratch database has the session that made it, which lasts as long as the verification. So a later verification can tell what a dead
-one left, and drops it.
+The name of a scratch database contains the session that created it, which lasts as long as the verification. So a later
+verification recognises and drops the databases of dead ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from coordinator.model.backup import BackupCheck
 __all__ = ["Verified", "verify"]
 
 DROP_S = 60.0
-DATABASE_S = 600.0  # to make a database, or to drop one
+DATABASE_S = 600.0  # for creating or dropping a database
 _OWN = "select pid, to_hex((extract(epoch from backend_start) * 1000000)::bigint) from pg_stat_activity where pid = pg_backend_pid()"
 _DATABASE = "select * from pg_database where datname = current_database()"
 _LEFT = """
@@ -43,7 +43,7 @@ _VERIFIED = "select coordinator.backup_verified($1, $2)"
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """A backup that is what it was made of."""
+    """A backup whose contents match its manifest."""
 
     backup: str
     rows: int
@@ -88,7 +88,7 @@ async def verify(
     seconds = round(time.monotonic() - began, 3)
     found = BackupCheck(datetime.now(UTC), seconds, contents.sentence(wrong)[:2000] or None)
     notes = []
-    with suppress(CoordinatorError):  # a directory may be read-only
+    with suppress(CoordinatorError):  # the directory may be read-only
         place.write_verification(backup, found)
     if note := await _record(dsn, config, backup, found):
         notes.append(note)
@@ -102,7 +102,7 @@ async def verify(
 
 @asynccontextmanager
 async def _server(dsn: str | None, on: str | None, in_embedded: bool) -> AsyncIterator[str]:
-    """Give the address of a database on the server that takes the scratch database."""
+    """Yield the address of a database on the server for the scratch database."""
     if not in_embedded:
         address = on or dsn
         if address is None:
@@ -120,7 +120,7 @@ async def _server(dsn: str | None, on: str | None, in_embedded: bool) -> AsyncIt
 
 @asynccontextmanager
 async def _scratch(server: str, config: Config) -> AsyncIterator[str]:
-    """Make a scratch database, and drop it at the end of the block, whatever happened there; first, drop what dead verifications left."""
+    """Create a scratch database, and drop it at the end of the block, whatever happens; first, drop those of dead verifications."""
     async with connected(server, config) as connection:
         await contents.settle(connection)
         with mapped_errors():
@@ -128,7 +128,7 @@ async def _scratch(server: str, config: Config) -> AsyncIterator[str]:
                 with (
                     suppress(DatabaseBusy, PermissionDenied),
                     mapped_errors(),
-                ):  # its pg_restore still runs; or it is another role's
+                ):  # its pg_restore still runs, or it belongs to another role
                     await connection.execute(f'drop database if exists "{row[0]}"', timeout=DATABASE_S)
             pid, started = await connection.fetchrow(_OWN)
         name = f"coordinator_verify_{pid}_{started}"
@@ -175,7 +175,7 @@ async def _drop(connection: Connection, server: str, config: Config, name: str) 
     try:
         with mapped_errors():
             await connection.execute(statement, timeout=DATABASE_S)
-    except CoordinatorError:  # the connection is lost, or busy with what was cancelled
+    except CoordinatorError:  # the connection is lost, or busy with a cancelled call
         with suppress(CoordinatorError):
             async with connected(server, config) as another:
                 with mapped_errors():
@@ -183,7 +183,7 @@ async def _drop(connection: Connection, server: str, config: Config, name: str) 
 
 
 async def _record(dsn: str | None, config: Config, backup: place.Found, found: BackupCheck) -> str | None:
-    """Record what was found in the database; return why that was not possible."""
+    """Record the result in the database; return why that was not possible."""
     unknown = "the database has no record of the verification"
     if dsn is None:
         return f"{unknown}: none was given"

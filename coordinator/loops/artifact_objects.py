@@ -1,8 +1,9 @@
-"""Moves finished contents of artifacts to the object store, and deletes the objects of those that are gone.
+"""Moves finished contents of artifacts to the object store, and deletes the objects of contents that no longer exist.
 
-A run moves one content: it makes the row of the object, writes the object, reads it back, and then points to it. Killed, paused or
-repeated at any step, it loses no content and forgets no object: see ``sql/functions/artifact/object.sql``. While the store is
-unavailable, contents stay in the database, the loop tries again after up to 30 seconds, and ``status`` says so.
+A run moves one content: it creates the row of the object, writes the object, reads it back, and then makes the content
+refer to it. If it is killed, paused or repeated at any step, it loses no content and forgets no object: see
+``sql/functions/artifact/object.sql``. While the store is unavailable, contents stay in the database, the loop tries
+again after up to 30 seconds, and ``status`` reports it.
 """
 
 from __future__ import annotations

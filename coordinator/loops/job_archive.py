@@ -1,9 +1,9 @@
 """Archives ended jobs as compressed JSON lines before they are pruned.
 
-A file has the jobs of one day that completed, or of one that did not (``jobs_completed_20261126.jsonl.gz``); jobs of days
-without a partition of their own are in files of up to 10,000, named after the first one. A file has its name only when it was
-read back and found complete, and nothing is pruned before that. Whatever fails is repeated from the beginning; a file that
-exists is replaced by one with the same content.
+A file has the completed or the uncompleted jobs of one day (``jobs_completed_20261126.jsonl.gz``). Jobs of days without
+their own partition are in files of up to 10,000 jobs, named after the first one. A file gets its name only after it was
+read back and found complete, and nothing is pruned before that. After a failure, the run is repeated from the
+beginning; an existing file is replaced by one with the same content.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ArchivingPrune(Loop, frozen=True, kw_only=True):
         return self.judge(handled)
 
     async def _archive(self, executor: Runner, found: PrunableJobs) -> tuple[int, list[str] | None]:
-        """Write a file; return of how many jobs, and the place of the last one."""
+        """Write a file; return the number of its jobs, and the position of the last one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f".{found.relation}.{os.getpid()}.part"
         count, digest = 0, hashlib.sha256()
@@ -76,7 +76,7 @@ class ArchivingPrune(Loop, frozen=True, kw_only=True):
 
 
 def _read_back(path: Path) -> tuple[int, bytes]:
-    """Write a file through to the disk; return how many lines it has, and their hash."""
+    """Sync a file to disk; return the number of its lines, and their hash."""
     with path.open("rb") as raw:
         os.fsync(raw.fileno())
         return _lines_of(raw)

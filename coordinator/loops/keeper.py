@@ -1,11 +1,12 @@
 """Runs the loops while this process leads. Errors never stop it.
 
-One heartbeat a second takes or keeps the lead, and reports which loops have work, so an idle loop makes no calls. When the
-leader dies, its liveness lock is free, and the next heartbeat of another daemon takes the lead. When the leader is paused,
-its lead expires after 5 seconds. Two leaders at once do no harm, because each run of a loop is one transaction.
+One heartbeat a second takes or keeps the lead, and reports which loops have work, so an idle loop makes no calls. When
+the leader dies, its liveness lock becomes free, and the next heartbeat of another daemon takes the lead. If the leader
+is paused, its lead expires after 5 seconds. Two leaders at once do no harm, because each run of a loop is one
+transaction.
 
-The heartbeat is also what knows whether the database answers: ``obstacle``. One that fails, or a connection that is lost
-(``hurry``), is followed by another at once, and then four times a second.
+The heartbeat also determines whether the database responds: ``obstacle``. After a failed heartbeat or a lost connection
+(``hurry``), another one follows at once, and then four per second.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ log = structlog.get_logger()
 class Keeper:
     """Holds the lead, and runs the loops and tasks of the leader.
 
-    Heartbeats run on ``lead``, where no other call is in their way; loops run on ``executor``. ``process`` returns the id of
-    this process, or None while it has no liveness lock. ``on_due`` is called with each name that is due but is not a loop
-    (the relay, webhooks), and ``on_epoch`` with the epoch of the server.
+    Heartbeats run on ``lead``, where no other call delays them; loops run on ``executor``. ``process`` returns the id
+    of this process, or None while it does not hold its liveness lock. ``on_due`` is called with each due name that is
+    not a loop (the relay, webhooks), and ``on_epoch`` with the epoch of the server.
     """
 
     def __init__(
@@ -71,15 +72,15 @@ class Keeper:
         self._hurried = anyio.Event()
         self._heard_at = 0.0
         self._progress = Progress()
-        self._refusal: str | None = None  # why the lead was not renewed although the database answered, as the log says
-        self._due_since: dict[str, float] = {}  # loops that have not run since they were due
+        self._refusal: str | None = None  # why the lead was not renewed although the database responded, as logged
+        self._due_since: dict[str, float] = {}  # loops that have not run since they became due
         metrics.LEADER.set_function(lambda: self.leads)
         for name in self._loops:
             metrics.LOOP_LAG_SECONDS.labels(name).set_function(partial(self._lag_s, name))
 
     @property
     def leads(self) -> bool:
-        """Whether this process leads, as far as it knows. It stops believing so before the database's deadline."""
+        """Whether this process leads, as far as it knows. It stops assuming so before the database's deadline."""
         return time.monotonic() < self._leads_until
 
     def obstacle(self) -> str | None:
@@ -90,7 +91,7 @@ class Keeper:
         return f"no answer from the database for {SILENT_S:g} seconds" if silent else None
 
     def hurry(self) -> None:
-        """Send the next heartbeat now: a connection was lost, or there is one again."""
+        """Send the next heartbeat now: a connection was lost or restored."""
         self._hurried.set()
 
     async def run_forever(self) -> None:
@@ -162,7 +163,7 @@ class Keeper:
         with anyio.fail_after(LEAD_S):
             if process is not None:
                 return await self._lead.run(LeaderRenew(process=process))
-            await self._executor.run(Head())  # whether the database answers
+            await self._executor.run(Head())  # checks whether the database responds
         self._heard()
         raise CoordinatorError("the liveness lock is lost", hint="It is taken again automatically.")
 
@@ -176,7 +177,7 @@ class Keeper:
         wait_s, failed = _first_wait_s(loop), False
         while True:
             if failed:
-                await backoff.wait()  # even if the heartbeat says that there is work
+                await backoff.wait()  # even if the heartbeat reports work
                 wait_s = 0.0
             with anyio.move_on_after(wait_s):
                 await self._due[loop.name].wait()
@@ -214,5 +215,5 @@ class Keeper:
 
 
 def _first_wait_s(loop: Loop) -> float:
-    """Return how long after the lead was taken a loop runs: soon, but not all at once."""
+    """Return how long after taking the lead a loop first runs: soon, but not all loops at once."""
     return random.uniform(0, min(loop.every_s, 5.0))  # noqa: S311

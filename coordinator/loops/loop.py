@@ -14,7 +14,7 @@ __all__ = ["Loop", "LoopRun"]
 
 
 class LoopRun(msgspec.Struct, frozen=True):
-    """The result of one run: how many things it handled, and in how many seconds to run again (None: at the usual time)."""
+    """The result of one run: how many items it handled, and after how many seconds to run again (None: at the usual time)."""
 
     handled: int
     again_s: float | None = None
@@ -28,8 +28,8 @@ def _counted(count: int) -> LoopRun:
 class Loop(msgspec.Struct, frozen=True):
     """An operation that the leader runs when its heartbeat reports work, and at least every ``every_s`` seconds.
 
-    Each run is one bounded batch and one transaction, so it may be killed, fail, or run twice at once. ``judge`` makes a
-    ``LoopRun`` of the operation's result; by default, the result is the number of things that the run handled.
+    Each run is one bounded batch and one transaction, so it may be killed, fail, or run twice at once. ``judge``
+    converts the operation's result to a ``LoopRun``; by default, the result is the number of handled items.
     """
 
     operation: Operation[Any]
@@ -45,5 +45,5 @@ class Loop(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Name of the loop in heartbeats, log lines and metrics: that of its SQL function."""
+        """Name of the loop in heartbeats, log lines and metrics: the name of its SQL function."""
         return self.operation.function

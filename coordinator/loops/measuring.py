@@ -17,7 +17,7 @@ __all__ = ["Measuring"]
 
 
 class Measuring(Loop, frozen=True, kw_only=True):
-    """Records today's sizes. ``disk`` is where the database is, if it is on this host: its free space limits the database."""
+    """Records today's sizes. ``disk`` is the location of the database, if it is on this host: its free space limits the database."""
 
     operation: SizesMeasure
     disk: Path | None
@@ -29,7 +29,7 @@ class Measuring(Loop, frozen=True, kw_only=True):
         """
         operation = self.operation
         if self.disk is not None:
-            with suppress(OSError):  # the sizes count without it
+            with suppress(OSError):  # the sizes are useful without it
                 operation = replace(operation, free_bytes=(await to_thread.run_sync(shutil.disk_usage, self.disk)).free)
         await executor.run(operation)
         return LoopRun(0)

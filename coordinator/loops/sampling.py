@@ -1,7 +1,7 @@
 """Samples the metrics of the database on the leader.
 
-All samplers run in one call. If that fails or takes longer than ``SAMPLE_S``, each runs in a call of its own, so that one that fails
-stops no other: its values stay as they were, and the time of its sample shows their age.
+All samplers run in one call. If that fails or takes longer than ``SAMPLE_S``, each runs in a separate call, so that a
+failing sampler stops no other. Its values stay as they were, and the time of its sample shows their age.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Sampling(Loop, frozen=True, kw_only=True):
         return LoopRun(0)
 
     async def _sample(self, executor: Runner, samplers: Sequence[str]) -> Exception | None:
-        """Run samplers, and return why that failed."""
+        """Run samplers; return the error if that failed."""
         call = replace(self.operation, samplers=list(samplers), since=metrics.SAMPLES.taken_at)
         try:
             with anyio.fail_after(SAMPLE_S):

@@ -1,4 +1,4 @@
-"""Every loop of the leader. What a noun expires or prunes is one row here."""
+"""Every loop of the leader. Each kind of expiry or pruning is one row here."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ __all__ = ["table"]
 log = structlog.get_logger()
 
 REAPED_SHOWN = 100  # agents that one log line names
-PAUSE_S = 0.02  # between batches of retention, so that whoever writes gets through
+PAUSE_S = 0.02  # between batches of retention, so that writers get through
 MISSING_AGAIN_S = 0.71  # a process whose liveness lock is free twice, 0.7 seconds apart, is dead
 
 
 def table(config: Config) -> tuple[Loop, ...]:
-    """List the loops. The heartbeat reports all work of those without ``every_s``, or it can wait for ten minutes."""
+    """List the loops. For loops without ``every_s``, the heartbeat reports all work, or the work can wait for ten minutes."""
     return (
         Loop(signals.Expire()),
         Loop(directives.Expire()),

@@ -1,1 +1,1 @@
-"""The sidecar: the HTTP API beside one agent, for this machine only; it proves that the agent is alive."""
+"""The sidecar: the HTTP API for one agent, on the agent's machine only; it proves that the agent is alive."""

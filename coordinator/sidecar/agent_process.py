@@ -1,10 +1,10 @@
 """Watches whether the agent's process is alive, by its process id or by a connection that it keeps open.
 
-The process sends ``POST /v1/sidecar/attach`` and reads it for as long as it lives, as ``curl -N -X POST`` does. The kernel closes the
-connection however the process ends. When the last such connection closes, or the process of ``--pid`` ends, the agent is
-gone at once: on one machine nothing else closes a connection, and a process that starts again a moment later, as when
-Kubernetes restarts a container, knows nothing of the locks of the first. Without either, the agent lives as long as the
-sidecar.
+The process sends ``POST /v1/sidecar/attach`` and reads the response for as long as it lives, as ``curl -N -X POST``
+does. However the process ends, the kernel closes the connection. When the last such connection closes, or the process
+of ``--pid`` ends, the agent is gone at once. On one machine, nothing else closes a connection. A process that starts
+again a moment later, as when Kubernetes restarts a container, does not know the locks of the first one. Without either,
+the agent lives as long as the sidecar.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ POLL_S = 0.5
 
 
 class AgentProcess:
-    """The process beside which the sidecar runs. Without ``pid`` it attaches, or is not watched."""
+    """The process that the sidecar watches. Without ``pid``, it attaches, or is not watched."""
 
     def __init__(self, pid: int | None) -> None:
         self.attached = 0
@@ -44,7 +44,7 @@ class AgentProcess:
                 self._detached.set()
 
     async def gone(self) -> str:
-        """Wait until the agent is gone; return what showed it."""
+        """Wait until the agent is gone; return how this was noticed."""
         how = ""
         async with anyio.create_task_group() as tasks:
 

@@ -1,8 +1,8 @@
 """The backend of the sidecar's HTTP API: the database or a daemon. The books of locks and jobs observe the calls of its agent.
 
-All that need a direct connection share one: it listens, carries the liveness lock, and transports heartbeats and renewals.
-An operation that names no speaker runs in the name of the sidecar's agent. What joins through the sidecar, such as the session of a tool
-whose hooks it answers, ends with it.
+Everything that needs a direct connection shares one: it listens, holds the liveness lock, and carries heartbeats and
+renewals. An operation without a speaker runs in the name of the sidecar's agent. Agents that join through the sidecar,
+such as the session of a tool whose hooks it serves, end with it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Backend:
         self.process: Callable[[], int | None] = lambda: None
 
     def session(self, *_channels: str, awaited: Callable[[], bool] = lambda: True) -> ServerSession:  # noqa: ARG002
-        """Return the one direct connection; the agent's life depends on it, whoever waits."""
+        """Return the direct connection; the agent's life depends on it."""
         return self._session
 
     def obstacle(self) -> str | None:
-        """Return why no call can be made, or None if one can, as far as is known."""
+        """Return why no call can be made, or None if calls are possible as far as is known."""
         return self._source.obstacle()
 
     async def run(self, operation: Operation[R]) -> R:
-        """Run an operation, and record what it changed in the agent's leases and jobs."""
+        """Run an operation, and record its changes to the agent's leases and jobs."""
         return await self._run(self._source, operation)
 
     @asynccontextmanager
@@ -75,4 +75,4 @@ class _Through:
         self._runner = runner
 
     async def run(self, operation: Operation[R]) -> R:
-        return await self._backend._run(self._runner, operation)  # noqa: SLF001 - two halves of one
+        return await self._backend._run(self._runner, operation)  # noqa: SLF001 - the two classes belong together

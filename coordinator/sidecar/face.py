@@ -1,4 +1,4 @@
-"""The paths that only a sidecar has on HTTP: its state, and a connection for the agent's process to keep open."""
+"""The HTTP paths that only a sidecar has: its state, and a connection for the agent's process to keep open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEARTBEAT_S = 5.0
 
 
 class AgentReport(msgspec.Struct, frozen=True):
-    """The sidecar's agent: ``state`` HELD (registered), UNKNOWN (no answer) or LOST (reaped, with all that it held)."""
+    """The sidecar's agent: ``state`` is HELD (registered), UNKNOWN (no response) or LOST (reaped, with everything that it held)."""
 
     id: UUID
     project: str
@@ -31,7 +31,7 @@ class AgentReport(msgspec.Struct, frozen=True):
 
 
 class SidecarReport(msgspec.Struct, frozen=True):
-    """What the sidecar knows without asking; ``connected``: the database or the daemon responds."""
+    """The state that the sidecar knows without a call; ``connected``: the database or the daemon responds."""
 
     agent: AgentReport
     connected: bool

@@ -1,11 +1,11 @@
-"""The jobs that the agent claimed through the sidecar, compared with those that the server knows of at each heartbeat.
+"""The jobs that the agent claimed through the sidecar, compared at each heartbeat with the jobs that the server knows.
 
-Guarantees: a job whose claim had no answer, because the connection to the server broke or the agent hung up, is released. A job that is
-no longer the agent's, or whose cancellation was requested, is in the report; a lost one stays there for a while, so that the agent can
-learn of it.
+Guarantees: if a claim had no response, because the connection to the server broke or the agent disconnected, its jobs
+are released. Jobs that no longer belong to the agent, or whose cancellation was requested, are in the report. A lost
+job stays there for a while, so that the agent can learn of it.
 
-What it deliberately does not do: know of jobs that the agent claimed elsewhere. If it claims some through the sidecar, it has to claim
-all of them there: those that the book does not know are released.
+What it deliberately does not do: track jobs that the agent claimed elsewhere. If the agent claims some jobs through the
+sidecar, it must claim all of them there: jobs that the book does not know are released.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from coordinator.progress import Progress
 
 __all__ = ["JobBook", "JobReport"]
 
-GRACE_S = 10.0  # for the answer of a claim
+GRACE_S = 10.0  # for the response to a claim
 LOST_SHOWN = 1000  # lost jobs that stay in the report
 
 log = structlog.get_logger()
 
 
 class JobReport(msgspec.Struct, frozen=True):
-    """What is known about a job: ``state`` HELD, UNKNOWN (no answer), CANCELLED (a cancellation was requested: stop) or LOST.
+    """The state of a job: HELD, UNKNOWN (no response), CANCELLED (a cancellation was requested: stop) or LOST.
 
-    The agent stops the work on a lost one, and drops its result.
+    The agent stops the work on a lost job, and drops its result.
     """
 
     project: str
@@ -55,15 +55,15 @@ class JobBook:
         self._session = session
         self._claims = False
         self._jobs: dict[int, UUID] = {}  # by fence
-        self._told: dict[int, str] = {}  # the state of those that are not simply held
+        self._told: dict[int, str] = {}  # the states of jobs that are not simply held
         self._progress = Progress()
 
     def expect(self, operation: Operation[Any]) -> None:
-        """Record that an operation begins: whether it is answered or not, the agent may then have jobs."""
+        """Record that an operation begins: with or without a response, the agent may then have jobs."""
         self._claims = self._claims or (isinstance(operation, jobs.Claim) and self._is_own(operation))
 
     def note(self, operation: Operation[Any], result: Any) -> None:
-        """Record what an operation changed in the jobs of the agent."""
+        """Record an operation's changes to the agent's jobs."""
         match operation:
             case jobs.Claim() if self._is_own(operation):
                 for fence in operation.fences:
@@ -75,7 +75,7 @@ class JobBook:
             self.note(part, None)
 
     def report(self, agent: LeaseState) -> list[JobReport]:
-        """Return what is known about each job, given the state of the agent, without asking the server."""
+        """Return the state of each job, given the state of the agent, without a call to the server."""
         held = agent.name if agent in (LeaseState.UNKNOWN, LeaseState.LOST) else LeaseState.HELD.name
         return [
             JobReport(self.project, job, fence, held if agent is LeaseState.LOST else self._told.get(fence, held))
@@ -83,14 +83,14 @@ class JobBook:
         ]
 
     async def run_forever(self, ttl_s: float) -> None:
-        """Reconcile as often as there is a heartbeat, until cancelled."""
+        """Reconcile with each heartbeat, until cancelled."""
         while True:
             await anyio.sleep(ttl_s / RENEWALS_PER_TTL)
             if self._claims:
                 await self.reconcile()
 
     async def reconcile(self) -> None:
-        """Compare the jobs with those that the server knows of."""
+        """Compare the jobs with those that the server knows."""
         if self.agent is None:
             return
         held = [fence for fence in self._jobs if self._told.get(fence) != "LOST"]

@@ -1,10 +1,10 @@
-"""The locks that the agent acquired through the sidecar, renewed for as long as the agent lives.
+"""The locks that the agent acquired through the sidecar, renewed while the agent lives.
 
 Guarantees: each lock has a lease (see ``client.lease``), whose state the book reports. Locks of one owner are renewed
-together, as many in one call as the server takes. A lost lock stays in the report for a while, so that its holder can
+together, as many per call as the server allows. A lost lock stays in the report for a while, so that its holder can
 learn of it.
 
-What it deliberately does not do: acquire anything again, or know of locks that the agent acquired elsewhere.
+What it deliberately does not do: acquire anything again, or track locks that the agent acquired elsewhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 class LockReport(msgspec.Struct, frozen=True):
-    """What is known of a lock: ``state`` HELD, UNKNOWN or LOST; trusted for ``remaining_s`` without a renewal."""
+    """The state of a lock: HELD, UNKNOWN or LOST; it can be trusted for ``remaining_s`` without a renewal."""
 
     project: str
     resource: str
@@ -51,17 +51,17 @@ class LockReport(msgspec.Struct, frozen=True):
 
 
 class _Entry(msgspec.Struct):
-    """A lock. ``doubtful``: it may have been released, under another spelling or as often as acquired; its next renewal shows it."""
+    """A lock. ``doubtful``: it may have been released, under another spelling or as often as acquired; its next renewal shows this."""
 
     token: int
     lease: Lease
     expires_at: datetime | None
     uses: int = 1  # acquisitions by a named owner, each of which is released
     doubtful: bool = False
-    logged: bool = False  # that it is lost
+    logged: bool = False  # whether its loss was logged
 
     def renewed(self, asked_at: float, ttl_s: float | None, expires_at: datetime | None) -> None:
-        """Record a response. One in which the lock ends when it did before has extended nothing."""
+        """Record a response. If the lock still ends when it did before, the response has extended nothing."""
         if expires_at != self.expires_at:
             self.lease.answered(asked_at, ttl_s)
         elif ttl_s is not None:
@@ -84,7 +84,7 @@ class LockBook:
         self._waits: dict[int | None, tuple[float, str]] = {}  # TTL in seconds, and owner, by ticket
 
     def note(self, operation: Operation[Any], result: Any, asked_at: float) -> None:
-        """Record what an operation changed in the agent's leases."""
+        """Record an operation's changes to the agent's leases."""
         changes = [
             change
             for change in operation.leases(result)
@@ -97,7 +97,7 @@ class LockBook:
                 self._waits.pop(change.ticket, None)
 
     def report(self) -> list[LockReport]:
-        """Return what is known of each lock, without asking the server."""
+        """Return the state of each lock, without a call to the server."""
         return [
             LockReport(key[0], key[2], entry.token, self._state(entry).name, round(entry.lease.remaining_s, 3), key[1])
             for key, entry in sorted(self._entries.items(), key=itemgetter(0))
@@ -111,7 +111,7 @@ class LockBook:
             self._tidy()
 
     async def renew(self) -> None:
-        """Renew what is due, and along with it what will be due soon."""
+        """Renew locks that are due, together with those that will soon be due."""
         for holder in {key[:2] for key, entry in self._entries.items() if entry.lease.due}:
             soon = {key: entry for key, entry in self._entries.items() if key[:2] == holder and entry.lease.nearly_due}
             for batch in _batches(soon, LIMITS["lock_resources"]):
@@ -143,7 +143,7 @@ class LockBook:
                         other.lease.hurry()
 
     def _find(self, change: LeaseChange) -> tuple[_Key | None, _Entry | None]:
-        """Return the lock that a change is about, if it is known: a token is granted to one owner only."""
+        """Return the lock that a change concerns, if it is known: a token is granted to one owner only."""
         likely = change.project, change.owner or "", change.name or ""
         if likely in self._entries and self._entries[likely].token == change.token:
             return likely, self._entries[likely]
@@ -157,8 +157,8 @@ class LockBook:
         return LeaseState.UNKNOWN if state is LeaseState.HELD and not self._answers() else state
 
     async def _renew(self, entries: dict[_Key, _Entry]) -> None:
-        """Renew locks of one owner in one call; if it is refused, halve them until it is known which are lost."""
-        # Those that were released meanwhile are no longer there, and a resource may have been acquired again.
+        """Renew locks of one owner in one call. If the call is refused, split it in halves until the lost ones are known."""
+        # Locks that were released meanwhile are gone, and a resource may have been acquired again.
         entries = {key: entry for key, entry in entries.items() if self._entries.get(key) is entry}
         if not entries or self.agent is None:
             return
@@ -202,7 +202,7 @@ class LockBook:
             log.error("lock.lost", project=key[0], resource=key[2], token=entry.token, error=error.message)
 
     def _tidy(self) -> None:
-        """Log which locks were not renewed in time, and forget the oldest of many lost ones."""
+        """Log which locks were not renewed in time, and forget the oldest ones if many are lost."""
         lost = [key for key, entry in self._entries.items() if entry.lease.state is LeaseState.LOST]
         for key in lost:
             entry = self._entries[key]

@@ -1,19 +1,21 @@
-"""The sidecar as a program: builds everything long-lived, and shuts it down in order.
+"""The sidecar as a program: it builds everything long-lived, and shuts it down in order.
 
-It is the daemon's HTTP face beside one agent, without relay and loops. It registers the agent, sends its heartbeats, renews
-the locks that the agent acquires through it, reconciles the jobs that it claims, and reports on all that (``GET /v1/sidecar``). It opens at most three
-connections to PostgreSQL: two for calls, and one that listens and carries the liveness lock, so the agent of a killed sidecar
-is reaped within 2 seconds. (A fourth one asks for a moment who is in the way of a call that waits.) Through a daemon (``--upstream``) it opens none, and that agent is reaped after its TTL.
+It serves the daemon's HTTP API to one agent, without relay and loops. It registers the agent, sends its heartbeats,
+renews the locks that the agent acquires through it, reconciles the jobs that the agent claims, and reports all of this
+(``GET /v1/sidecar``). It opens at most three connections to PostgreSQL: two for calls, and one that listens and holds
+the liveness lock, so the agent of a killed sidecar is reaped within 2 seconds. (A fourth connection finds out for a
+moment what blocks a waiting call.) Through a daemon (``--upstream``), it opens none, and the agent is reaped after its
+TTL.
 
-Shutdown, on SIGTERM, SIGINT, or when the agent is gone: ``/readyz`` answers 503; HTTP ends streams and finishes what is under
-way; the agent is deregistered, which releases all that it held; then the connections close.
+Shutdown, on SIGTERM, SIGINT, or when the agent is gone: ``/readyz`` returns 503; HTTP ends streams and finishes
+requests in progress; the agent is deregistered, which releases everything that it held; then the connections close.
 
-On failure: at its start, the sidecar waits for the other side for ``connect_limit_s``. Later, while the other side does not
-answer, the agent and its locks are UNKNOWN; connections come back automatically. An agent that was reaped is LOST for good,
-since others may hold by now what it held. The sidecar never registers it again; restart the sidecar.
+On failure: at its start, the sidecar waits up to ``connect_limit_s`` for the database or daemon. Later, while that does
+not respond, the agent and its locks are UNKNOWN; connections are restored automatically. An agent that was reaped is
+LOST permanently, since others may now hold what it held. The sidecar never registers it again; restart the sidecar.
 
-What it deliberately does not do: listen where other machines can reach it. Anyone on this machine acts with the privileges of
-the sidecar's database role or token, unless ``access`` is ``tokens``.
+What it deliberately does not do: listen where other machines can reach it. Anyone on this machine acts with the
+privileges of the sidecar's database role or token, unless ``access`` is ``tokens``.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ async def serve(
     refused; what ``agents.Register`` raises.
     """
     registration = _registration(config, agent_name(config), ttl, job_types, labels)
-    origins_of(config)  # refused before anything is started
+    origins_of(config)  # invalid settings are refused before anything starts
 
     async def run(lifetime: Lifetime) -> None:
         with listeners(config.listen, config.socket) as sockets:
@@ -103,11 +105,11 @@ async def serve(
     try:
         await run_until_shutdown("sidecar", run)
     finally:
-        await to_thread.run_sync(tracing.stop)  # with what is left of the spans
+        await to_thread.run_sync(tracing.stop)  # send the remaining spans
 
 
 def _unstarted(source: Source, limit_s: float) -> CoordinatorError:
-    """Return why there is no connection after the limit: what the daemon said last, such as that it refuses the token."""
+    """Return why there is no connection after the limit: the daemon's last response, such as that it refuses the token."""
     trouble = source.trouble if isinstance(source, Upstream) else None
     return trouble or DatabaseUnavailable(
         f"no answer within {limit_s:g} seconds", hint="Is the address correct, and does a server run there?"
@@ -168,7 +170,7 @@ def _registration(
 
 @asynccontextmanager
 async def _source(config: Config) -> AsyncIterator[Source]:
-    """Open the database, or the way to a daemon."""
+    """Open the database, or the connection to a daemon."""
     url = config.database_url
     if url is None:
         raise ConfigurationError("no database is configured", hint="Pass --url postgresql://… or --upstream https://…")
@@ -201,7 +203,7 @@ async def _run(  # noqa: PLR0917
     liveness = None if isinstance(source, Upstream) else Liveness(session, "sidecar")
     config = _lowered(config)
     if is_gateway(config.database_url or ""):
-        config = replace(config, webhook_networks="all")  # the daemon checks addresses, by its own setting
+        config = replace(config, webhook_networks="all")  # the daemon checks addresses by its own setting
     gateway = Gateway(backend, config)
     access = Access(session if config.access == "tokens" else None)
 

@@ -1,4 +1,4 @@
-"""Who the sidecar's agent is: its name, and what the downward API of Kubernetes says about its pod."""
+"""The identity of the sidecar's agent: its name, and the pod's metadata from the downward API of Kubernetes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def metadata(config: Config) -> dict[str, Json]:
 
 
 def _labels(path: Path) -> dict[str, Json]:
-    """Read lines like ``key="value"``, with values quoted as in Go; a missing file has no labels."""
+    """Parse lines like ``key="value"``, with values quoted as in Go; a missing file has no labels."""
     try:
         text = path.read_bytes()[:LABELS_BYTES].decode()
     except (OSError, UnicodeDecodeError):

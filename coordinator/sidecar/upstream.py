@@ -1,7 +1,7 @@
-"""A daemon in place of the database, with what the sidecar's face needs of either.
+"""A daemon in place of the database, with the interface that the sidecar's HTTP API needs of either.
 
-One stream from the daemon serves all streams of the sidecar. The sidecar passes an ``Idempotency-Key`` on: the daemon records
-the response, and a repeated request is repeated there.
+One stream from the daemon serves all streams of the sidecar. The sidecar passes an ``Idempotency-Key`` on: the daemon
+records the response, and answers a repeated request.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ R = TypeVar("R")
 class Upstream:
     """Runs operations through a daemon, as the database would.
 
-    ``confined``: the token is for ``project`` alone, so the events of that project are all that the sidecar can read.
-    ``trouble``: why the daemon did not answer last, or how it refused; None if it answered.
+    ``confined``: the token is only for ``project``, so the sidecar can read only the events of that project.
+    ``trouble``: why the daemon did not respond last, or how it refused; None if it responded.
     """
 
     def __init__(self, executor: HttpExecutor, project: str) -> None:
@@ -57,12 +57,12 @@ class Upstream:
         yield _Keyed(self.executor, idempotency_key)
 
     def session(self, *_channels: str, awaited: Callable[[], bool] = lambda: True) -> Any:  # noqa: ARG002
-        """Return what takes the place of a direct connection."""
+        """Return the replacement for a direct connection."""
         return _Stream(self)
 
 
 class _Keyed:
-    """Runs what the face runs for a request with a key, without the internal operations: those the daemon runs."""
+    """Runs the operations of a request with a key, except for the internal ones, which the daemon runs."""
 
     def __init__(self, executor: HttpExecutor, key: str | None) -> None:
         self._executor = executor
@@ -105,7 +105,7 @@ class _Stream:
                 project = upstream.project if upstream.confined else None
                 async with upstream.executor.wake(project=project) as hints:
                     while True:
-                        await upstream.run(Head())  # whether the database answers behind the stream
+                        await upstream.run(Head())  # whether the database behind the stream responds
                         if progress.made():
                             log.info("upstream.reconnected")
                         self.connected = True

@@ -1,4 +1,4 @@
-"""One attempt of a job: the function that runs, and the call that ends it."""
+"""One attempt of a job: the running function, and the call that ends the attempt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coordinator.worker.handler import Handler
 
 __all__ = ["Attempt"]
 
-OUTPUT_S = 5.0  # for the rest of the output of a function that raised
+OUTPUT_S = 5.0  # for the remaining output of a function that raised an exception
 
 
 class Attempt:
@@ -57,7 +57,7 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
 
     def stop(self, reason: StopReason) -> None:
-        """Cancel the function. The reason that the job is lost overrides any other."""
+        """Cancel the function. The reason "lost" overrides any other reason."""
         if not self.ended and (self.stopped is None or reason is StopReason.LOST):
             self.stopped = reason
             if self.scope is not None:
@@ -87,7 +87,7 @@ class Attempt:
             self.context.drop_output()
 
     def span(self) -> tracing.Span:
-        """Return the span of this attempt, which continues the trace of whoever enqueued the job."""
+        """Return the span of this attempt, which continues the trace of the call that enqueued the job."""
         grant = self.grant
         return tracing.received(
             f"process {grant.queue}",
@@ -109,14 +109,14 @@ class Attempt:
 
     @property
     def failure(self) -> str | None:
-        """How the attempt failed; None if it did not fail, waits without a worker, or was snoozed."""
+        """How the attempt failed; None if it did not fail, was suspended, or was snoozed."""
         if self.stopped is not None:
             return None if self.stopped is StopReason.SUSPENDED else self.stopped.name.lower()
         return None if self.error is None or isinstance(self.error, SnoozeJob) else type(self.error).__name__
 
     @property
     def end(self) -> End | None:
-        """The call that ends the attempt; None if the server knows of its end already, or is about to release the job."""
+        """The call that ends the attempt; None if the server already knows of its end, or is about to release the job."""
         match self.stopped:
             case StopReason.LOST | StopReason.RELEASED | StopReason.SUSPENDED:
                 return None

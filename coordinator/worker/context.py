@@ -1,7 +1,8 @@
-"""The context of a function: its job, and what it can do while it runs.
+"""The context of a function: its job, and what the function can do while it runs.
 
-Steps and waits are durable: a function begins again at each attempt, and gets the results of what it has finished. A wait that is not
-over ends the attempt, and frees the worker's place; the function is cancelled there, and the next attempt passes that point.
+Steps and waits are durable: a function starts from the beginning at each attempt, and receives the results of the steps
+that are already finished. A wait whose condition is not yet met ends the attempt and frees the worker's place: the
+function is cancelled there, and the next attempt continues past that point.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class StopReason(Enum):
 
 
 class JobContext:
-    """One attempt of a job. ``client`` is the worker's own; through it, calls speak in the name of the worker's agent."""
+    """One attempt of a job. ``client`` is the worker's client; its calls act in the name of the worker's agent."""
 
     __slots__ = ("_grant", "_journal", "_output", "_stop", "checkpoint", "client")
 
@@ -67,12 +68,12 @@ class JobContext:
 
     @property
     def fence(self) -> int:
-        """Number of this claim, greater than those of all earlier claims. Other systems can refuse what has a smaller one."""
+        """Number of this claim, greater than those of all earlier claims. Other systems can reject requests with a smaller number."""
         return self._grant.fence
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is, from 1."""
+        """Number of this attempt, from 1."""
         return self._grant.attempt or 1
 
     @property
@@ -92,7 +93,7 @@ class JobContext:
 
     @property
     def payload(self) -> Json:
-        """Payload as plain JSON, before it was converted to the type of the function."""
+        """Payload as plain JSON, before its conversion to the type of the function."""
         return self._grant.payload
 
     @property
@@ -102,12 +103,12 @@ class JobContext:
 
     @property
     def guard(self) -> jobs.Assert:
-        """The condition that this attempt still has its job: ``client.transactions.run(…, conditions=[context.guard])``."""
+        """The condition that the job still belongs to this attempt: ``client.transactions.run(…, conditions=[context.guard])``."""
         return jobs.Assert(project=self.client.project, job=self.id, fence=self.fence)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment for a process that the function starts: that of the worker, with the job, its fence, the agent, and TRACEPARENT."""
+        """The environment for a process that the function starts: the worker's, with the job, its fence, the agent, and TRACEPARENT."""
         return {
             **os.environ,
             **{name.upper(): value for name, value in tracing.headers().items()},
@@ -135,7 +136,7 @@ class JobContext:
             self._stop(StopReason.CANCELLED)
 
     async def spend(self, budget: str, amount: int) -> JobCharge:
-        """Add ``amount`` to what the job has spent of a budget. The function is cancelled if that exhausts it and the budget says so.
+        """Add ``amount`` to the job's spending of a budget. If this exhausts a budget with on_exhausted cancel, the function is cancelled.
 
         Raises: ``Conflict`` if the job is no longer the worker's; the function is also cancelled. ``NotFound`` if there is no such limit.
         """
@@ -149,16 +150,16 @@ class JobContext:
         return charge
 
     async def save(self, checkpoint: Json) -> None:
-        """Save what a next attempt can continue from: a new value of ``checkpoint``.
+        """Save a new ``checkpoint``, from which the next attempt can continue.
 
         Raises: ``Conflict`` if the job is no longer the worker's; the function is also cancelled.
         """
         await self.progress(checkpoint=checkpoint)
 
     async def output(self, chunk: Json) -> None:
-        """Append a chunk to the output of the job, for readers who do not wait for its end: ``client.jobs.follow(job)``.
+        """Append a chunk to the output of the job. Readers can follow it while the job runs: ``client.jobs.follow(job)``.
 
-        Chunks are written together, at the latest 50 ms after the first of them, and before the job ends.
+        Chunks are written in batches, at most 50 ms after the first chunk of a batch, and before the job ends.
 
         Raises: ``TypeError`` if it is not JSON; ``Conflict`` if the job is no longer the worker's; ``InvalidArgument`` if the output
         becomes too large.
@@ -181,7 +182,7 @@ class JobContext:
             self._output.drop()
 
     async def _finished(self, name: str, kind: str) -> tuple[int, JobStep | None]:
-        """Return the ordinal of the next step of this name and kind, and the step if it is finished."""
+        """Return the ordinal of the next step with this name and kind, and the step if it is finished."""
         if self._journal is None:  # most jobs have no steps
             self._journal = Journal(self._grant, self.client)
         return await self._journal.next(name, kind)
@@ -189,11 +190,11 @@ class JobContext:
     def step(
         self, name: str, function: Callable[..., Any] | None = None, *arguments: Any, type: Any = Any
     ) -> DurableStep:
-        """Do a part of the work once: ``await`` it with a function, or use it as a block, ``async with``.
+        """Do a part of the work only once: ``await`` it with a function, or use it as a block, ``async with``.
 
-        The result is what an earlier attempt stored, or else what ``function(*arguments)`` returns or the block sets, which is stored: JSON,
-        read back, and converted to ``type`` by msgspec. In a loop, steps of one name are told apart by their order. A worker that dies
-        between the work and the storing does the work again.
+        If an earlier attempt has stored a result, that is the result. Otherwise, it is what ``function(*arguments)`` returns or the
+        block sets. It is stored as JSON, and converted to ``type`` by msgspec when it is read. In a loop, steps with one name are
+        distinguished by their order. If a worker dies after the work and before the result is stored, the work is repeated.
 
         Raises: what the function raises; ``FailJob`` for a result that is not JSON; ``Conflict`` if the job is no longer the worker's.
         """
@@ -207,11 +208,11 @@ class JobContext:
     async def first(
         self, name: str, *conditions: Mapping[str, Json], ttl: Duration | None = None, after: str | None = None
     ) -> dict[str, Any]:
-        """Wait, without the worker, for the first of several conditions, as ``client.jobs.suspend`` takes them, and return the outcome.
+        """Wait, without occupying the worker, for the first of several conditions (see ``client.jobs.suspend``); return the outcome.
 
-        ``met`` is the place of the condition, from 0; beside it stands what met it, as ``at``, ``signal``, ``event``, ``jobs`` or ``directive``.
+        ``met`` is the index of the condition, from 0. Another key has what met it: ``at``, ``signal``, ``event``, ``jobs`` or ``directive``.
 
-        Raises: ``WaitTimedOut`` if ``ttl`` has passed, at each attempt again; ``Conflict`` if the job is no longer the worker's.
+        Raises: ``WaitTimedOut`` if ``ttl`` has passed, again in each attempt; ``Conflict`` if the job is no longer the worker's.
         """
         ordinal, step = await self._finished(name, "wait")
         outcome = (
@@ -229,14 +230,14 @@ class JobContext:
         return found
 
     async def sleep(self, name: str, time: Duration | datetime) -> None:
-        """Wait, without the worker, for this long, or until an instant."""
+        """Wait, without occupying the worker, for a duration or until an instant."""
         at = isinstance(time, datetime)
         await self.first(name, {"at": time.isoformat()} if at else {"delay": as_duration(time).total_seconds()})  # type: ignore[union-attr, arg-type]
 
     async def wait_for_signal(
         self, name: str, key: str, *, value: Json | msgspec.UnsetType = msgspec.UNSET, ttl: Duration | None = None
     ) -> Json:
-        """Wait, without the worker, until a signal is set, or set to ``value``; return its value.
+        """Wait, without occupying the worker, until a signal is set, or set to ``value``; return its value.
 
         Raises: ``WaitTimedOut``.
         """
@@ -248,9 +249,9 @@ class JobContext:
     async def wait_for_event(
         self, name: str, topic: str, *, key: str | None = None, ttl: Duration | None = None, after: str | None = None
     ) -> dict[str, Any]:
-        """Wait, without the worker, for an event; return its type, key, actor, instant and data.
+        """Wait, without occupying the worker, for an event; return its type, key, actor, instant and data.
 
-        Events count that happened since the job first started, or since the wait of this name before; or after a cursor.
+        Events count from the first start of the job, from the end of the previous wait with this name, or from a cursor.
 
         Raises: ``WaitTimedOut``.
         """
@@ -260,7 +261,7 @@ class JobContext:
     async def wait_for_jobs(
         self, name: str, others: Iterable[UUID], *, mode: Literal["all", "any"] = "all", ttl: Duration | None = None
     ) -> dict[UUID, str | None]:
-        """Wait, without the worker, for the end of other jobs; return the status of each that has ended. None: it was pruned.
+        """Wait, without occupying the worker, until other jobs end; return the status of each ended job. None: it was pruned.
 
         Raises: ``WaitTimedOut``.
         """
@@ -269,7 +270,7 @@ class JobContext:
         return {UUID(job): status for job, status in ended.items()}
 
     async def wait_for_directive(self, name: str, directive: int, *, ttl: Duration | None = None) -> dict[str, Any]:
-        """Wait, without the worker, for the answer of a directive, or its end; return its status, and who answered, with the reason.
+        """Wait, without occupying the worker, until a directive is answered or ends; return its status, and who answered, with the reason.
 
         Raises: ``WaitTimedOut``.
         """
@@ -284,7 +285,7 @@ class JobContext:
         ttl: Duration | None = None,
         fallback: Json = None,
     ) -> Json:
-        """Ask managers a question, and wait for the answer without the worker. After ``ttl``, the answer is ``fallback``.
+        """Ask managers a question, and wait for the answer without occupying the worker. After ``ttl``, the answer is ``fallback``.
 
         Raises: ``WaitTimedOut`` if nobody answered, and there is no fallback.
         """
@@ -304,7 +305,7 @@ class JobContext:
         return cast("Json", found["answer"])
 
     async def _outcome(self, suspend: Callable[[], Awaitable[JobSuspension]]) -> Json:
-        """Return the outcome of a wait that is over; otherwise end the attempt."""
+        """Return the outcome of a finished wait; otherwise end the attempt."""
         await self.finish_output()
         suspension = await self._insist(suspend)
         if suspension.status != "running":
@@ -313,7 +314,7 @@ class JobContext:
         return suspension.result
 
     async def _insist(self, call: Callable[[], Awaitable[R]]) -> R:
-        """Call until there is a response: repeating the call returns what an unanswered call did."""
+        """Call until there is a response: repeating a call returns the result of the call whose response was lost."""
         backoff = Backoff()
         while True:
             try:

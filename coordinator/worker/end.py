@@ -1,4 +1,4 @@
-"""How an attempt ends other than by a result: what a function raises, and the call that this stands for."""
+"""The ends of an attempt other than a result: the exceptions that a function raises, and the calls that they stand for."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from coordinator.model.job import JobGrant, JobOutcome
 
 __all__ = ["End", "FailJob", "RetryJob", "SnoozeJob", "end_of", "failure"]
 
-SAID = 2000  # characters of what an error says, before its traceback
+SAID = 2000  # characters of an error's message, before its traceback
 FRAMES = 50
 
 
 class FailJob(Exception):
-    """Raise it to fail a job for good, however many attempts are left."""
+    """Raise it to fail a job permanently, however many attempts are left."""
 
 
 class RetryJob(Exception):
-    """Raise it to end an attempt with an error, and have the next one begin at an instant or after a delay instead of the back-off."""
+    """Raise it to end an attempt with an error, and start the next one at an instant or after a delay instead of the back-off."""
 
     def __init__(
         self, message: str = "the job asked for a retry", *, at: datetime | None = None, delay: Duration | None = None
@@ -33,7 +33,7 @@ class RetryJob(Exception):
 
 
 class SnoozeJob(Exception):
-    """Raise it to put a job off for 1 second to 366 days, with its checkpoint. This spends no attempt."""
+    """Raise it to postpone a job for 1 second to 366 days. The job keeps its checkpoint, and no attempt is used up."""
 
     def __init__(self, delay: Duration) -> None:
         super().__init__(f"the job is put off for {delay}")
@@ -56,7 +56,7 @@ def end_of(error: BaseException, client: Client, grant: JobGrant) -> End:
 
 
 def failure(error: BaseException) -> str:
-    """Return an error as text: first what it says, then where it happened."""
+    """Return an error as text: first its message, then where it happened."""
     said = "".join(traceback.format_exception_only(error)).strip()
     trace = error.__traceback__ and error.__traceback__.tb_next  # without the line that called the function
     if trace is None:
@@ -67,7 +67,7 @@ def failure(error: BaseException) -> str:
 
 
 def _storable(text: str) -> str:
-    """Return what PostgreSQL can store of a text: of one that is too long, its beginning and its end."""
+    """Return the part of a text that PostgreSQL can store: of a long text, its beginning and end."""
     text = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode() or "no message"
     most = LIMITS["job_error"]
     return text if len(text) <= most else f"{text[:SAID]}\n…\n{text[SAID + 3 - most :]}"

@@ -1,4 +1,4 @@
-"""The function of a job type: what it takes, as its annotations say, and what it returns."""
+"""The function of a job type: its parameters, according to its annotations, and its result."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Handler:
         try:
             self._payload = typing.get_type_hints(self.function).get(name, Any)
             if self._payload is not Any:
-                msgspec.json.Decoder(self._payload)  # refuses what it cannot decode
+                msgspec.json.Decoder(self._payload)  # rejects types that msgspec cannot decode
         except (NameError, TypeError) as error:
             raise ConfigurationError(
                 f'the type of {name}, the payload of jobs of type "{self.type}", is unusable: {error}',
@@ -59,7 +59,7 @@ class Handler:
             ) from None
 
     def payload(self, value: Json) -> Any:
-        """Convert a payload to the type that the function takes.
+        """Convert a payload to the type of the function's parameter.
 
         Raises: ``FailJob`` if it does not fit: another attempt would not change that.
         """
@@ -74,7 +74,7 @@ class Handler:
     def result(self, value: Any) -> msgspec.Raw:
         """Encode what the function returned.
 
-        Raises: ``FailJob`` if it is not JSON: another attempt would return the like.
+        Raises: ``FailJob`` if it is not JSON: another attempt would not change that.
         """
         if value is None:
             return _NULL

@@ -1,7 +1,7 @@
-"""What the attempts of a job have finished: its steps, by their names and the order of those of one name.
+"""The finished steps of a job, across its attempts: by name and, for steps of one name, by order.
 
-A function that runs again asks for the same steps in the same order, and gets what is stored instead of doing it again. So it must
-depend on nothing else that differs between two attempts.
+A function that runs again asks for the same steps in the same order, and receives the stored results. So its sequence
+of steps must not depend on anything that differs between two attempts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """The finished steps of a job, read at the first question if the claim said that there are any."""
+    """The finished steps of a job, read at the first question if the claim reported any."""
 
     __slots__ = ("_client", "_finished", "_job", "_names", "_reading")
 

@@ -19,7 +19,7 @@ BYTES = 65536  # more than this is written at once
 
 
 class JobOutput:
-    """What a job hands out while it runs. A call whose answer was lost is repeated, and writes nothing twice."""
+    """The output of a running job. A call whose response was lost is repeated, and writes nothing twice."""
 
     __slots__ = ("_bytes", "_client", "_error", "_grant", "_last", "_lock", "_pending", "_task")
 
@@ -62,7 +62,7 @@ class JobOutput:
                 self._bytes = 0
 
     def drop(self) -> None:
-        """Forget what is pending."""
+        """Discard pending output."""
         self._pending.clear()
         if self._task is not None:
             self._task.cancel()
@@ -71,5 +71,5 @@ class JobOutput:
         await anyio.sleep(FLUSH_S)
         try:
             await self.flush()
-        except Exception as error:  # noqa: BLE001 - the function gets it from its next chunk, or at its end
+        except Exception as error:  # noqa: BLE001 - the function receives it at its next chunk, or at its end
             self._error = error

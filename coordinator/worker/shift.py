@@ -1,10 +1,10 @@
-"""The work of one agent: it claims jobs, runs their functions, and ends them, until it shall stop or is reaped.
+"""The work of one agent: it claims jobs, runs their functions, and ends them, until it stops or is reaped.
 
-One call both ends what was completed and claims as much again; two or three such calls may be under way. A look for jobs happens when a hint
-says that there may be some, when the last look found some, with each completion, and every 10 seconds. Hints come with the events of
-``Claim.woken_by``, over one listening connection.
+One call both ends completed jobs and claims as many again; two or three such calls may be in progress. The agent looks
+for jobs when a hint says that there may be some, if the last call found some, with each completion, and every 10
+seconds. Hints come from the events in ``Claim.woken_by``, over one listening connection.
 
-A job holds its place from its claim, or from the request for it, until the server has acknowledged its end.
+A job occupies a place from its claim, or from the request for it, until the server has acknowledged its end.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 __all__ = ["Shift"]
 
 BATCH = 200  # jobs that one call claims and ends
-BATCH_BYTES = 1 << 19  # of results; a body over HTTP has a megabyte
-CALLS = 2  # under way at once
-MOST_CALLS = 3  # where there are places for as many batches: one is written to disk while others are worked on
-POLL_S = 30.0  # beyond the time after which a listening connection gives a hint without an event
-FUTILE = 3  # looks in a row that found nothing; beyond, there is a pause between them
+BATCH_BYTES = 1 << 19  # total size of results; an HTTP body is limited to a megabyte
+CALLS = 2  # in progress at once
+MOST_CALLS = 3  # if there are places for as many batches: one is written to disk while others run
+POLL_S = 30.0  # in addition to the time after which a listening connection gives a hint without an event
+FUTILE = 3  # calls in a row that found nothing; after that, there is a pause between calls
 PAUSE_S = 0.05
 STOP_S = 5.0  # for functions that were cancelled
 ABORT_S = 0.5  # for the same, when nothing else is waited for
 CANCEL = "job.cancel_requested"
 UNSURE_S = 60.0
-LATE_S = 1.0  # after its deadline, an attempt has been ended by the server
+LATE_S = 1.0  # the server has ended an attempt this long after its deadline
 
 log = structlog.get_logger()
 
@@ -66,22 +66,24 @@ class Shift:
         self._client = client
         self._stop = stop
         self._over = anyio.Event()  # the shift ends, for whatever reason
-        self._attempts: dict[int, Attempt] = {}  # by fence: running, or with an end that is not acknowledged
+        self._attempts: dict[int, Attempt] = {}  # by fence: running, or with an end that is not acknowledged yet
         self._pending: deque[Attempt] = deque()  # not started yet
         self._done: list[Attempt] = []  # completed, for the next call
-        self._reserved = 0  # places of jobs that calls under way may return
-        self._looking = 0  # calls under way that look for jobs
+        self._reserved = 0  # places for jobs that calls in progress may return
+        self._looking = 0  # calls in progress that look for jobs
         self._due = True  # look for jobs: there may be some
-        self._plenty = False  # the last look found as many as it could
+        self._plenty = False  # the last call found as many jobs as it could
         self._hints = 0
         self._futile = 0
         self._looked_at = 0.0
         self._changed = anyio.Event()
-        self._stirred = False  # it is set, which a look of our own tells faster
+        self._stirred = False  # whether it is set; faster than asking the event
         self._doubt = anyio.Event()  # the server may have ended an attempt
         self._ends: set[asyncio.Task[None]] = set()
         self._progress = Progress()
-        self._unsure_until = 0.0  # a call whose answer was lost may have given jobs of which nothing is known here
+        self._unsure_until = (
+            0.0  # until then, a call whose response was lost may have claimed jobs that are unknown here
+        )
 
     async def work(self) -> None:
         """Work until the worker shall stop, or the agent is reaped.
@@ -127,12 +129,12 @@ class Shift:
     async def _end_with(self, event: anyio.Event) -> None:
         await event.wait()
         self._over.set()
-        while self._pending:  # for its release
+        while self._pending:  # so that it is released
             self._attempts.pop(self._pending.popleft().grant.fence)
         self._change()
 
     async def _finish(self) -> None:
-        """Let functions finish for the time of grace, cancel the others, and have the server know of every end."""
+        """Let functions finish within the grace time, cancel the others, and report every end to the server."""
         for time_s in (as_duration(self._worker.grace).total_seconds(), STOP_S):
             with anyio.move_on_after(time_s):
                 while self._attempts and not self._client.agent.lost.is_set():
@@ -141,7 +143,7 @@ class Shift:
                 attempt.stop(StopReason.RELEASED)
 
     async def _abandon(self, time_s: float) -> None:
-        """Cancel what still runs. What ignores that keeps its place; the end of the agent releases its job."""
+        """Cancel what still runs. A function that ignores this keeps its place; the end of the agent releases its job."""
         self._pending.clear()
         running = [attempt for attempt in self._attempts.values() if attempt.task is not None and not attempt.ended]
         for attempt in running:
@@ -164,13 +166,13 @@ class Shift:
                 task.add_done_callback(self._worker.stuck.discard)
 
     def _change(self) -> None:
-        """Have whoever waits look again."""
+        """Wake waiting tasks, so that they check again."""
         if not self._stirred:
             self._stirred = True
             self._changed.set()
 
     async def _change_made(self) -> None:
-        """Wait for a change after the caller's last look, since which it has not waited for anything else."""
+        """Wait for a change since the caller's last check, after which it has not waited for anything else."""
         if self._stirred:
             self._stirred = False
             self._changed = anyio.Event()
@@ -183,7 +185,7 @@ class Shift:
         return self._worker.concurrency - len(self._attempts) - self._reserved - len(self._worker.stuck)
 
     async def _hear(self) -> None:
-        """Look for jobs when a hint says that there may be some, and every now and then."""
+        """Look for jobs when a hint says that there may be some, and at intervals."""
         wake = self._client.events.wake(topics=[*jobs.Claim.woken_by, CANCEL])
         while True:
             await wake.wait(POLL_S)
@@ -204,7 +206,7 @@ class Shift:
                 await self._change_made()
 
     def _next(self) -> tuple[list[Attempt], int, float | None]:
-        """Return what the next call ends, how many jobs it may return, and if neither, how long to wait for a change."""
+        """Return what the next call ends, and how many jobs it may return; if neither, how long to wait for a change."""
         done, size = 0, 0
         while done < min(len(self._done), BATCH) and (not done or size < BATCH_BYTES):
             size += len(self._done[done].result or b"")
@@ -221,7 +223,7 @@ class Shift:
         return ends, room, wait_s
 
     async def _trip(self, done: list[Attempt], room: int) -> None:
-        """Make one call, again and again until it is answered: end what is done, and claim as many jobs as there is room for."""
+        """Make one call, and repeat it until there is a response: end finished jobs, and claim as many as there are free places."""
         reserved = max(0, room - len(done))
         self._reserved += reserved
         self._looking += room > 0
@@ -251,7 +253,7 @@ class Shift:
             await self._reconcile(0.0)
 
     async def _claim(self, done: list[Attempt], room: int) -> list[JobGrant] | None:
-        """Return what the server gave; None if it refused a result and so the whole call, whose jobs have ended one by one since then."""
+        """Return the claimed jobs; None if the server rejected a result and so the whole call, whose jobs have then been ended one by one."""
         request_id = uuid4()
         queues = self._worker.queues or None
         backoff = Backoff()
@@ -275,7 +277,7 @@ class Shift:
                 return grants
 
     async def _complete_each(self, done: Sequence[Attempt], refusal: InvalidArgument) -> None:
-        """Complete jobs one by one, since one of their results was refused; fail those whose result is."""
+        """Complete jobs one by one, because one of their results was rejected; fail the jobs with such results."""
         log.debug("job.batch_refused", error=refusal.message)
         for attempt in done:
             result: Any = attempt.result
@@ -286,7 +288,7 @@ class Shift:
                 self._forget(attempt)
 
     def _take(self, grant: JobGrant) -> None:
-        """Take on a job, unless the shift is ending: then the job is released."""
+        """Accept a job; if the shift is ending, release it instead."""
         if self._over.is_set():
             return
         attempt = Attempt(grant, self._worker.handlers[grant.type or ""], self._client)
@@ -360,16 +362,16 @@ class Shift:
     async def _end(self, attempt: Attempt, end: End) -> None:
         try:
             await self._insist(end, attempt)
-        except CoordinatorError as error:  # the next claim meets it, too
+        except CoordinatorError as error:  # the next claim will fail in the same way
             log.warning("job.end_failed", job=str(attempt.grant.id), error=error.message, hint=error.hint)
         finally:
             self._forget(attempt)
 
     async def _insist(self, end: End, attempt: Attempt) -> bool:
-        """Call until there is an answer, and return whether the attempt ended as it should.
+        """Call until there is a response, and return whether the attempt ended as intended.
 
-        It did not if the job was not the worker's any more; then a call is refused, unless an answer was lost before, when it probably took
-        effect. Nor did it if the values of the call were refused; then the job fails.
+        It did not if the job no longer belonged to the worker: then the call is refused. But if an earlier response was lost, that call
+        probably took effect. It also did not if the values of the call were refused: then the job fails.
         """
         backoff = Backoff()
         asked = refused = False
@@ -412,10 +414,10 @@ class Shift:
         self._attempts.pop(attempt.grant.fence, None)
         self._change()
 
-    # What the server knows.
+    # Reconciling with the server.
 
     async def _reconcile_forever(self) -> None:
-        """Compare the attempts with those that the server knows of, about as often as the heartbeat, and when one is in doubt."""
+        """Compare the attempts with those that the server knows, about as often as the heartbeat, and when one is in doubt."""
         ttl_s = self._client.agent.ttl.total_seconds()
         while True:
             with anyio.move_on_after(min(ttl_s / 3, max(self._next_deadline_s(), LATE_S))):
@@ -425,7 +427,7 @@ class Shift:
                 await self._reconcile()
 
     def _next_deadline_s(self) -> float:
-        """Return in how many seconds the server has ended the next attempt whose deadline passes."""
+        """Return after how many seconds the server has ended the next attempt whose deadline passes."""
         now = datetime.now(UTC)
         return min(
             (

@@ -1,4 +1,4 @@
-"""A part of a job's work that is done once: awaited with the function that does it, or as a block.
+"""A part of a job's work that is done once: awaited with the function that does it, or used as a block.
 
 page = await context.step("fetch", fetch, url)
 
@@ -26,7 +26,7 @@ __all__ = ["DurableStep"]
 
 
 class DurableStep:
-    """``done``: an attempt has finished it, and ``result`` is what that stored. Otherwise the block sets ``result``; its end stores it."""
+    """``done``: an attempt has finished it, and ``result`` is the stored result. Otherwise the block sets ``result``, and its end stores it."""
 
     __slots__ = ("_find", "_function", "_name", "_ordinal", "_store", "_type", "done", "result")
 
@@ -52,14 +52,14 @@ class DurableStep:
         return self._run().__await__()
 
     async def __aenter__(self) -> Self:
-        """Look whether the step is done."""
+        """Check whether the step is done."""
         self._ordinal, step = await self._find()
         if step is not None:
             self._finish(step)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Store the result, unless the block raised."""
+        """Store the result, unless the block raised an exception."""
         if kind is None and not self.done:
             try:
                 plain: Json = msgspec.json.decode(encode(self.result))

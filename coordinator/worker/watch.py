@@ -1,7 +1,7 @@
-"""Finds the function that blocks the event loop: a thread checks whether the loop runs, and if not, which attempt blocks it.
+"""Finds functions that block the event loop: a thread checks whether the loop runs and, if not, which attempt blocks it.
 
-A blocked loop sends no heartbeats, and all other functions stand still. The log names the function, its line, and how long it blocked. What
-only pauses the whole process is nobody's fault: the thread has to see the same attempt twice.
+A blocked loop sends no heartbeats, and all other functions stop. The log names the function, its line, and how long it
+blocked. A pause of the whole process is not reported: the thread must see the same attempt twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class _Look:
-    """What the thread has observed since the last tick."""
+    """The thread's observations since the last tick."""
 
     def __init__(self) -> None:
         self.ticked = time.monotonic()
@@ -62,7 +62,7 @@ class _Look:
 
 
 def _place(attempt: Attempt, thread: int) -> str | None:
-    """Return where a thread is within the function of an attempt."""
+    """Return the current location of a thread within the function of an attempt."""
     code = getattr(inspect.unwrap(attempt.handler.function), "__code__", None)
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, and there is no other way
     while frame is not None and frame.f_code is not code:

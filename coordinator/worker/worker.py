@@ -38,10 +38,10 @@ log = structlog.get_logger()
 
 
 class Worker:
-    """Runs jobs of the types that have a function, at most ``concurrency`` at once, only from ``queues`` if any are named.
+    """Runs jobs of the types that have a function, at most ``concurrency`` at once, and only from ``queues`` if any are given.
 
-    It registers an agent with ``name`` (by default of the host and the process) and ``labels``, whose heartbeats may stay away for
-    ``ttl``. When it ends, functions have ``grace`` to finish.
+    It registers an agent with ``name`` (by default derived from host and process) and ``labels``. The agent is reaped
+    after ``ttl`` without a heartbeat. When the worker ends, functions have ``grace`` to finish.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Worker:
         self._stop: anyio.Event | None = None
 
     def job(self, type: str) -> Callable[[F], F]:
-        """Have a function run the jobs of a type: ``@worker.job("summarize")``.
+        """Register a function for the jobs of a type: ``@worker.job("summarize")``.
 
-        Its second parameter is the payload, converted to its annotation by msgspec; a payload that does not fit fails the job. What it
-        returns is the result, encoded by msgspec. An exception ends the attempt with the traceback as its error; ``FailJob``,
-        ``RetryJob`` and ``SnoozeJob`` say more precisely what follows.
+        Its second parameter is the payload, converted to its annotation by msgspec; a payload that does not fit fails the job. Its
+        return value is the result, encoded by msgspec. An exception ends the attempt with the traceback as its error; ``FailJob``,
+        ``RetryJob`` and ``SnoozeJob`` determine more precisely what happens next.
 
-        Raises: ``ConfigurationError`` for a function that cannot run jobs, or a second one for the type.
+        Raises: ``ConfigurationError`` for a function that cannot run jobs, or a second function for the type.
         """
 
         def register(function: F) -> F:
@@ -101,10 +101,10 @@ class Worker:
         config: Config | None = None,
         signals: bool = True,
     ) -> None:
-        """Work until ``stop``, or with ``signals`` until SIGTERM or SIGINT; a second signal ends it at once.
+        """Work until ``stop`` or, with ``signals``, until SIGTERM or SIGINT; a second signal ends it at once.
 
-        The parameters are those of ``coordinator.connect``: the address of a database, a daemon or a sidecar. It waits for the first
-        answer for ``connect_limit_s``, and for later ones without limit.
+        The parameters are those of ``coordinator.connect``: the address of a database, a daemon or a sidecar. It waits up to
+        ``connect_limit_s`` for the first response, and without limit for later ones.
 
         Raises: ``ConfigurationError`` without a function; ``DatabaseUnavailable``; what ``connect`` raises; ``PermissionDenied``,
         ``Unauthenticated`` and ``SchemaMismatch`` at any time.
@@ -154,7 +154,7 @@ class Worker:
         stop: anyio.Event,
         up: anyio.Event,
     ) -> None:
-        """Work as one agent after the other, each until it is reaped."""
+        """Work as one agent after another, each until it is reaped."""
         begun = time.monotonic()
         backoff = Backoff(max_s=5.0)
         while not stop.is_set():
