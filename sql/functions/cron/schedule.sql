@@ -68,13 +68,11 @@ declare
   v_day    date;
   v_next   timestamptz;
 begin
-  for v_day in -- any eight years include a 29 February, even around 2100
-    select d.day from (select (v_local - interval '2 hours')::date + n as day from generate_series(0, 3000) n) d
-    where date_part('month', d.day) = any (v_fields.months)
-      and case when v_fields.either then date_part('day', d.day) = any (v_fields.days) or date_part('dow', d.day) = any (v_fields.weekdays)
-               else date_part('day', d.day) = any (v_fields.days) and date_part('dow', d.day) = any (v_fields.weekdays) end
-    order by d.day
-  loop
+  for v_ahead in 0..3000 loop -- any eight years include a 29 February, even around 2100
+    v_day := (v_local - interval '2 hours')::date + v_ahead;
+    continue when date_part('month', v_day) <> all (v_fields.months)
+      or not case when v_fields.either then date_part('day', v_day) = any (v_fields.days) or date_part('dow', v_day) = any (v_fields.weekdays)
+                  else date_part('day', v_day) = any (v_fields.days) and date_part('dow', v_day) = any (v_fields.weekdays) end;
     select min(t.at) into v_next
     from (select l.local from (select v_day + make_time(h, m, 0) as local from unnest(v_fields.hours) h, unnest(v_fields.minutes) m) l
           where l.local > v_local - interval '2 hours' order by l.local limit 250) l -- longer than any change of the clocks
