@@ -3968,6 +3968,11 @@ create function coordinator.job_wait_begin(p_attempt coordinator.jobs_running, p
   returns SETOF coordinator.job_suspension
   volatile;
 
+-- Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind, except those in p_held. Return outcomes by job: up to 1,000, and not many more than 4 MB; and up to which event they are complete. Internal.
+create function coordinator.job_wait_compare(p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_held jsonb, p_now timestamp with time zone, OUT p_found jsonb, OUT p_reached bigint)
+  returns record
+  stable;
+
 -- Return jobs that would wait for each other forever if p_job waited for p_conditions, each for the next one and the last one for the first; null: there are none. Waits that something other than a job can end are not part of a cycle, whatever their ttl. The search stops after 200 jobs. Internal.
 create function coordinator.job_wait_cycle(p_job uuid, p_conditions jsonb)
   returns jsonb
@@ -3978,22 +3983,27 @@ create function coordinator.job_wait_end(p_found jsonb, p_now timestamp with tim
   returns jsonb
   volatile;
 
+-- Return whether outcomes of waits are to be stored before more are collected. Internal.
+create function coordinator.job_wait_full(p_found jsonb)
+  returns boolean
+  immutable;
+
 -- Return the outcome of a wait that an event ends; null: the event does not end it. Internal.
 create function coordinator.job_wait_hear(p_project_id bigint, p_conditions jsonb, p_type text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_now timestamp with time zone)
   returns jsonb
   stable;
 
--- Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind; return p_found with the outcomes of others, by job. Internal.
-create function coordinator.job_wait_listen(p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_found jsonb, p_now timestamp with time zone)
+-- Add outcomes of waits whose jobs another transaction holds to those that are held. Beyond 16 MB together, they lose the data of their events and signals: {"unreadable": "json"}. Internal.
+create function coordinator.job_wait_hold(p_held jsonb, p_found jsonb)
   returns jsonb
-  stable;
+  immutable;
 
 -- Return the outcome of a wait by the first condition that the current state meets; null: none. Internal.
 create function coordinator.job_wait_look(p_project_id bigint, p_conditions jsonb, p_now timestamp with time zone)
   returns jsonb
   stable;
 
--- Compare up to 20 chunks of the log with the events that jobs wait for, and end up to p_limit waits and questions whose time has passed: store each outcome, and wake the job; returns the amount of work done. Repeat until 0.
+-- Compare up to 20 chunks of the log with the events that jobs wait for, and end up to p_limit waits and questions whose time has passed: store each outcome, and wake the job; returns the amount of work done. A run stores not many more than 8 MB of outcomes. Repeat until 0.
 create function coordinator.job_wait_match(p_limit integer default 1000)
   returns integer
   volatile security definer;

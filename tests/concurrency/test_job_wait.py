@@ -191,6 +191,55 @@ async def while_uncommitted_free(session: Open, first: Any, second: Any) -> None
         await call(two, job_waits.Match())
 
 
+async def test_jobs_that_wait_for_a_large_event_are_woken_in_portions_and_nobody_else_waits_for_all(
+    session: Open,
+) -> None:
+    one = await session()
+    agent = await worker(one)
+    waiting = [await started(one, agent) for _ in range(21)]
+    for mine in waiting[:20]:
+        await call(one, suspend(mine, REPLY))
+    await call(one, suspend(waiting[20], {"event": "custom.small"}))
+    await call(one, reply(text="x" * 262_000))
+    await call(one, events.Emit(project="default", type="custom.small"))
+    await numbered(one)
+    while not (woken := await one.fetchval("select count(*) from coordinator.jobs_ready")):
+        assert await call(one, job_waits.Match())
+    assert woken < 20  # 5 MB of outcomes are more than a run collects
+    await matched(one)
+    assert {tuple(await places(one, mine["job"])) for mine in waiting} == {("jobs_ready",)}
+    sizes = [
+        len(outcome["event"]["data"].get("text", ""))
+        for mine in waiting
+        for outcome in await outcomes(one, mine["job"])
+    ]
+    assert sizes == [262_000] * 20 + [0]
+
+
+async def test_questions_with_large_defaults_end_in_portions(session: Open) -> None:
+    one = await session()
+    agent = await worker(one)
+    asked = [await started(one, agent) for _ in range(20)]
+    for mine in asked:
+        await call(one, job_waits.Ask(**mine, step="s", question="?", ttl=MINUTE, fallback="x" * 262_000))
+    await one.execute("update coordinator.job_waits set due_at = now()")
+    assert 0 < await call(one, job_waits.Match()) < 20
+    await matched(one)
+    assert {tuple(await places(one, mine["job"])) for mine in asked} == {("jobs_ready",)}
+
+
+async def test_what_is_held_for_long_loses_the_data_of_its_events(session: Open) -> None:
+    one = await session()
+    large, same = await one.fetchrow("""
+        select coordinator.job_wait_hold(jsonb_build_object('held', f.outcome), jsonb_build_object('found', f.outcome)),
+               coordinator.job_wait_hold('{}', jsonb_build_object('found', f.outcome)) = jsonb_build_object('found', f.outcome)
+        from (select jsonb_build_object('fence', 7, 'result', jsonb_build_object('met', 0, 'event', jsonb_build_object(
+                'type', 'custom.x', 'data', jsonb_build_object('text', repeat('x', 9000000))))) as outcome) f""")
+    outcome = {"fence": 7, "result": {"met": 0, "event": {"type": "custom.x", "data": {"unreadable": "json"}}}}
+    assert large == {"held": outcome, "found": outcome}
+    assert same
+
+
 @pytest.mark.parametrize("commit", [True, False])
 async def test_an_outcome_is_held_while_another_transaction_has_the_job(session: Open, commit: bool) -> None:
     one, two = await session(), await session()

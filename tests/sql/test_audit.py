@@ -124,7 +124,10 @@ async def test_a_call_without_an_origin_has_none_in_its_entry(db: Database) -> N
     assert await fault(db) is None
 
 
-@pytest.mark.parametrize("claim", ["nonsense", '"text"', '{"a": "\\u0000"}', "x" * 5000])
+NUMBERS = '{"a": [' + ", ".join(["1e131071"] * 90) + "]}"  # 900 characters, and 12 MB as the text of jsonb
+
+
+@pytest.mark.parametrize("claim", ["nonsense", '"text"', '{"a": "\\u0000"}', "x" * 5000, NUMBERS])
 async def test_whatever_a_role_claims_is_copied(db: Database, claim: str) -> None:
     async with opened(db.dsn) as connection:
         await connection.execute("select set_config('coordinator.origin', $1, false)", claim)

@@ -66,8 +66,16 @@ $$;
 comment on function coordinator.job_wait_hear(bigint, jsonb, text, text, text, timestamptz, jsonb, timestamptz) is
   'Return the outcome of a wait that an event ends; null: the event does not end it. Internal.';
 
-create or replace function coordinator.job_wait_listen(
-  p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_found jsonb, p_now timestamptz) returns jsonb
+-- Outcomes are collected before they are stored: what a run collects is bounded, whatever waits and however large the events are.
+create or replace function coordinator.job_wait_full(p_found jsonb) returns boolean
+language sql immutable parallel safe
+return pg_column_size(p_found) > 4194304;
+comment on function coordinator.job_wait_full(jsonb) is
+  'Return whether outcomes of waits are to be stored before more are collected. Internal.';
+
+create or replace function coordinator.job_wait_compare(
+  p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_held jsonb, p_now timestamptz,
+  out p_found jsonb, out p_reached bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -75,9 +83,12 @@ set enable_bitmapscan = off
 set jit = off
 as $$
 declare
-  v_hit record;
-  v_met jsonb;
+  v_hit   record;
+  v_met   jsonb;
+  v_count integer := 0;
 begin
+  p_found := '{}';
+  p_reached := p_until;
   for v_hit in
     select w.job_id, w.project_id, w.conditions, w.fence, e.*
     from (select c.*, coordinator.event_topics(c.type) as topics from coordinator.chunk_events(p_chunk, p_after) c where c.seq <= p_until) e
@@ -91,18 +102,22 @@ begin
     where e.seq > w.after_seq and (w.behind or not p_behind)
     order by e.seq
   loop
-    continue when p_found ? v_hit.job_id::text;
+    continue when p_held ? v_hit.job_id::text or p_found ? v_hit.job_id::text;
+    if v_count = 1000 or coordinator.job_wait_full(p_found) then
+      p_reached := v_hit.seq - 1; -- this event may have ended other waits, which are gone in the next run
+      return;
+    end if;
     v_met := coordinator.job_wait_hear(v_hit.project_id, v_hit.conditions, v_hit.type, v_hit.key, v_hit.actor, v_hit.at, coordinator.event_data(v_hit.data), p_now);
     if v_met is not null then
       p_found := p_found || jsonb_build_object(v_hit.job_id, jsonb_build_object(
         'fence', v_hit.fence, 'result', v_met || jsonb_build_object('cursor', coordinator.cursor_text(v_hit.seq))));
+      v_count := v_count + 1;
     end if;
   end loop;
-  return p_found;
 end
 $$;
-comment on function coordinator.job_wait_listen(coordinator.event_chunks, bigint, bigint, boolean, jsonb, timestamptz) is
-  'Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind; return p_found with the outcomes of others, by job. Internal.';
+comment on function coordinator.job_wait_compare(coordinator.event_chunks, bigint, bigint, boolean, jsonb, timestamptz) is
+  'Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind, except those in p_held. Return outcomes by job: up to 1,000, and not many more than 4 MB; and up to which event they are complete. Internal.';
 
 create or replace function coordinator.job_wait_end(p_found jsonb, p_now timestamptz) returns jsonb
 language plpgsql volatile
@@ -139,6 +154,22 @@ $$;
 comment on function coordinator.job_wait_end(jsonb, timestamptz) is
   'Store outcomes of waits and wake their jobs; return the waits whose jobs another transaction holds. Internal.';
 
+create or replace function coordinator.job_wait_hold(p_held jsonb, p_found jsonb) returns jsonb
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  p_held := p_held || p_found;
+  if pg_column_size(p_held) <= 16777216 then
+    return p_held;
+  end if;
+  return (select jsonb_object_agg(h.key, jsonb_set(jsonb_set(h.value, '{result,event,data}', '{"unreadable": "json"}', false), '{result,signal,value}', '{"unreadable": "json"}', false))
+          from jsonb_each(p_held) h);
+end
+$$;
+comment on function coordinator.job_wait_hold(jsonb, jsonb) is
+  'Add outcomes of waits whose jobs another transaction holds to those that are held. Beyond 16 MB together, they lose the data of their events and signals: {"unreadable": "json"}. Internal.';
+
 create or replace function coordinator.job_wait_match(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -151,9 +182,13 @@ declare
   v_log   coordinator.job_wait_log;
   v_floor bigint;
   v_first bigint;
+  v_until bigint;
   v_chunk coordinator.event_chunks;
-  v_found jsonb;
+  v_held  jsonb;
+  v_found jsonb := '{}';
+  v_more  jsonb;
   v_ids   uuid[];
+  v_wait  record;
   v_count integer := 0;
 begin
   perform coordinator.check_page(p_limit);
@@ -162,59 +197,78 @@ begin
   if not found then
     return 0;
   end if;
-  v_found := v_log.held;
+  v_held := v_log.held;
+  if v_held <> '{}' then
+    v_held := coordinator.job_wait_end(v_held, v_now);
+    select count(*) into v_count from jsonb_object_keys(v_log.held) k where not v_held ? k;
+  end if;
   select min(w.after_seq) into v_first from coordinator.job_waits w where w.behind is not null;
   if v_first is not null then
-    -- Locks the log, see events_since: from here on, no partition can be dropped.
+    -- Locks the log, see events_since: from here on no partition is dropped.
     perform from coordinator.events where false;
     select last_value into v_floor from coordinator.event_floor;
     v_log.seq := greatest(v_log.seq, v_first);
     if v_first < v_floor and (v_log.seq < v_floor or exists (select from coordinator.job_waits w where w.behind and w.after_seq < v_floor)) then
-      select v_found || coalesce(jsonb_object_agg(l.job_id, jsonb_build_object('fence', l.fence, 'result', l.met || jsonb_build_object('cursor', coordinator.cursor_text(v_floor)))), '{}')
-      into v_found
-      from (select w.job_id, w.fence, coordinator.job_wait_look(w.project_id, w.conditions, v_now) as met from coordinator.job_waits w
-            where w.after_seq < v_floor and w.behind is not null) l
-      where l.met is not null and not v_found ? l.job_id::text;
+      for v_wait in select w.* from coordinator.job_waits w where w.after_seq < v_floor and w.behind is not null and not v_held ? w.job_id::text loop
+        v_more := coordinator.job_wait_look(v_wait.project_id, v_wait.conditions, v_now);
+        continue when v_more is null;
+        v_found := v_found || jsonb_build_object(v_wait.job_id, jsonb_build_object(
+          'fence', v_wait.fence, 'result', v_more || jsonb_build_object('cursor', coordinator.cursor_text(v_floor))));
+        v_count := v_count + 1;
+        if coordinator.job_wait_full(v_found) then
+          v_held := coordinator.job_wait_hold(v_held, coordinator.job_wait_end(v_found, v_now));
+          v_found := '{}';
+        end if;
+      end loop;
       update coordinator.job_waits w set after_seq = v_floor
       where w.job_id = any (array(select o.job_id from coordinator.job_waits o where o.after_seq < v_floor and o.behind is not null for update skip locked));
       v_log.seq := greatest(v_log.seq, v_floor);
     end if;
     for v_run in 1..20 loop
-      -- First the waits that are behind, starting with the one that began first.
+      exit when coordinator.job_wait_full(v_found);
+      -- First the waits that are behind, the longest waiting first.
       update coordinator.job_waits w set behind = false
       where w.job_id = any (array(select o.job_id from coordinator.job_waits o where o.behind and o.after_seq >= v_log.seq for update skip locked));
       select w.after_seq into v_first from coordinator.job_waits w where w.behind and w.after_seq < v_log.seq order by w.began_at, w.job_id limit 1;
       if found then
         v_chunk := coordinator.event_chunk_after(v_first);
-        -- Lock the waits before reading the chunk: a wait that begins later must not be moved past it.
+        v_until := least(v_chunk.last_seq, v_log.seq);
+        -- Trap: lock them before reading the chunk. A wait that appears later has not been compared with it.
         v_ids := array(select o.job_id from coordinator.job_waits o
-                       where o.behind and o.after_seq >= v_first and o.after_seq < least(v_chunk.last_seq, v_log.seq) for update skip locked);
-        exit when v_ids = '{}'; -- another transaction holds them; try again at the next run
-        v_found := coordinator.job_wait_listen(v_chunk, v_first, v_log.seq, true, v_found, v_now);
-        update coordinator.job_waits w set after_seq = least(v_chunk.last_seq, v_log.seq) where w.job_id = any (v_ids);
+                       where o.behind and o.after_seq >= v_first and o.after_seq < v_until for update skip locked);
+        exit when v_ids = '{}'; -- others have them: at the next run
+        select * into v_more, v_until from coordinator.job_wait_compare(v_chunk, v_first, v_until, true, v_held || v_found, v_now);
+        update coordinator.job_waits w set after_seq = v_until where w.job_id = any (v_ids) and w.after_seq < v_until;
+        v_found := v_found || v_more;
         v_count := v_count + 1;
+        exit when v_until < least(v_chunk.last_seq, v_log.seq); -- the rest when these outcomes are stored
         continue;
       end if;
       v_chunk := coordinator.event_chunk_after(v_log.seq);
       exit when v_chunk.first_seq is null;
-      v_found := coordinator.job_wait_listen(v_chunk, v_log.seq, v_chunk.last_seq, false, v_found, v_now);
-      v_log.seq := v_chunk.last_seq;
+      select * into v_more, v_until from coordinator.job_wait_compare(v_chunk, v_log.seq, v_chunk.last_seq, false, v_held || v_found, v_now);
+      v_log.seq := v_until;
+      v_found := v_found || v_more;
       v_count := v_count + 1;
+      exit when v_until < v_chunk.last_seq;
     end loop;
   end if;
-  select v_found || coalesce(jsonb_object_agg(d.job_id, jsonb_build_object('fence', d.fence, 'result', d.result)), '{}') into v_found
-  from (select w.job_id, w.fence, case when w.question is not null then jsonb_build_object('answer', w.fallback, 'by', null)
-               else coalesce(coordinator.job_wait_look(w.project_id, w.conditions, v_now), '{"met": null}')
-                    || jsonb_build_object('cursor', coordinator.cursor_text(greatest(w.after_seq, case when w.behind is false then v_log.seq else 0 end))) end as result
-        from coordinator.job_waits w where w.due_at <= v_now and not v_found ? w.job_id::text order by w.due_at limit p_limit) d;
+  for v_wait in select w.* from coordinator.job_waits w where w.due_at <= v_now and not v_held ? w.job_id::text order by w.due_at limit p_limit loop
+    exit when coordinator.job_wait_full(v_found);
+    continue when v_found ? v_wait.job_id::text;
+    v_found := v_found || jsonb_build_object(v_wait.job_id, jsonb_build_object('fence', v_wait.fence, 'result',
+      case when v_wait.question is not null then jsonb_build_object('answer', v_wait.fallback, 'by', null)
+           else coalesce(coordinator.job_wait_look(v_wait.project_id, v_wait.conditions, v_now), '{"met": null}')
+                || jsonb_build_object('cursor', coordinator.cursor_text(greatest(v_wait.after_seq, case when v_wait.behind is false then v_log.seq else 0 end))) end));
+  end loop;
   if v_found <> '{}' then
-    select v_count + count(*) into v_count from jsonb_object_keys(v_found);
-    v_found := coordinator.job_wait_end(v_found, v_now);
-    select v_count - count(*) into v_count from jsonb_object_keys(v_found);
+    v_more := coordinator.job_wait_end(v_found, v_now);
+    select v_count + count(*) into v_count from jsonb_object_keys(v_found) k where not v_more ? k;
+    v_held := coordinator.job_wait_hold(v_held, v_more);
   end if;
-  update coordinator.job_wait_log l set seq = v_log.seq, held = v_found where l.seq <> v_log.seq or l.held <> v_found;
+  update coordinator.job_wait_log l set seq = v_log.seq, held = v_held where l.seq <> v_log.seq or l.held <> v_held;
   return v_count;
 end
 $$;
 comment on function coordinator.job_wait_match(integer) is
-  'Compare up to 20 chunks of the log with the events that jobs wait for, and end up to p_limit waits and questions whose time has passed: store each outcome, and wake the job; returns the amount of work done. Repeat until 0.';
+  'Compare up to 20 chunks of the log with the events that jobs wait for, and end up to p_limit waits and questions whose time has passed: store each outcome, and wake the job; returns the amount of work done. A run stores not many more than 8 MB of outcomes. Repeat until 0.';
