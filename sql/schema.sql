@@ -3968,11 +3968,6 @@ create function coordinator.job_wait_begin(p_attempt coordinator.jobs_running, p
   returns SETOF coordinator.job_suspension
   volatile;
 
--- Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind, except those in p_held. Return outcomes by job: up to 1,000, and not many more than 4 MB; and up to which event they are complete. Internal.
-create function coordinator.job_wait_compare(p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_held jsonb, p_now timestamp with time zone, OUT p_found jsonb, OUT p_reached bigint)
-  returns record
-  stable;
-
 -- Return jobs that would wait for each other forever if p_job waited for p_conditions, each for the next one and the last one for the first; null: there are none. Waits that something other than a job can end are not part of a cycle, whatever their ttl. The search stops after 200 jobs. Internal.
 create function coordinator.job_wait_cycle(p_job uuid, p_conditions jsonb)
   returns jsonb
@@ -3997,6 +3992,11 @@ create function coordinator.job_wait_hear(p_project_id bigint, p_conditions json
 create function coordinator.job_wait_hold(p_held jsonb, p_found jsonb)
   returns jsonb
   immutable;
+
+-- Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind, except those in p_held. Return outcomes by job: up to 1,000, and not many more than 4 MB; and up to which event they are complete. Internal.
+create function coordinator.job_wait_listen(p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_held jsonb, p_now timestamp with time zone, OUT p_found jsonb, OUT p_reached bigint)
+  returns record
+  stable;
 
 -- Return the outcome of a wait by the first condition that the current state meets; null: none. Internal.
 create function coordinator.job_wait_look(p_project_id bigint, p_conditions jsonb, p_now timestamp with time zone)

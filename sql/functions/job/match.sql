@@ -73,7 +73,7 @@ return pg_column_size(p_found) > 4194304;
 comment on function coordinator.job_wait_full(jsonb) is
   'Return whether outcomes of waits are to be stored before more are collected. Internal.';
 
-create or replace function coordinator.job_wait_compare(
+create or replace function coordinator.job_wait_listen(
   p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_held jsonb, p_now timestamptz,
   out p_found jsonb, out p_reached bigint)
 language plpgsql stable
@@ -116,7 +116,7 @@ begin
   end loop;
 end
 $$;
-comment on function coordinator.job_wait_compare(coordinator.event_chunks, bigint, bigint, boolean, jsonb, timestamptz) is
+comment on function coordinator.job_wait_listen(coordinator.event_chunks, bigint, bigint, boolean, jsonb, timestamptz) is
   'Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind, except those in p_held. Return outcomes by job: up to 1,000, and not many more than 4 MB; and up to which event they are complete. Internal.';
 
 create or replace function coordinator.job_wait_end(p_found jsonb, p_now timestamptz) returns jsonb
@@ -237,7 +237,7 @@ begin
         v_ids := array(select o.job_id from coordinator.job_waits o
                        where o.behind and o.after_seq >= v_first and o.after_seq < v_until for update skip locked);
         exit when v_ids = '{}'; -- others have them: at the next run
-        select * into v_more, v_until from coordinator.job_wait_compare(v_chunk, v_first, v_until, true, v_held || v_found, v_now);
+        select * into v_more, v_until from coordinator.job_wait_listen(v_chunk, v_first, v_until, true, v_held || v_found, v_now);
         update coordinator.job_waits w set after_seq = v_until where w.job_id = any (v_ids) and w.after_seq < v_until;
         v_found := v_found || v_more;
         v_count := v_count + 1;
@@ -246,7 +246,7 @@ begin
       end if;
       v_chunk := coordinator.event_chunk_after(v_log.seq);
       exit when v_chunk.first_seq is null;
-      select * into v_more, v_until from coordinator.job_wait_compare(v_chunk, v_log.seq, v_chunk.last_seq, false, v_held || v_found, v_now);
+      select * into v_more, v_until from coordinator.job_wait_listen(v_chunk, v_log.seq, v_chunk.last_seq, false, v_held || v_found, v_now);
       v_log.seq := v_until;
       v_found := v_found || v_more;
       v_count := v_count + 1;
