@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -46,13 +47,28 @@ def run(url: str, *operations: Operation[Any], config: Config | None = None) -> 
 
 
 @contextmanager
-def server(*connections: list[bytes], family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> Iterator[Any]:
+def server(
+    *connections: list[bytes],
+    family: int = socket.AF_INET,
+    address: Any = ("127.0.0.1", 0),
+    certificate: tuple[Path, Path] | None = None,
+) -> Iterator[Any]:
     """Accept connections one after the other, and answer each request on them with the next bytes; HANG_UP: with the end."""
     requests: list[bytes] = []
 
+    def accepted(connection: socket.socket) -> socket.socket:
+        if certificate is None:
+            return connection
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate)
+        return context.wrap_socket(connection, server_side=True)
+
     def serve() -> None:
         for answers in connections:
-            connection = listener.accept()[0]
+            try:
+                connection = accepted(listener.accept()[0])
+            except (ssl.SSLError, ConnectionError):  # it trusts nobody
+                continue
             with connection:
                 for answer in answers:
                     requests.append(_request(connection))
@@ -67,7 +83,8 @@ def server(*connections: list[bytes], family: int = socket.AF_INET, address: Any
         thread = threading.Thread(target=serve)
         thread.start()
         place = listener.getsockname()
-        url = f"unix://{place}" if family == socket.AF_UNIX else f"http://{place[0]}:{place[1]}"
+        scheme = "http" if certificate is None else "https"
+        url = f"unix://{place}" if family == socket.AF_UNIX else f"{scheme}://{place[0]}:{place[1]}"
         yield url, requests
         thread.join()
 
@@ -133,6 +150,7 @@ def test_a_unix_socket_is_an_address(short_path: Path) -> None:
         (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", "has more than"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "lost in the middle"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nx", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 70_000, "not HTTP: got more than 65536 bytes"),
     ],
 )
@@ -142,6 +160,39 @@ def test_what_is_not_a_whole_response_may_have_been_a_write(answer: bytes, said:
     assert isinstance(error, DatabaseUnavailable)
     assert said in error.message
     assert error.hint == "A write may or may not have succeeded."
+
+
+def test_tls_trusts_the_authorities_of_the_environment(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with server([ANSWER, ANSWER], certificate=certificate) as (url, _):
+        assert run(url, DELETE, DELETE) == [7, 7]
+
+
+def test_an_untrusted_certificate_is_an_error_that_says_so_and_nothing_is_sent(certificate: tuple[Path, Path]) -> None:
+    with server([ANSWER], certificate=certificate) as (url, requests):
+        (error,) = run(url, DELETE)
+    assert "certificate is not trusted" in error.message
+    assert "SSL_CERT_FILE" in str(error.hint)
+    assert not requests
+
+
+def test_tls_to_a_plain_port_is_an_error_that_says_so() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def plain() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=plain)
+        thread.start()
+        (error,) = run(f"https://127.0.0.1:{listener.getsockname()[1]}", DELETE)
+        thread.join()
+    assert "TLS failed" in error.message
 
 
 def test_a_call_ends_in_its_time() -> None:
@@ -205,6 +256,33 @@ def test_a_short_program_on_the_database_imports_neither_metrics_nor_http() -> N
     loaded = {*done.stdout.split()}
     assert "asyncpg" in loaded
     assert {"prometheus_client", "http.client", "anyio", "structlog", "opentelemetry"}.isdisjoint(loaded)
+
+
+def test_a_short_program_on_a_daemon_imports_neither_the_reader_of_mails_nor_tls() -> None:
+    code = "import coordinator.client.brief_http, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {*done.stdout.split()}
+    assert "httptools" in loaded
+    assert {"http.client", "email", "ssl", "secrets", "random", "aiohttp"}.isdisjoint(loaded)
+
+
+def test_an_interim_response_is_not_the_end_of_a_kept_connection() -> None:
+    processing = b"HTTP/1.1 102 Processing\r\nPosition: 1\r\n\r\n"
+    with server([processing + ANSWER, ANSWER]) as (url, requests):
+        assert run(url, DELETE, DELETE) == [7, 7]
+    assert len(requests) == 2
+
+
+def test_a_server_that_closes_gets_the_next_call_on_a_new_connection() -> None:
+    closing = ANSWER.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    with server([closing], [ANSWER]) as (url, requests):
+        assert run(url, DELETE, DELETE) == [7, 7]
+    assert len(requests) == 2
+
+
+def test_what_follows_a_response_is_not_part_of_it() -> None:
+    with server([ANSWER + b"HTTP/1.1 garbage"]) as (url, _):
+        assert run(url, DELETE) == [7]
 
 
 def test_a_short_program_imports_neither_a_driver_nor_an_event_loop() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -594,19 +593,6 @@ async def test_a_header_cannot_be_injected(bad: str) -> None:
         async with serving(token=bad):
             pytest.fail("entered")
     assert bad not in str(raised.value)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    pair = folder / "tls.crt", folder / "tls.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-         "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1", "-out", pair[0], "-keyout", pair[1]],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return pair
 
 
 async def test_tls_with_a_private_authority(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
