@@ -3308,7 +3308,7 @@ create function coordinator.event_id_before(p_xid xid8)
   returns bigint
   stable;
 
--- Format an event as the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more, traceparent. All interfaces use this format. Internal.
+-- Format an event as the members of a JSON object: cursor, seq, type, project, key, actor, at, data, transaction, more, traceparent. Data that readers could not parse is replaced, as by event_data. All interfaces use this format. Internal.
 create function coordinator.event_members(p_epoch text, p_seq bigint, p_type text, p_project text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_transaction text, p_more boolean, p_traceparent text)
   returns text
   stable;
@@ -3341,6 +3341,16 @@ create function coordinator.event_seq_before(p_at timestamp with time zone)
 -- Return the snapshot that sees the transactions below p_xmax except p_running. Internal.
 create function coordinator.event_snapshot(p_xmax xid8, p_running xid8[])
   returns pg_snapshot
+  immutable;
+
+-- Return the data of an event as text, replaced as by event_data. Internal.
+create function coordinator.event_text(p_data jsonb)
+  returns text
+  stable;
+
+-- Do what event_text does, for any data. Internal.
+create function coordinator.event_text_checked(p_data jsonb)
+  returns text
   immutable;
 
 -- Return the members of an event for a notification; those of a pointer if there are none, or if they have too many bytes. Internal.

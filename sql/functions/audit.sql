@@ -198,7 +198,7 @@ begin
                      '"event": {"cursor": "' || v_epoch || '.' || e.seq || '", "type": "' || e.type || '", "project": "' || e.project
                      || '", "key": ' || coalesce(to_json(e.key)::text, 'null') || ', "actor": ' || to_json(e.actor)::text
                      || ', "at": "' || to_char(e.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-                     || '", "data": ' || coordinator.event_data(e.data)::text || ', "transaction": "' || e.transaction
+                     || '", "data": ' || coordinator.event_text(e.data) || ', "transaction": "' || e.transaction
                      || '"}, "role": ' || coalesce(to_json(e.role)::text, 'null') || ', "address": ' || coalesce('"' || host(e.address) || '"', 'null')
                      || ', "origin": ' || coalesce(coordinator.audit_origin(e.origin)::text, 'null')
                      || ', "traceparent": ' || coalesce('"' || e.traceparent || '"', 'null') as body

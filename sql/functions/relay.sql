@@ -163,21 +163,28 @@ begin
   v_xmax := pg_snapshot_xmax(v_prev.base);
   v_own := pg_current_xact_id_if_assigned();
   select * into v_relay from coordinator.relay;
-  select last_value into v_next.read_id from coordinator.event_ids;
   if v_relay.epoch is distinct from coordinator.epoch_id() then
     perform coordinator.relay_recover();
     select 0, v_prev.last_seq, true into moved, head_seq, again;
     return next;
     return;
   end if;
-  -- Trap: everything below must use this one snapshot. What commits during the step does not count as seen.
-  select pg_current_snapshot() into v_snap;
-  -- Trap: read this after the snapshot. Everything that the snapshot sees has ids up to this one.
-  select last_value into v_top from coordinator.event_ids;
+  -- Trap: everything below must use this one snapshot. What commits during the step does not count as seen. The statement reads the sequence
+  -- after it took the snapshot, so everything that the snapshot sees has ids up to v_top.
+  select pg_current_snapshot(), last_value into v_snap, v_top from coordinator.event_ids;
+  v_next.read_id := v_top;
 
   -- Transactions that were in progress at the previous step and have ended since.
   v_late := array(select x from pg_snapshot_xip(v_prev.base) x
                   where pg_visible_in_snapshot(x, v_snap) and x is distinct from v_own order by x);
+  -- Nothing is new if nobody has taken an id since the previous step, and nobody has committed who had one by then: such a transaction
+  -- got its xid before that step did.
+  if v_late = '{}' and v_top = v_prev.read_id and not exists (
+       select from generate_series(v_xmax::text::bigint, v_prev.step_xid::text::bigint - 1) x where pg_visible_in_snapshot(x::text::xid8, v_snap)) then
+    select 0, v_prev.last_seq, false into moved, head_seq, again;
+    return next;
+    return;
+  end if;
   if v_late <> '{}' then
     -- As event_id_before; a function in SQL would be parsed in each step.
     v_late_id := coalesce((select read_id from coordinator.event_chunks where step_xid <= v_late[1] order by step_xid desc limit 1), 0);
@@ -202,7 +209,7 @@ begin
     from waiting w cross join counted c where w.xid < c.cut or c.cut is null window place as (order by w.xid, w.id)
   ), told as (
     select t.*, case when v_relay.payloads = 'full' then coordinator.event_members(
-                       v_relay.epoch, t.seq, t.type, t.project, t.key, t.actor, t.at, coordinator.event_data(t.data), t.xid::text, t.more, t.traceparent) end as members
+                       v_relay.epoch, t.seq, t.type, t.project, t.key, t.actor, t.at, t.data, t.xid::text, t.more, t.traceparent) end as members
     from taken t offset 0
   )
   -- In the order of the window. The last event of each transaction has no more.
@@ -266,7 +273,7 @@ begin
     for v_next in select * from coordinator.event_chunks where first_seq > head_seq order by first_seq loop
       select array_agg(coordinator.event_channel(e.project, e.type)), array_agg(coordinator.event_told(v_relay.epoch, e.seq, e.type, e.project,
                case when v_relay.payloads = 'full' then coordinator.event_members(
-                 v_relay.epoch, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data), e.transaction, e.more, e.traceparent) end))
+                 v_relay.epoch, e.seq, e.type, e.project, e.key, e.actor, e.at, e.data, e.transaction, e.more, e.traceparent) end))
       into v_channels, v_events
       from (select * from coordinator.chunk_events(v_next) order by seq offset 0) e;
       v_room := coordinator.relay_tell(v_next.first_seq - 1, v_channels, v_events, v_room);

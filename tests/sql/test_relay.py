@@ -114,6 +114,18 @@ async def test_an_open_transaction_holds_up_nobody_and_is_not_lost(bench: Bench)
     assert await bench.log() == [*map(str, range(20)), "late"]
 
 
+async def test_a_commit_after_the_step_is_found_although_nobody_has_written_since(bench: Bench) -> None:
+    """Its transaction began after the last that the step saw, so the step's snapshot does not list it as in progress."""
+    await bench.emit("a")
+    late = await bench.begin()
+    await bench.emit("late", late)
+    assert await bench.step() == Step(moved=1, head_seq=1, again=False)
+    assert await bench.step() == Step(moved=0, head_seq=1, again=False)
+    await late.execute("commit")
+    assert await bench.step() == Step(moved=1, head_seq=2, again=False)
+    assert await bench.log() == ["a", "late"]
+
+
 async def test_a_rolled_back_transaction_leaves_no_event_and_no_gap(bench: Bench) -> None:
     gone = await bench.begin()
     await bench.emit("gone", gone)

@@ -34,7 +34,7 @@ begin
            format('msg_%s_%s', w.id, left(encode(sha256(convert_to(concat_ws(' ', w.id, e.seq, e.transaction, extract(epoch from e.at), e.type, e.key), 'UTF8')), 'hex'), 32)),
            e.type, e.key, e.at,
            coordinator.webhook_body(e.type, e.at, '{' || coordinator.event_members(v_epoch, e.seq, e.type, e.project, e.key, e.actor, e.at,
-             coordinator.event_data(e.data), e.transaction, e.more, e.traceparent) || '}'),
+             e.data, e.transaction, e.more, e.traceparent) || '}'),
            p_now
     from coordinator.chunk_events(p_chunk, p_after) e
     join coordinator.projects p on p.name = e.project join coordinator.webhooks w on w.project_id = p.id
