@@ -60,10 +60,10 @@ class BackRest:
         return done.stdout.decode()
 
 
-def documented(option: str) -> list[str]:
-    """Return the arguments of the documented command with this option, apart from the stanza."""
+def documented(*options: str) -> list[str]:
+    """Return the arguments of the documented command with these options, apart from the stanza."""
     lines = [shlex.split(line, comments=True) for line in DOCS.splitlines() if line.startswith("pgbackrest ")]
-    (words,) = [words for words in lines if option in words]
+    (words,) = [words for words in lines if set(options) <= set(words)]
     return words[2:]
 
 
@@ -106,7 +106,7 @@ async def test_an_instant_is_recovered_and_nothing_is_issued_twice(bin_dir: Path
             last = await connection.fetchval("select pg_walfile_name(pg_switch_wal())")
             await until_true(connection, "select last_archived_wal >= $1 from pg_stat_archiver", last)
     target = f"--target={instant.isoformat(' ')}"
-    words = documented("--delta")
+    words = documented("--delta", "--target-action=promote")
     await rest.run(*(target if word.startswith("--target=") else word for word in words))
     give(data / "postgres", tmp_path / "pgbackrest")
     async with embedded.run(data, bin_dir=bin_dir, settings=settings) as server, opened(server.dsn) as connection:
