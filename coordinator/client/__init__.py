@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from coordinator.client.presence import Presence
     from coordinator.model.page import Page
 
-# Late, as in the package above: what imports a module beside these does not pay for them.
+# Imported late, as in the package above, so that modules that import only one of these do not import the others.
 _PLACE_OF = {
     "Client": "coordinator.client.connection",
     "EventStream": "coordinator.client.events",

@@ -35,7 +35,7 @@ class Agents:
         metadata: Mapping[str, Json] | None = None,
         ttl: Duration = DEFAULT_TTL_S,
     ) -> Agent:
-        """Register an agent and leave its heartbeats to the caller; ``connect(agent=…)`` sends them for you."""
+        """Register an agent, and leave its heartbeats to the caller; ``connect(agent=…)`` sends them for you."""
         return await self._caller.run(
             agents.Register(
                 project=self._caller.project,
@@ -56,9 +56,9 @@ class Agents:
         metadata: Mapping[str, Json] | None = None,
         ttl: Duration = JOINED_TTL_S,
     ) -> Agent:
-        """Return the registered agent of a name, or register it; either way, it and its leases live on.
+        """Return the registered agent with a name, or register one; either way, extend it and its leases.
 
-        For programs that start and end often under one name. ``metadata`` is merged into what the agent has.
+        For programs that start and end often under one name. ``metadata`` is merged into the agent's existing metadata.
         """
         return await self._caller.run(
             agents.Join(
@@ -71,9 +71,9 @@ class Agents:
         )
 
     async def heartbeat(self, agent: AgentRef) -> datetime:
-        """Keep an agent alive, given by name or id; return when it expires unless there is another heartbeat.
+        """Keep an agent, given by name or id, alive; return when it expires without another heartbeat.
 
-        Raises: ``NotFound``: the agent was reaped, with all that it held.
+        Raises: ``NotFound``: the agent was reaped, with everything that it held.
         """
         return await self._caller.run(agents.Heartbeat(agent=agent, project=self._project(agent)))
 
@@ -100,5 +100,5 @@ class Agents:
         return Listing(self._caller, operation, after)
 
     def _project(self, agent: AgentRef) -> str | None:
-        """Return where to look for an agent: an id needs no project."""
+        """Return the project in which to look for an agent: an id needs none."""
         return None if isinstance(agent, UUID) else self._caller.project

@@ -45,15 +45,16 @@ class Artifacts:
         expect: Artifact | str | int | None = None,
         moved: Moved | None = None,
     ) -> Artifact:
-        """Store an artifact, in place of what has its name: bytes, the content of a file, or the pieces of a stream.
+        """Store an artifact, replacing one with the same name: bytes, the content of a file, or the pieces of a stream.
 
-        At most one part of a file or stream is in memory. If it fails, readers see nothing of it. Putting the same bytes or file
-        again continues where it ended; so does a stream whose ``sha256``, in hexadecimal, you give. ``media_type`` defaults to what the
-        name suggests. ``expect`` is what the name must have now: the artifact as it was read, or its hash; 0: nothing. ``moved`` is
-        called with the number of bytes that are there, and of all.
+        At most one part of a file or stream is in memory. If the upload fails, readers see nothing of it. Storing the
+        same bytes or file again continues where it stopped; so does a stream if you give its ``sha256``, in
+        hexadecimal. ``media_type`` defaults to the type that the name suggests. ``expect`` is the required current
+        content: the artifact as it was read, or its hash; 0: there must be none. ``moved`` is called with the number of
+        stored bytes, and the total.
 
-        Raises: ``Conflict`` if the content has another hash, the file changed meanwhile, or ``expect`` does not hold; ``InvalidArgument``
-        beyond 64 MiB, or if the project is full; ``OSError`` from the file.
+        Raises: ``Conflict`` if the content has another hash, the file changed meanwhile, or ``expect`` does not hold;
+        ``InvalidArgument`` beyond 64 MiB, or if the project is full; ``OSError`` from the file.
         """
         begin = artifacts.Begin(
             project=self._caller.project,
@@ -71,7 +72,7 @@ class Artifacts:
     ) -> bytes:
         """Return the content of an artifact; or write it to a file, which appears when it is complete, and return nothing.
 
-        Raises: ``NotFound``; ``Conflict`` if what arrived has another hash; ``OSError`` from the file.
+        Raises: ``NotFound``; ``Conflict`` if the received content has another hash; ``OSError`` from the file.
         """
         found = await self.show(artifact, session=session)
         if to is not None:
@@ -82,9 +83,9 @@ class Artifacts:
         return content
 
     async def stream(self, artifact: str, *, session: str | None = None) -> AsyncIterator[bytes]:
-        """Yield the content of an artifact part by part: of one content, even if the name gets another one meanwhile.
+        """Yield the content of an artifact in parts. All parts belong to one content, even if the name gets another one meanwhile.
 
-        Raises: ``NotFound``; ``Conflict`` at its end if what arrived has another hash.
+        Raises: ``NotFound``; at its end, ``Conflict`` if the received content has another hash.
         """
         found = await self.show(artifact, session=session)
         digest = hashlib.sha256()
@@ -119,7 +120,7 @@ class Artifacts:
         return Listing(self._caller, operation, after)
 
     async def keep(self, artifact: str, *, session: str | None = None, kept: bool = True) -> Artifact:
-        """Keep an artifact: retention does not delete it; with ``kept=False``, no longer.
+        """Keep an artifact, so that retention does not delete it; with ``kept=False``, no longer keep it.
 
         Raises: ``NotFound``.
         """
@@ -146,7 +147,7 @@ class Artifacts:
 
 
 class _Repeating:
-    """Runs the calls of a transfer, and retries each: all can be repeated, except for one without a hash, or with an expectation."""
+    """Runs the calls of a transfer, and retries them. All can be repeated, except those without a hash or with an expectation."""
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
@@ -157,8 +158,8 @@ class _Repeating:
 
 
 def media_type_of(name: str) -> str:
-    """Return the media type that the ending of a name suggests."""
-    if name.endswith(".log"):  # which no registry of types has
+    """Return the media type that the extension of a name suggests."""
+    if name.endswith(".log"):  # not in any registry of types
         return "text/plain"
     found, encoding = mimetypes.guess_type(name, strict=False)
     return found if found is not None and encoding is None else artifacts.OCTETS
@@ -182,7 +183,7 @@ async def store(
 
 
 async def fetch(runner: Runner, artifact: Artifact, to: Path, moved: Moved | None) -> None:
-    """Download an artifact into a file. Parts that an earlier attempt received of the same content are not read again."""
+    """Download an artifact into a file. Parts of the same content that an earlier attempt received are not read again."""
     partial = to.with_name(f".{to.name}.{artifact.sha256[:16]}.part")
     async with await anyio.open_file(partial, "ab") as file:
         size = await file.tell()

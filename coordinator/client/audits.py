@@ -36,7 +36,7 @@ class Audits:
         after: str | None = None,
         limit: int = PAGE,
     ) -> Listing[AuditEntry]:
-        """List entries in order: of actors, of topics such as ``token.*``, of what happened from ``since`` on and before ``until``."""
+        """List entries in order. Filters: actors, topics such as ``token.*``, and time (from ``since`` on, before ``until``)."""
         operation = audits.List(
             project=self._project(gone=gone),
             actors=None if actors is None else [*actors],
@@ -48,15 +48,15 @@ class Audits:
         return Listing(self._caller, operation, after)
 
     async def show(self, *, gone: bool = False) -> AuditState:
-        """Return which topics are audited, the head of the trail, where its chain begins, and how many events were not copied yet."""
+        """Return the audited topics, the head of the trail, where its chain begins, and how many events were not copied yet."""
         return await self._caller.run(audits.Show(project=self._project(gone=gone)))
 
     async def verify(
         self, head: AuditHead | None = None, *, gone: bool = False, progress: Callable[[int, int], None] | None = None
     ) -> AuditHead:
-        """Read the whole trail, compute its hashes again, and return its head. ``head``: one that was kept elsewhere, which the trail must contain.
+        """Read the whole trail, verify its hashes, and return its head. ``head``: an exported head that the trail must contain.
 
-        ``progress`` is called with how many entries were verified, and of how many.
+        ``progress`` is called with the number of verified entries, and the total.
 
         Raises: ``Conflict`` for the first entry that was changed, removed, inserted or moved.
         """
@@ -65,7 +65,7 @@ class Audits:
     async def set(self, topics: Sequence[str]) -> AuditState:
         """Choose which events are audited from now on, by topics such as ``lock.broken``, ``lock.*`` or ``*``.
 
-        Without any, only ``audit.*`` is, which always is.
+        Events of ``audit.*`` are always audited, even without topics.
         """
         return await self._caller.run(
             audits.Set(project=self._caller.project, topics=[*topics], actor=await self._caller.actor())

@@ -1,9 +1,10 @@
 """A small client for programs that make a few calls and exit: cheap to import, with one connection and without tasks.
 
-Guarantees: those of ``client.http`` for single calls: an operation goes where ``model.route`` says, a problem comes back as the error
-that it was made of, and every call ends in time. Calls over HTTP never suspend, so they need no event loop: see ``finish``.
+Guarantees: those of ``client.http`` for single calls. ``model.route`` determines where an operation is sent, a problem
+is raised as the error from which it was made, and every call ends in time. Calls over HTTP never suspend, so they need
+no event loop: see ``finish``.
 
-What it deliberately does not do: run calls side by side, or listen.
+What it deliberately does not do: run calls concurrently, or listen.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ R = TypeVar("R")
 async def opened(url: str, config: Config, objects: Objects | None = None) -> AsyncIterator[AtLeastRunner]:
     """Open the database, daemon or sidecar at an address, and close it when the context ends.
 
-    ``objects`` completes answers of the database; a daemon has done so.
+    ``objects`` completes results of the database; a daemon has already done so.
 
     Raises: ``DatabaseUnavailable``, ``ConfigurationError``.
     """
@@ -49,7 +50,7 @@ async def opened(url: str, config: Config, objects: Objects | None = None) -> As
 
 
 def finish(url: str, work: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine to its end. Where the address is that of a gateway, it may wait for its calls and ``pause`` alone."""
+    """Run a coroutine to its end. If the address is that of a gateway, the coroutine may wait only for its calls and for ``pause``."""
     if is_gateway(url):
         try:
             work.send(None)

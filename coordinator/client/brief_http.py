@@ -1,8 +1,8 @@
-"""Single calls over HTTP, for programs that make a few and end.
+"""Single calls over HTTP, for programs that make a few calls and end.
 
 aiohttp takes longer to import than such a program runs: see ``brief_connection``.
 
-On failure: a call without a response is ``DatabaseUnavailable``. A read is repeated once if the kept connection turned out to be dead.
+On failure: a call without a response raises ``DatabaseUnavailable``. A read is repeated once if the kept connection was dead.
 """
 
 from __future__ import annotations

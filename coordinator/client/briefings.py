@@ -29,7 +29,7 @@ class Briefings:
         return await self._caller.run(briefings.Read(project=self._caller.project, agent=agent, news=news, again=again))
 
     async def subscribe(self, agent: str, patterns: Sequence[str]) -> Briefing:
-        """Choose the signals of which an agent is told, by patterns such as ``build/*``. No pattern ends it.
+        """Choose the signals that an agent is told about, by patterns such as ``build/*``. Without patterns, the subscription ends.
 
         Raises: ``NotFound`` if no agent of this name or id is known.
         """

@@ -43,21 +43,21 @@ class Caller:
         """Maximum age of its lists, in seconds."""
 
     def at_least(self, position: str) -> Caller:
-        """Return a caller for the same client whose reads include a position."""
+        """Return a caller of the same client whose reads include a position."""
         caller = copy.copy(self)
         caller.executor = AtLeast(self.executor, position)
         return caller
 
     def max_lag(self, max_lag_s: float) -> Caller:
-        """Return a caller for the same client whose lists may be this old."""
+        """Return a caller of the same client whose lists may be this old."""
         caller = copy.copy(self)
         caller.max_lag_s = max_lag_s
         return caller
 
     async def run(self, operation: Operation[R], *, again: bool = False) -> R:
-        """Run an operation within the time of a call, and retry a read for as long.
+        """Run an operation within the time of a call, and retry a read during this time.
 
-        With ``again`` it retries a write, too: one that the server recognises, by a request id for instance.
+        With ``again``, it also retries a write that the server recognises, for instance by a request id.
 
         Raises: what the operation raises; ``DatabaseUnavailable`` when the time is up.
         """
@@ -92,7 +92,7 @@ class Caller:
         return None if self.presence is None else await self.presence.alive()
 
     async def acting(self, agent: AgentRef | None) -> UUID:
-        """Return the id of the given agent, or of this client's own: it, and no later one of its name, holds what it gets.
+        """Return the id of the given agent, or of this client's own, so that this agent holds the result, and not a later one with its name.
 
         Raises: ``InvalidArgument`` without either; ``NotFound``.
         """
@@ -104,7 +104,7 @@ class Caller:
         return own
 
     async def actor(self) -> str | None:
-        """Return the name of this client's agent, if it has one, to record who acts.
+        """Return the name of this client's agent, if it has one, to record as the actor.
 
         Raises: ``NotFound`` when the agent was reaped.
         """
@@ -127,7 +127,7 @@ class Caller:
 
 
 def as_duration(value: Duration) -> timedelta:
-    """Convert seconds to a timedelta; return a timedelta as it is.
+    """Convert seconds to a timedelta; return a timedelta unchanged.
 
     Raises: ``InvalidArgument``.
     """

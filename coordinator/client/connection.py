@@ -1,4 +1,4 @@
-"""Connecting: a client that lasts as long as its context, with an agent of its own on request."""
+"""Connecting: a client that exists as long as its context, optionally with its own agent."""
 
 from __future__ import annotations
 
@@ -102,25 +102,26 @@ class Client:
 
     @property
     def position(self) -> str | None:
-        """The position of this client's writes so far: hand it to a reader, for ``at_least``. None: it has written nothing."""
+        """The position of this client's writes so far. Pass it to a reader, for ``at_least``. None: it has written nothing."""
         return str(self._caller.positions) or None
 
     def at_least(self, position: str) -> Client:
         """Return this client, with reads that include a position: ``client.at_least(position).signals.get(…)``.
 
-        ``position`` is that of another client, a cursor, or several of them, separated by commas. A read waits up to 5 seconds for it; so
-        does the first step of a stream.
+        ``position`` is the position of another client, a cursor, or several of them, separated by commas. A read waits
+        for it up to 5 seconds; so does the first step of a stream.
 
-        Raises, at each read: ``WaitTimedOut`` when the time is up; ``InvalidArgument`` for a malformed position; ``Conflict`` if no read
-        will ever include it: its transaction was rolled back, or may be lost.
+        Raises, at each read: ``WaitTimedOut`` when the time is up; ``InvalidArgument`` for a malformed position;
+        ``Conflict`` if no read will ever include it: its transaction was rolled back, or may be lost.
         """
         return Client(self._caller.at_least(position), self._tasks, self)
 
     def max_lag(self, max_lag: Duration) -> Client:
         """Return this client, with lists and searches that may be this old: ``client.max_lag(5).jobs.list()``.
 
-        A daemon with a replica then reads there if what the replica has is at most this old, in seconds or as a timedelta, and else on the
-        primary, as everybody else does: see ``docs/replica.md``. For a list that is as new as an event, add ``at_least`` with its cursor.
+        A daemon with a replica then reads there, if the replica's data is at most this old, in seconds or as a
+        timedelta. Otherwise, it reads on the primary: see ``docs/replica.md``. For a list that is as new as an event,
+        add ``at_least`` with the event's cursor.
 
         Raises: ``InvalidArgument`` for a duration that is negative or longer than a day.
         """
@@ -220,7 +221,7 @@ async def connect(
         _liveness(transport, registration) as liveness,
         anyio.create_task_group() as tasks,
     ):
-        # Carried past the task groups, which would wrap the caller's own errors in groups.
+        # Carried past the task groups, which would wrap the caller's own exceptions in groups.
         try:
             presence = None
             if registration is not None:

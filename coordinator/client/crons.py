@@ -71,7 +71,7 @@ class Crons:
         )
 
     async def resume(self, cron: str) -> Cron:
-        """Resume a cron that was paused. Resuming it again changes nothing.
+        """Resume a paused cron. Resuming it again changes nothing.
 
         Raises: ``NotFound``.
         """

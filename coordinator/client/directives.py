@@ -37,9 +37,10 @@ class Directives:
         key: str | None = None,
         data: Mapping[str, Json] | None = None,
     ) -> Sent:
-        """Send a directive to an agent, by name or id, to a role, to whoever runs a job until it ends, or to everyone.
+        """Send a directive to an agent (by name or id), to a role, to the worker of a job until the job ends, or to everyone.
 
-        ``priority`` is -100 to 100, higher first. With ``key`` it supersedes the open directive of that key and target.
+        ``priority`` is -100 to 100, higher first. With ``key``, it supersedes the open directive with the same key and
+        target.
 
         Raises: ``InvalidArgument`` unless there is exactly one target.
         """
@@ -107,7 +108,7 @@ class Directives:
     def pending(
         self, directive: Directive | Sent | int | None = None, *, after: str | None = None, limit: int = PAGE
     ) -> Listing[Pending]:
-        """List the agents that have yet to acknowledge one directive, or any open directive."""
+        """List the agents that have not yet acknowledged one directive, or any open directive."""
         number = None if directive is None else _number(directive)
         operation = directives.ListPending(project=self._caller.project, directive=number, limit=limit)
         return Listing(self._caller, operation, after)

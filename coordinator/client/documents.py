@@ -1,4 +1,4 @@
-"""Documents: values under a kind and a key, in versions that count 1, 2, 3."""
+"""Documents: values under a kind and a key, in versions numbered 1, 2, 3."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Documents:
     ) -> DocumentHeader:
         """Write a version of a document. It never expires, unless ``ttl`` is given.
 
-        ``value`` is any JSON value, or the text of one (``JsonText``), which is kept as it is.
+        ``value`` is any JSON value, or its text (``JsonText``), which is stored unchanged.
 
-        Raises: ``Conflict`` with the current version and epoch in ``detail``; ``InvalidArgument`` for a value of another shape than
-        the kind has.
+        Raises: ``Conflict`` with the current version and epoch in ``detail``; ``InvalidArgument`` for a value that does
+        not have the shape of the kind.
         """
         return await self._caller.run(
             documents.Put(
@@ -68,11 +68,12 @@ class Documents:
         at: datetime | None = None,
         path: Sequence[str] | None = None,
     ) -> Document:
-        """Return a document: ``value`` is its value, ``text`` the exact text of that.
+        """Return a document: ``value`` is its value, ``text`` the exact text of the value.
 
-        It is the latest version, one by its number, or that of the instant ``at``. ``path`` leads to a part of it.
+        It is the latest version, a version by its number, or the version at the instant ``at``. ``path`` leads to a
+        part of it.
 
-        Raises: ``NotFound`` if it is absent, if the version is no longer kept, or if nothing is at the path.
+        Raises: ``NotFound`` if it is absent, if the version is no longer kept, or if the path leads to nothing.
         """
         return await self._caller.run(
             documents.Get(
@@ -94,9 +95,9 @@ class Documents:
         expect: Expected = None,
         epoch: str | None = None,
     ) -> DocumentHeader:
-        """Merge an object into a document (RFC 7396): None deletes a key, objects are merged, anything else replaces.
+        """Merge an object into a document (RFC 7396): None deletes a key, objects are merged, any other value replaces the old one.
 
-        Concurrent calls lose nothing, and no caller needs to read first.
+        Concurrent calls lose no updates, and callers need not read first.
 
         Raises: ``NotFound``; ``Conflict``; ``InvalidArgument`` if the document is not an object.
         """
@@ -125,8 +126,9 @@ class Documents:
     ) -> DocumentHeader:
         """Merge an object into one item of a list, found by its id, in one call.
 
-        Concurrent calls lose nothing, and no caller needs to read first. ``path`` leads to the list; by default it is where todo lists and
-        features have theirs, else the document itself. ``field`` is the key of the ids.
+        Concurrent calls lose no updates, and callers need not read first. ``path`` leads to the list; the default is
+        the place where todo lists and features have their list, or the document itself. ``field`` is the key of the
+        ids.
 
         Raises: ``NotFound`` without such an item; ``Conflict`` if several have the id.
         """
@@ -145,7 +147,7 @@ class Documents:
         )
 
     async def delete(self, kind: str, key: str, *, expect: Expected = None, epoch: str | None = None) -> DocumentHeader:
-        """Delete a document. Its versions stay for 7 days, in which ``restore`` brings it back.
+        """Delete a document. Its versions are kept for 7 days; until then, ``restore`` recovers it.
 
         Raises: ``NotFound``, ``Conflict``.
         """
@@ -160,7 +162,7 @@ class Documents:
         )
 
     async def keep(self, kind: str, key: str, *, kept: bool = True) -> bool:
-        """Keep a document, also one that is deleted, from being taken by retention; return whether that changed anything.
+        """Keep a document, even a deleted one, so that retention does not delete it; return whether that changed anything.
 
         Raises: ``NotFound``.
         """
@@ -180,7 +182,7 @@ class Documents:
         epoch: str | None = None,
         ttl: Duration | None = None,
     ) -> DocumentHeader:
-        """Write the value of an earlier version again, by default of the latest: that of a document that was deleted or has expired.
+        """Write the value of an earlier version again. The default is the latest value, even of a deleted or expired document.
 
         Raises: ``NotFound`` if there is no such version, or it is no longer kept; ``Conflict``.
         """
@@ -204,7 +206,7 @@ class Documents:
         return Listing(self._caller, operation, after)
 
     def history(self, kind: str, key: str, *, after: str | None = None, limit: int = PAGE) -> Listing[DocumentVersion]:
-        """List the versions of a document that are kept, the newest first, also of one that is deleted or has expired.
+        """List the retained versions of a document, newest first, even if it is deleted or expired.
 
         Raises, when awaited and at each step: ``NotFound``.
         """
@@ -212,7 +214,7 @@ class Documents:
         return Listing(self._caller, operation, after)
 
     async def diff(self, kind: str, key: str, version: int, other: int | None = None) -> Any:
-        """Return the JSON Patch (RFC 6902) that leads from a version to another, by default the latest: a list of dicts.
+        """Return the JSON Patch (RFC 6902) from one version to another, by default the latest: a list of dicts.
 
         Raises: ``NotFound`` if there is no such version, or it is no longer kept.
         """

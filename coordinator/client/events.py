@@ -1,8 +1,9 @@
-"""Events: emitted by the caller, followed without a gap.
+"""Events: emitting them, and following them without gaps.
 
-A stream reads the log from a cursor on (see ``operations.log_reader``), and a notification only makes it look sooner. So it
-misses nothing, repeats nothing and stays in order, whatever happens to connections; after an interruption of any length it
-continues where it was. Where events are gone (pruned, or the database was restored), it returns an event of type ``reset``.
+A stream reads the log after a cursor (see ``operations.log_reader``); a notification only makes it read sooner. So it
+misses nothing, repeats nothing and stays in order, whatever happens to connections. After an interruption of any
+length, it continues where it was. If events are gone (pruned, or the database was restored), it returns an event of
+type ``reset``.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ _Heard = tuple[str | None, tuple[str, ...]]  # a project, or None for all; topic
 
 
 class Events:
-    """The events of the client's project; ``everywhere`` of all projects."""
+    """The events of the client's project; with ``everywhere``, of all projects."""
 
     def __init__(self, caller: Caller, tasks: TaskGroup, beside: Events | None = None) -> None:
         self._caller = caller
         self._tasks = tasks
-        # What each listening connection wakes; a stream needs no closing.
+        # The readers that each listening connection wakes; a stream needs no closing.
         self.hints: dict[_Heard, WeakSet[SessionWake]] = {} if beside is None else beside.hints
 
     async def emit(self, type: str, *, key: str | None = None, data: Mapping[str, Json] | None = None) -> None:
@@ -55,7 +56,7 @@ class Events:
         )
 
     async def configure(self, payloads: str) -> bool:
-        """Choose what NOTIFY carries to ``LISTEN`` clients: ``full``, ``pointer`` or ``head``; return false if nothing changed.
+        """Choose what NOTIFY sends to ``LISTEN`` clients: ``full``, ``pointer`` or ``head``; return false if nothing changed.
 
         Raises: ``InvalidArgument``; ``PermissionDenied`` without the role admin.
         """
@@ -75,9 +76,10 @@ class Events:
         everywhere: bool = False,
         limit: int = 1000,
     ) -> list[Event]:
-        """Return one page of the log after a cursor (default: all that is retained), without waiting for events.
+        """Return one page of the log after a cursor (default: everything that is retained), without waiting for events.
 
-        ``keys`` are patterns such as ``task/7/*``; ``actors`` are names. Without them, any key or actor will do.
+        ``keys`` are patterns such as ``task/7/*``; ``actors`` are names. Without them, events of any key or actor are
+        returned.
         """
         return await self._caller.run(
             events.Since(
@@ -99,9 +101,10 @@ class Events:
         after: str | None = "now",
         everywhere: bool = False,
     ) -> EventStream:
-        """Follow events after a cursor: ``now`` (what comes after the first step), or none for all that is retained.
+        """Follow events after a cursor: ``now`` (events after the first step), or none for everything that is retained.
 
-        ``keys`` are patterns such as ``task/7/*``; ``actors`` are names. Without them, any key or actor will do.
+        ``keys`` are patterns such as ``task/7/*``; ``actors`` are names. Without them, events of any key or actor are
+        returned.
 
         Raises, at its first step: ``InvalidArgument`` for an invalid cursor, topic or pattern.
         """
@@ -129,7 +132,7 @@ class Events:
         return wake
 
     async def _listen(self, project: str | None, topics: tuple[str, ...]) -> None:
-        """Keep one listening connection for the client, and pass every hint on."""
+        """Keep one listening connection for the client, and forward every hint."""
         wakes = self.hints[project, topics]
         backoff = Backoff(2.0)
         progress = Progress()
@@ -141,8 +144,10 @@ class Events:
                         await wake.wait(events.POLL_S)
                         for each in wakes:
                             each.set(*wake.topics)
-            except CoordinatorError as error:  # a refusal, too: it reaches the reader, whose own reads are refused
-                if progress.failed(error) and not isinstance(error, DatabaseUnavailable):  # of that the reader tells
+            except (
+                CoordinatorError
+            ) as error:  # also if listening is refused: the reader's own reads are refused as well
+                if progress.failed(error) and not isinstance(error, DatabaseUnavailable):  # the reader reports that one
                     log.warning("stream.listen_failed", error=str(error))
             for each in wakes:
                 each.set()
@@ -174,7 +179,7 @@ class EventStream:
     async def __anext__(self) -> Event:
         while not self._page:
             self._page.extend(await self._reader.next(self._caller, self._wake))
-            self._caller = self._caller.plain  # what follows includes what the first step did
+            self._caller = self._caller.plain  # later reads include what the first one included
         event = self._page.popleft()
         self._last = event.cursor
         return event

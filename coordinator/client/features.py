@@ -12,15 +12,15 @@ __all__ = ["Features"]
 class Features:
     """The lists of features of the client's project: documents of kind ``features``.
 
-    It is a list of features, or an object with that list as ``features``. A feature is an object with an ``id``, and perhaps ``status``
-    and ``passes``; other keys are yours.
+    A document is a list of features, or an object with that list as ``features``. A feature is an object with an ``id``
+    and, optionally, ``status`` and ``passes``; other keys are yours.
     """
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
 
     async def save(self, key: str, value: Json | JsonText, *, expect: Expected = None) -> DocumentHeader:
-        """Save a whole list. Its text (``JsonText``) comes back exactly, until a feature is changed.
+        """Save a whole list. Its text (``JsonText``) is returned exactly, until a feature is changed.
 
         Raises: as ``documents.put``.
         """
@@ -36,7 +36,7 @@ class Features:
     async def set(
         self, key: str, item: str | int, *, status: str | None = None, passes: bool | None = None
     ) -> DocumentHeader:
-        """Set the status of a feature, and whether it passes, in one call; what is None stays.
+        """Set the status of a feature, and whether it passes, in one call; None keeps the current value.
 
         Raises: ``NotFound`` without such a list or feature.
         """

@@ -34,11 +34,12 @@ class Files:
         told: bool = False,
         metadata: Mapping[str, Json] | None = None,
     ) -> list[FileGrant]:
-        """Begin to edit files as the agent ``agent``: lease all of them, or none, and learn which have changed since they were seen.
+        """Begin to edit files as the agent ``agent``: lease all of them, or none, and learn which have changed since they were last seen.
 
-        ``hashes``: of each file, - where there is none, empty where it is unknown. Hash again when the lease is granted, and call again if
-        one differs. With ``wait``, a result that waits has a ticket: call again until it is granted. ``shared``: with others that only
-        read. ``told``: for a caller that does not record what it reads.
+        ``hashes``: the hash of each file; - if there is none, empty if it is unknown. Hash again when the lease is
+        granted, and call again if one differs. With ``wait``, a result that waits has a ticket: call again until it is
+        granted. ``shared``: share the lease with others that only read. ``told``: for a caller that does not record
+        what it reads.
         """
         return await self._caller.run(
             files.Edit(
@@ -81,9 +82,9 @@ class Files:
         )
 
     async def leave(self, agent: str, *, owner: str = "", paths: Sequence[str] | None = None, end: bool = False) -> int:
-        """Release whatever the agent ``agent`` holds, or one of its owners with those below it, or of that ``paths``; return how many.
+        """Release everything that the agent ``agent`` holds, or one of its owners with those below it, or only ``paths``; return how many locks.
 
-        ``end``: deregister the agent, too.
+        ``end``: also deregister the agent.
         """
         return await self._caller.run(
             files.Leave(
@@ -96,5 +97,5 @@ class Files:
         )
 
     def list(self, agent: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Listing[FileView]:
-        """List what the agents of the project, or the one called ``agent``, have seen of files, by path."""
+        """List what the agents of the project, or the agent ``agent``, have seen of files, by path."""
         return Listing(self._caller, files.List(project=self._caller.project, agent=agent, limit=limit), after)

@@ -1,7 +1,7 @@
-"""Finish the undoing of a request, even if the task that needs it is cancelled.
+"""Finish the clean-up of a request, even if the task that needs it is cancelled.
 
-A cancel scope of anyio shields only from other scopes; ``asyncio.Task.cancel`` and ``asyncio.timeout`` pass it. So the work runs
-in a task of the client.
+A cancel scope of anyio only shields from other scopes, not from ``asyncio.Task.cancel`` and ``asyncio.timeout``. So the
+work runs in a task of the client.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """A lock that is held: renewed in the background, and trusted no longer than its lease.
 
-Guarantees: ``state`` is what the last response said, or ``UNKNOWN`` while the server does not answer. From the local
-deadline on, which comes before the server's, the lock is ``LOST`` for good; ``client.lease`` says how it is computed.
+Guarantees: ``state`` is the state in the last response, or ``UNKNOWN`` while the server does not respond. After the
+local deadline, which comes before the server's, the lock is permanently ``LOST``; ``client.lease`` explains how the
+deadline is computed.
 
-On failure: while the server cannot be reached, the lock is renewed again and again until the deadline. When the server says
-that the lock is gone, ``lost`` is set at once. A lost lock is never acquired again automatically.
+On failure: while the server cannot be reached, renewal is tried again and again until the deadline. When the server
+reports that the lock is gone, ``lost`` is set at once. A lost lock is never acquired again automatically.
 
-What it deliberately does not do: fence. Only ``coordinator.assert_fence`` with ``token``, called in the transaction that
-writes, does. A process can be paused between any check here and what it does next.
+What it deliberately does not do: fence. Only ``coordinator.assert_fence`` with ``token``, called in the transaction
+that writes, does that. A process can be paused between any check here and its next action.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ log = structlog.get_logger()
 
 
 class LockLost(Conflict):
-    """The lock is no longer held: it was broken, it expired, or it ended with its agent. Stop the work that needed it."""
+    """The lock is no longer held: it was broken, it expired, or it ended with its agent. Stop the work that it protected."""
 
     sqlstate = "ZC311"
 
 
 class Handle(msgspec.Struct, frozen=True):
-    """What this or another process needs to resume locks: holder, tokens and request. It survives a round trip through JSON."""
+    """What this or another process needs to resume locks: holder, tokens and request. It can be stored as JSON."""
 
     project: str
     agent: UUID
@@ -108,7 +109,7 @@ class Held:
 
     @property
     def owner(self) -> str:
-        """The owner that holds the locks, below the agent. Pass it to another block that may use them, or ``f"{owner}/part"``."""
+        """The owner that holds the locks, below the agent. Pass it to another block that may use them, or pass ``f"{owner}/part"``."""
         return self.handle.owner
 
     @property

@@ -1,15 +1,16 @@
-"""Operations over HTTP, through a daemon or a sidecar: an ``Executor``, as PostgreSQL is one.
+"""Operations over HTTP, through a daemon or a sidecar: an ``Executor``, like the one for PostgreSQL.
 
-Guarantees: an operation goes where ``model.route`` says. Its result comes back as the same Struct, and a problem as the
-same error, with code, hint and detail. Every call ends in time. If a connection is lost before the first byte of a
-response, a read is repeated once on a new connection, and so is a write with an ``idempotency_key``. No other write is
-repeated: a lost response may mean that the write succeeded.
+Guarantees: ``model.route`` determines where an operation is sent. Its result is returned as the same Struct, and a
+problem is raised as the same error, with code, hint and detail. Every call ends in time. If a connection is lost before
+the first byte of a response, a read is repeated once on a new connection, and so is a write with an
+``idempotency_key``. No other write is repeated: a lost response may mean that the write succeeded.
 
-On failure: no response, or a response from a proxy, is ``DatabaseUnavailable``, as if the database were away: the caller
-can do no more about it. A stream of hints reconnects automatically and wakes its reader, who then reads the log.
+On failure: no response, or a response from a proxy, raises ``DatabaseUnavailable``, as if the database were
+unavailable, since the caller can do nothing else about it. A stream of hints reconnects automatically and wakes its
+reader, who then reads the log.
 
-What it deliberately does not do: follow redirects, or use a proxy or a netrc file. The token goes to the given address
-and nowhere else.
+What it deliberately does not do: follow redirects, or use a proxy or a netrc file. The token is sent only to the given
+address.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from coordinator.telemetry import tracing
 __all__ = ["HttpExecutor"]
 
 OK = 200
-SILENT_S = 45.0  # a stream that is silent for this long is dead; signs of life come every 15 seconds
+SILENT_S = 45.0  # a stream that is silent for this long is dead; keep-alives come every 15 seconds
 
 _TOPIC = re.compile(rb"^event: (.*)\n(?=data: )", re.MULTILINE)  # of an event whose frame begins in this piece
 
@@ -91,7 +92,7 @@ class HttpExecutor:
             return cast("R", result_of(operation, await self._send(message, None, repeatable=True)))
 
     async def get(self, path: str, type: type[R], *, statuses: Collection[int] = (OK,)) -> R:
-        """Read a path that belongs to no operation, whose body has the type in responses with these statuses.
+        """Read a path that belongs to no operation; in responses with these statuses, the body has the given type.
 
         Raises: as ``run``.
         """
@@ -125,14 +126,14 @@ class HttpExecutor:
     async def _listen(self, path: str, wake: SessionWake, opened: asyncio.Future[None]) -> None:
         """Pass on hints forever, once ``opened``; raise if the first connection fails.
 
-        An interruption is a hint, too: the reader finds out what is wrong, and says so.
+        An interruption is a hint as well: the reader finds out what is wrong, and reports it.
         """
         backoff = Backoff()
         interrupted = False
 
         def heard(piece: bytes) -> None:
             nonlocal interrupted
-            if piece.strip(b":\n"):  # more than a sign of life
+            if piece.strip(b":\n"):  # more than a keep-alive
                 if not opened.done():
                     opened.set_result(None)
                 interrupted = False
@@ -164,7 +165,7 @@ class HttpExecutor:
     async def _send(
         self, message: Message, idempotency_key: str | None, repeatable: bool, statuses: Collection[int] = (OK,)
     ) -> bytes:
-        """Send a message; repeat it once if its connection turned out to be dead and repeating does no harm."""
+        """Send a message; repeat it once if its connection was dead and repeating it does no harm."""
         headers = _authorization(self._token)  # a token from a file may have been replaced
         if idempotency_key is not None:
             headers["idempotency-key"] = idempotency_key

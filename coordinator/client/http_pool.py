@@ -1,15 +1,15 @@
-"""HTTP to one address through aiohttp: bounded connections, deadlines, and failures by what the server may have done.
+"""HTTP to one address through aiohttp: limited connections, deadlines, and errors that say what the server may have done.
 
-aiohttp keeps the connections, parses the responses and speaks TLS. This module adds what a caller relies on.
+aiohttp keeps the connections, parses the responses and implements TLS. This module adds what callers rely on.
 
-Guarantees: a request ends in its time, which includes the wait for a connection and connecting. At most
-``MAX_CONNECTIONS`` are open; further requests wait in order. What a server can make us keep is bounded. Nothing is sent
-twice: aiohttp itself would repeat a GET, even one whose response broke off in the middle.
+Guarantees: a request ends in its time, which includes waiting for a connection and connecting. At most
+``MAX_CONNECTIONS`` are open; further requests wait in order. The memory that a server can make this process use is
+limited. Nothing is sent twice: aiohttp itself would repeat a GET, even one whose response broke off in the middle.
 
-On failure: ``NotSent`` when nothing was sent; ``Disconnected`` when the connection was lost before the first byte of a
-response, mostly a kept connection that the server closed at that moment; else ``NoResponse``.
+On failure: ``NotSent`` if nothing was sent; ``Disconnected`` if the connection was lost before the first byte of a
+response, usually a kept connection that the server closed at that moment; otherwise ``NoResponse``.
 
-What it deliberately does not do: repeat a request, follow redirects, use a proxy, keep cookies, decompress.
+What it deliberately does not do: repeat requests, follow redirects, use a proxy, keep cookies, decompress.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = ["Disconnected", "HttpPool", "HttpResponse", "NoResponse", "NotSent"]
 
 OK = 200
 MAX_CONNECTIONS = 100
-MAX_BODY = 512 << 20  # bytes; a page of a thousand values of the largest size has half of it
+MAX_BODY = 512 << 20  # bytes; a page of a thousand values of the maximum size has half of that
 CONNECT_TIMEOUT_S = 10.0
 CONNECT_SHARE = 0.9  # of a request's time: a timeout after it means that the request was sent
 KEEP_ALIVE_S = 60.0  # less than the server's, so that the client closes first
 CLOSE_S = 2.0
-LARGE_BYTES = 1 << 20  # of a body, which is then sent piece by piece
+LARGE_BYTES = 1 << 20  # larger bodies are sent in pieces
 
 
 class NotSent(Exception):
@@ -61,7 +61,7 @@ class Disconnected(NoResponse):
 
 
 class HttpResponse(NamedTuple):
-    """A response; ``body`` is empty if its pieces were passed on as they came. ``position`` is that of a write."""
+    """A response; ``body`` is empty if its pieces were passed on as they arrived. ``position`` is the position of a write."""
 
     status: int
     body: bytes
@@ -169,7 +169,7 @@ class HttpPool:
             self._permits.release()
 
     async def _acquire(self, timeout_s: float) -> None:
-        """Wait for the permit to use a connection."""
+        """Wait for a permit to use a connection."""
         try:
             self._permits.acquire_nowait()
         except anyio.WouldBlock:
@@ -184,7 +184,7 @@ class HttpPool:
 
 
 class _Kept(aiohttp.BaseConnector):
-    """Rejects a kept connection that received data between two requests: aiohttp would take it for the next response."""
+    """Rejects a kept connection that received data between two requests, which aiohttp would take for the next response."""
 
     async def connect(
         self,
@@ -229,7 +229,7 @@ async def _read(response: aiohttp.ClientResponse, heard: Callable[[bytes], None]
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send a request, and translate what fails before its body comes, so that aiohttp does not repeat it."""
+    """Send a request, and translate errors before its body arrives, so that aiohttp does not repeat the request."""
     try:
         return await handler(request)
     except aiohttp.ConnectionTimeoutError as error:
@@ -256,7 +256,7 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
 
 
 def _trusting(context: ssl.SSLContext) -> aiohttp.ClientMiddlewareType:
-    """Trust also what SSL_CERT_FILE names by now, when a certificate is not trusted: authorities are replaced like certificates."""
+    """If a certificate is not trusted, also try what SSL_CERT_FILE contains now: authorities are replaced like certificates."""
 
     async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         try:

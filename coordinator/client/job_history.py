@@ -32,7 +32,7 @@ class JobHistory:
         return await self._caller.run(job_history.Show(project=self._caller.project, job=job))
 
     async def wait(self, job: UUID, *, timeout: Duration | None = None) -> Job:  # noqa: ASYNC109 - what callers expect
-        """Return a job when it has ended; its ``status`` says how, and ``result`` is what it returned.
+        """Return a job when it has ended; ``status`` is the outcome, and ``result`` is the result.
 
         Raises: ``WaitTimedOut`` after ``timeout``; ``NotFound``.
         """
@@ -41,7 +41,7 @@ class JobHistory:
         return await until_answered(self._caller, read, self._events.wake(), timeout_s)
 
     def attempts(self, job: UUID, *, after: str | None = None, limit: int = PAGE) -> Listing[JobAttempt]:
-        """List the attempts of a job, oldest first: the one that runs, and the last 50 that ended."""
+        """List the attempts of a job, oldest first: the running one, and the last 50 ended ones."""
         operation = job_history.Attempts(project=self._caller.project, job=job, limit=limit)
         return Listing(self._caller, operation, after)
 
@@ -56,7 +56,7 @@ class JobHistory:
     async def follow(self, job: UUID, *, seq: int = 0) -> AsyncIterator[JobChunk]:
         """Yield the output of a job after chunk ``seq`` as its worker writes it, until the job has ended.
 
-        A chunk says which attempt wrote it: drop what an earlier attempt wrote where it matters.
+        A chunk says which attempt wrote it; if it matters, drop what an earlier attempt has written.
 
         Raises: ``NotFound``; ``DatabaseUnavailable``: follow again from the last chunk.
         """
@@ -84,7 +84,7 @@ class JobHistory:
         after: str | None = None,
         limit: int = PAGE,
     ) -> Listing[JobStatistics]:
-        """Count jobs by queue and type, with wait and run times of those that ended in the last ``period``; ``hourly``: by hour."""
+        """Count jobs by queue and type, with wait and run times of jobs that ended in the last ``period``; ``hourly``: by hour."""
         operation = job_history.Stats(
             project=self._caller.project, queue=queue, type=type, period=as_duration(period), hourly=hourly, limit=limit
         )
@@ -105,9 +105,9 @@ class JobHistory:
     ) -> list[RetriedJob]:
         """Enqueue ended jobs again: one, or up to ``limit`` that meet all conditions, by default failed ones, oldest first.
 
-        Each is retried once: repeating the call for one job returns the same new job. With ``from_step``, a new job reuses the steps
-        that the old one had finished before this one, or all if that did not finish; ``from_ordinal`` says which of several of this
-        name it is.
+        Each job is retried once: repeating the call for a job returns the same new job. With ``from_step``, a new job
+        reuses the steps that the old one had finished before this step, or all if this step was not finished;
+        ``from_ordinal`` selects one of several steps with this name.
 
         Raises: ``Conflict`` if the job has not ended; ``NotFound``; ``InvalidArgument`` without a job or a condition.
         """

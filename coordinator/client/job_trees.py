@@ -25,9 +25,9 @@ class JobTrees(JobWaits):
     async def cancel(
         self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False, reason: str | None = None
     ) -> JobOutcome:
-        """Cancel a job: one that waits at once. The worker of a running one must stop within 30 seconds; then its fence is revoked.
+        """Cancel a job. A waiting job ends at once; the worker of a running job must stop within 30 seconds, then its fence is revoked.
 
-        With ``tree``, cancel all jobs below it as well, even if it has ended itself.
+        With ``tree``, also cancel all jobs below it, even if the job itself has ended.
 
         Raises: ``Conflict`` if it has ended; ``NotFound``.
         """
@@ -68,7 +68,7 @@ class JobTrees(JobWaits):
     async def pause(
         self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False, reason: str | None = None
     ) -> JobOutcome:
-        """Pause a job, with ``tree`` also those below it and their later children: none is claimed. Attempts that run continue.
+        """Pause a job; with ``tree``, also the jobs below it and their later children: none of them can be claimed. Running attempts continue.
 
         Raises: ``Conflict`` if there is nothing left to pause; ``NotFound``.
         """
@@ -80,7 +80,7 @@ class JobTrees(JobWaits):
         )
 
     async def resume(self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False) -> JobOutcome:
-        """Resume a job, with ``tree`` also those below it, whoever paused them.
+        """Resume a job; with ``tree``, also the jobs below it, whoever paused them.
 
         Raises: ``Conflict`` if there is nothing left to resume; ``NotFound``.
         """

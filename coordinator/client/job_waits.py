@@ -48,7 +48,7 @@ class JobWaits(JobHistory):
     ) -> JobStep:
         """Store the result of a step, for this attempt and the next ones, which read it with ``steps``.
 
-        ``ordinal`` tells those of one name apart, from 1. A repetition with the same result changes nothing.
+        ``ordinal`` distinguishes steps with one name, from 1. A repetition with the same result changes nothing.
 
         Raises: ``Conflict`` if the job is no longer the worker's, or the step has finished with another result.
         """
@@ -77,12 +77,13 @@ class JobWaits(JobHistory):
         fence: int | None = None,
         agent: AgentRef | None = None,
     ) -> JobSuspension:
-        """Suspend a job until the first of several conditions is met; meanwhile, it holds no worker, slots or locks. This spends no attempt.
+        """Suspend a job until the first of several conditions is met. Meanwhile, it holds no worker, slots or locks. No attempt is used up.
 
-        A condition is ``{"at": instant}``, ``{"delay": "10m"}``, ``{"signal": key}`` (also with a ``value``), ``{"event": topic}`` (also
-        with a ``key``), ``{"jobs": [ids]}`` (all, or with ``"mode": "any"``), or ``{"directive": id}``. The outcome becomes the result of the
-        step: ``met`` is the place of the condition, or None after ``ttl``. If one is met already, the status is running, and
-        ``result`` is the outcome. Events after the cursor ``after`` count; by default those since the job first started.
+        A condition is ``{"at": instant}``, ``{"delay": "10m"}``, ``{"signal": key}`` (optionally with a ``value``),
+        ``{"event": topic}`` (optionally with a ``key``), ``{"jobs": [ids]}`` (all, or with ``"mode": "any"``), or
+        ``{"directive": id}``. The outcome becomes the result of the step: ``met`` is the index of the condition, or
+        None after ``ttl``. If a condition is already met, the status is running, and ``result`` is the outcome. Events
+        after the cursor ``after`` count; by default, events since the job first started.
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
@@ -114,9 +115,10 @@ class JobWaits(JobHistory):
         fence: int | None = None,
         agent: AgentRef | None = None,
     ) -> JobSuspension:
-        """Ask managers a question, and let the job wait for the answer, without its worker. This spends no attempt.
+        """Ask managers a question, and let the job wait for the answer, without its worker. No attempt is used up.
 
-        After ``ttl``, the answer is ``fallback``. The outcome becomes the result of the step: ``answer``, and ``by``, who gave it, or None.
+        After ``ttl``, the answer is ``fallback``. The outcome becomes the result of the step: ``answer``, and ``by``,
+        who gave it, or None.
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
@@ -145,7 +147,7 @@ class JobWaits(JobHistory):
         step: str | None = None,
         ordinal: int | None = None,
     ) -> JobStep:
-        """Answer the question of a job; with ``step``, only if it asks this one. Whoever asked may not answer.
+        """Answer the question of a job; with ``step``, only if this is its question. The agent that asked may not answer.
 
         Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is closed; ``PermissionDenied``.
         """

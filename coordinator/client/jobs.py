@@ -57,7 +57,7 @@ class NewJob(TypedDict, total=False):
 
 
 class Jobs(JobTrees):
-    """The jobs of the client's project. Verbs of a worker take what a claim returned, or the id of a job and its ``fence``."""
+    """The jobs of the client's project. Methods for workers take the result of a claim, or the id of a job and its ``fence``."""
 
     async def enqueue(
         self,
@@ -89,19 +89,21 @@ class Jobs(JobTrees):
     ) -> JobReceipt:
         """Enqueue a job for workers that have ``type`` among their job types, and all ``labels``.
 
-        It does not start before ``at``, or before ``delay`` has passed; it expires unless it starts before ``start_by``. An attempt
-        ends after ``deadline`` (a day), or after ``stall`` without progress. After a failed attempt it waits for ``backoff`` (10
-        seconds), doubled by each. ``rescue`` says what follows when an attempt is lost: retry, resume from its checkpoint, or fail.
-        While another job answers for ``dedupe_key``, until it ends or for ``dedupe_for``, ``on_duplicate`` says what happens: raise,
-        skip (return that job, with ``created`` false), or replace (cancel it if it still waits).
+        It does not start before ``at``, or before ``delay`` has passed; it expires unless it starts before
+        ``start_by``. An attempt ends after ``deadline`` (a day), or after ``stall`` without progress. After a failed
+        attempt, the job waits for ``backoff`` (10 seconds), doubled with each failure. ``rescue`` determines what
+        happens when an attempt is lost: retry, resume from its checkpoint, or fail. While another job holds
+        ``dedupe_key``, until it ends or for ``dedupe_for``, ``on_duplicate`` determines what happens: raise, skip
+        (return that job, with ``created`` false), or replace (cancel it if it still waits).
 
-        With ``after`` it waits until these jobs have completed: all, or with ``after_mode`` any, one. If one of them ends otherwise,
-        ``on_failure`` says what happens: cancel (with any: if none completes), ignore (it waits for the others), run (at once).
-        ``parent`` is the open job whose tree it belongs to. ``limits`` are names of limits that it needs, or what it costs of
-        each: ``{"openai": 1200}``. While it runs, it has all ``locks``, such as ``src/`` and ``name:deploy``; until they are free it
-        waits, and holds nothing.
+        With ``after``, it waits until these jobs have completed: all of them or, with ``after_mode`` any, one. If one
+        of them ends otherwise, ``on_failure`` determines what happens: cancel (with any: if none completes), ignore
+        (wait for the others), run (at once). ``parent`` is the open job whose tree it belongs to. ``limits`` are names
+        of limits that it needs, or its cost in each: ``{"openai": 1200}``. While it runs, it holds all ``locks``, such
+        as ``src/`` and ``name:deploy``; until they are free, it waits and holds nothing.
 
-        Raises: ``NotFound`` for an unknown limit; ``Conflict`` for a duplicate, with the job in ``detail``, if the queue is full, and if the parent has ended.
+        Raises: ``NotFound`` for an unknown limit; ``Conflict`` for a duplicate, with the job in ``detail``, if the
+        queue is full, and if the parent has ended.
         """
         return await self._caller.run(
             operations.Enqueue(
@@ -135,10 +137,11 @@ class Jobs(JobTrees):
         )
 
     async def enqueue_many(self, jobs: Iterable[NewJob]) -> list[JobReceipt]:
-        """Enqueue up to 10,000 jobs in one call, in their order: all, or none.
+        """Enqueue up to 10,000 jobs in one call, in order: all, or none.
 
-        A job is a mapping of the parameters of ``enqueue``: ``{"type": "summarize", "payload": {"page": 7}}``. An error names the job
-        by its place from 0, as ``job`` in ``detail``; ``parent`` and ``after`` may name earlier jobs in the same way.
+        A job is a mapping of the parameters of ``enqueue``: ``{"type": "summarize", "payload": {"page": 7}}``. An error
+        names the job by its index from 0, as ``job`` in ``detail``; ``parent`` and ``after`` may refer to earlier jobs
+        in the same way.
         """
         return await self._caller.run(
             operations.EnqueueMany(
@@ -157,11 +160,11 @@ class Jobs(JobTrees):
         request_id: UUID | None = None,
         agent: AgentRef | None = None,
     ) -> list[JobGrant]:
-        """Claim up to ``limit`` jobs: of the worker's job types (only ``types``, only from ``queues``), whose labels it has.
+        """Claim up to ``limit`` jobs: of the worker's job types (only ``types``, only from ``queues``), whose labels the worker has.
 
-        In the same round trip, complete what is ``finished``: pairs of a job and its result. Those that the worker no longer had are
-        returned with ``stale`` true. With ``wait``, wait this long for the first job. A repetition with the same ``request_id`` returns
-        the same jobs.
+        In the same round trip, complete the jobs in ``finished``: pairs of a job and its result. Jobs that the worker
+        no longer had are returned with ``stale`` true. With ``wait``, wait up to this long for the first job. A
+        repetition with the same ``request_id`` returns the same jobs.
 
         Raises: ``InvalidArgument`` if the agent has no job types; ``NotFound`` if it has ended.
         """
@@ -190,7 +193,7 @@ class Jobs(JobTrees):
     ) -> JobOutcome:
         """Complete a job; it ends as cancelled if that was requested. A repetition changes nothing.
 
-        Raises: ``Conflict`` if the job is no longer the worker's; ``detail`` says whose it is, or how it ended.
+        Raises: ``Conflict`` if the job is no longer the worker's; ``detail`` says which worker has it, or how it ended.
         """
         own, number = attempt_of(job, fence)
         operation = operations.Complete(
@@ -208,7 +211,7 @@ class Jobs(JobTrees):
         fence: int | None = None,
         agent: AgentRef | None = None,
     ) -> JobOutcome:
-        """End an attempt with an error. The job is retried after its back-off, or at ``retry_at``; not if it is ``final``.
+        """End an attempt with an error. The job is retried after its back-off, or at ``retry_at``, unless ``final`` is set.
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
@@ -235,10 +238,10 @@ class Jobs(JobTrees):
         fence: int | None = None,
         agent: AgentRef | None = None,
     ) -> JobLease:
-        """Report progress, and in ``checkpoint`` what a next attempt can continue from.
+        """Report progress, and in ``checkpoint`` the point from which the next attempt can continue.
 
-        The answer says until when the worker may have the job. If ``cancel_at`` is set, it must stop before then. A repetition
-        changes nothing.
+        The result says until when the worker may have the job. If ``cancel_at`` is set, it must stop before then. A
+        repetition changes nothing.
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
@@ -265,9 +268,9 @@ class Jobs(JobTrees):
         fence: int | None = None,
         agent: AgentRef | None = None,
     ) -> int:
-        """Append chunks to the output of a job, and return the number of the last one. Readers get them at once: ``follow``.
+        """Append chunks to the output of a job, and return the number of the last one. Readers receive them at once: ``follow``.
 
-        ``seq`` is the number of the first chunk: those that exist already are not written again, so that the call can be repeated.
+        ``seq`` is the number of the first chunk. Existing chunks are not written again, so the call can be repeated.
 
         Raises: ``Conflict`` if the job is no longer the worker's; ``InvalidArgument`` if the output becomes too large.
         """
@@ -291,10 +294,10 @@ class Jobs(JobTrees):
         fence: int | None = None,
         agent: AgentRef | None = None,
     ) -> JobCharge:
-        """Add ``amount`` to what a job has spent of a budget: also beyond what its claim reserved, and beyond the budget.
+        """Add ``amount`` to a job's spending of a budget. It may exceed the amount that its claim reserved, and the budget.
 
-        The end of the attempt charges the sum of these reports; without any, what was reserved. If ``cancel_at`` is set in the answer,
-        the worker must stop before then.
+        The end of the attempt charges the sum of these reports or, without reports, the reserved amount. If
+        ``cancel_at`` is set in the result, the worker must stop before then.
 
         Raises: ``Conflict`` if the job is no longer the worker's; ``NotFound`` if there is no such limit.
         """
@@ -313,7 +316,7 @@ class Jobs(JobTrees):
     async def snooze(
         self, job: JobGrant | UUID, delay: Duration, *, fence: int | None = None, agent: AgentRef | None = None
     ) -> JobOutcome:
-        """Snooze a job for ``delay``, 1 second to 366 days, with its checkpoint. This spends no attempt.
+        """Postpone a job for ``delay``, 1 second to 366 days. It keeps its checkpoint, and no attempt is used up.
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
@@ -331,7 +334,7 @@ class Jobs(JobTrees):
     async def release(
         self, job: JobGrant | UUID, *, fence: int | None = None, agent: AgentRef | None = None
     ) -> JobOutcome:
-        """Return a job to its place in the queue, with its checkpoint. This spends no attempt.
+        """Return a job to its place in the queue. It keeps its checkpoint, and no attempt is used up.
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
@@ -345,10 +348,10 @@ class Jobs(JobTrees):
     async def reconcile(
         self, fences: Iterable[int], *, grace: Duration = GRACE_S, agent: AgentRef | None = None
     ) -> list[JobVerdict]:
-        """Report the fences of the jobs that the worker knows of, and return those that need attention.
+        """Report the fences of the jobs that the worker knows, and return those that need attention.
 
-        lost: no longer the worker's; stop. cancel: a cancellation was requested; stop. released: the worker got the job more than
-        ``grace`` ago and did not name it, so the answer of its claim was lost.
+        lost: no longer the worker's; stop. cancel: a cancellation was requested; stop. released: the worker got the job
+        more than ``grace`` ago and did not list it, so the response to its claim was lost.
         """
         return await self._caller.run(
             operations.Reconcile(

@@ -13,7 +13,7 @@ from coordinator.operations import knowledge
 
 __all__ = ["Knowledge"]
 
-FOUND = 20  # matches of a page
+FOUND = 20  # matches per page
 
 
 class Knowledge:

@@ -1,15 +1,15 @@
 """The local clock of a lease: whether it can be trusted, for how long, and when to renew it.
 
-Its owner asks the server and reports each outcome: answered, unanswered or refused. What is leased does not matter here:
-locks and the registration of an agent both end at their TTL unless they are renewed.
+Its owner calls the server and reports each outcome: renewed, no response, or refused. What is leased does not matter
+here: locks and the registration of an agent both end at their TTL unless they are renewed.
 
-Guarantees: the local deadline comes before the server's. It counts from before the request was sent, less a margin for
-clocks that differ in speed, so a slow response cannot extend it. Every look compares it with a clock that includes the time
-during which the machine was suspended; a timer would not fire in a paused process. A lost lease stays lost, whatever
-response arrives later.
+Guarantees: the local deadline comes before the server's. It counts from before the request was sent, minus a margin for
+clocks that differ in speed, so a slow response cannot extend it. Every check compares it with a clock that includes the
+time during which the machine was suspended; a timer would not fire in a paused process. A lost lease stays lost,
+whatever response arrives later.
 
-A ``revivable`` lease is one that the server may keep beyond its TTL. Past the deadline it is UNKNOWN instead of LOST, and
-the next response decides.
+A ``revivable`` lease is one that the server may keep beyond its TTL. After the deadline, it is UNKNOWN instead of LOST,
+and the next response decides.
 
 What it deliberately does not do: call the server, or acquire anything again.
 """
@@ -27,16 +27,16 @@ from coordinator.errors import CoordinatorError
 __all__ = ["Lease", "LeaseState", "is_refusal", "now_s"]
 
 RENEWALS_PER_TTL = 3
-RENEW_WITH_OTHERS = 0.5  # of the interval: from then on a renewal joins others that are due
+RENEW_WITH_OTHERS = 0.5  # of the interval: after it, a renewal joins others that are due
 RETRIES_PER_TTL = 10
 RETRY_MAX_S = 1.0
 ATTEMPT_MAX_S = 5.0
 MARGIN_MAX_S = 5.0
-TICK_S = 1.0  # the event loop's timers do not count suspended time, so look at the clock at least this often
+TICK_S = 1.0  # the event loop's timers do not count suspended time, so check the clock at least this often
 
 
 class LeaseState(Enum):
-    """What is known about a lease without asking the server."""
+    """The state of a lease, as far as it is known without a call to the server."""
 
     HELD = "held, as the last response said"
     UNKNOWN = "the server does not answer; trusted until the local deadline"
@@ -45,7 +45,7 @@ class LeaseState(Enum):
 
 
 def now_s() -> float:
-    """Return the time of a clock that never goes back and that includes suspended time, as the database's does."""
+    """Return the time of a clock that never goes back and includes suspended time, like the database's clock."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -99,7 +99,7 @@ class Lease:
 
     @property
     def nearly_due(self) -> bool:
-        """Whether to renew if another lease is due: one call can renew many leases, and leases renewed together stay together."""
+        """Whether to renew if another lease is due: one call can renew many leases, and leases that are renewed together stay together."""
         early_s = self._ttl_s / RENEWALS_PER_TTL * (1 - RENEW_WITH_OTHERS)
         return self.live and (self.renew_in_s <= early_s or not self._known)
 
@@ -156,4 +156,4 @@ class Lease:
 
 
 def _jitter(least: float) -> float:
-    return random.uniform(least, 1.0)  # noqa: S311 - spreads calls, protects nothing
+    return random.uniform(least, 1.0)  # noqa: S311 - spreads calls, not security-relevant

@@ -38,15 +38,17 @@ class Limits:
     ) -> Limit:
         """Set a limit, and create it if it does not exist. Omitted fields keep their values.
 
-        ``slots``: the most jobs that run at once. ``rate``: the most that start in each ``per`` (a second); up to ``burst`` are saved up.
-        ``budget``: the most that they cost in each ``period``; a claim reserves ``reserve`` unless the job says its cost.
-        ``on_exhausted="cancel"`` also asks the workers of running jobs to stop when the budget is spent.
+        ``slots``: maximum number of jobs that run at once. ``rate``: maximum number that start in each ``per`` (a
+        second); up to ``burst`` are accumulated. ``budget``: maximum cost in each ``period``; a claim reserves
+        ``reserve`` unless the job states its cost. ``on_exhausted="cancel"`` also asks the workers of running jobs to
+        stop when the budget is spent.
 
-        It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key on its own, and to jobs that
-        name it. With ``tree``, it applies to that job, which has no parent, and all jobs below it, and ends with the last of
-        them. This and its kind are chosen once.
+        It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key separately, and to jobs
+        that name it. With ``tree``, it applies to that job, which has no parent, and all jobs below it, and ends with
+        the last of them. These and its kind cannot be changed later.
 
-        Raises: ``Conflict`` if it exists with another kind, or applies to other jobs; if the tree has ended, or has a limit.
+        Raises: ``Conflict`` if it exists with another kind, or applies to other jobs; if the tree has ended, or already
+        has a limit.
         """
         return await self._caller.run(
             limits.Set(
@@ -86,7 +88,7 @@ class Limits:
         return Listing(self._caller, limits.List(project=self._caller.project, limit=limit), after)
 
     async def hold(self, name: str, *, ttl: Duration, reason: str | None = None) -> Limit:
-        """Hold a limit for ``ttl``: no worker is given a job that needs it. A hold that ends later is kept.
+        """Hold a limit for ``ttl``: workers get no job that needs it. A longer existing hold is kept.
 
         Raises: ``NotFound``.
         """

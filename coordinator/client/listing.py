@@ -3,7 +3,8 @@
     page = await client.signals.list("build/", limit=100)      # one page; the next one with after=page.cursor
     async for signal in client.signals.list("build/"): ...     # all of them, fetched as they are needed
 
-Each page is read on its own: ``model.page`` says what that means while rows come and go. Nothing is read before the first step.
+Each page is read separately: ``model.page`` explains what this means while rows appear or disappear. Nothing is read before
+the first step.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Keeping locks: the tasks that run beside the code that holds them, and their release.
 
-One task for each block renews its locks. One more watches the log for locks that were broken or that ended with their agent,
-so that the holder learns of it within about a second instead of at the next renewal.
+One task for each block renews its locks. Another task watches the log for locks that were broken or that ended with
+their agent, so that the holder learns of it within about a second instead of at the next renewal.
 
-On failure: a release is retried for a few seconds; after that the locks expire. If a lock turns out to have been lost before
-its release, it is lost: the work was not under the lock to its end.
+On failure: a release is retried for a few seconds; after that, the locks expire. If a lock turns out to have been lost
+before its release, this is reported: the work was not under the lock until its end.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class LockKeeper:
 
     @asynccontextmanager
     async def kept(self, held: Held, on_lost: Literal["cancel", "keep"], *, release: bool) -> AsyncIterator[Held]:
-        """Keep locks for as long as the context lasts, then release them.
+        """Keep locks within the context, then release them.
 
         Raises: ``LockLost`` at the end, unless ``on_lost`` is ``keep``.
         """
@@ -90,7 +90,7 @@ class LockKeeper:
     async def _try_release(
         self, handle: Handle, tokens: dict[str, int], lost: Callable[[CoordinatorError], None]
     ) -> None:
-        """Release locks together; if one of them is lost, that is refused, so release the others one by one."""
+        """Release locks together; if this is refused because one of them is lost, release the others one by one."""
         asked = False
         backoff = Backoff()
         while True:
@@ -105,7 +105,7 @@ class LockKeeper:
                     )
                 )
             except DatabaseUnavailable:
-                asked = True  # and perhaps released
+                asked = True  # so they may already be released
                 await backoff.wait()
                 continue
             except CoordinatorError as error:

@@ -1,8 +1,8 @@
 """Acquiring locks: at once, or with a ticket that waits in the queue.
 
-Guarantees: a request is repeated by its id when its response is lost. The event of the grant wakes the waiter; it also asks
-every few seconds, because a grant that nobody claims goes to the next in the queue. A waiter that stops for any reason but
-the death of its process leaves the queue and releases what it was granted meanwhile.
+Guarantees: if the response to a request is lost, the request is repeated with its id. The event of the grant wakes the
+waiter; it also polls every few seconds, because a grant that nobody claims passes to the next waiter. If a waiter stops
+for any reason except the death of its process, it leaves the queue and releases what it was granted in the meantime.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LockWait:
     async def obtain(
         self, request: locks.Acquire, on_wait: Callable[[int], object] | None = None
     ) -> tuple[list[Grant], float]:
-        """Acquire, and wait if necessary; return also when the request was sent, from which the TTL counts.
+        """Acquire, and wait if necessary; also return when the request was sent, from which the TTL counts.
 
         ``on_wait`` is called with the ticket if it has to wait.
 
@@ -55,7 +55,7 @@ class LockWait:
             if grants[0].granted:
                 return grants, asked_at
             ticket = grants[0].ticket
-            assert ticket is not None  # noqa: S101 - what is not granted has one
+            assert ticket is not None  # noqa: S101 - without a grant, there is one
             if on_wait is not None:
                 on_wait(ticket)
             return await self._served(request, ticket, asked_at + request.wait.total_seconds() if request.wait else 0.0)
@@ -80,7 +80,7 @@ class LockWait:
                         break
 
     async def _withdraw(self, request: locks.Acquire, ticket: int | None) -> None:
-        """Leave the queue, and release what was granted. Repeat a request without a response, to learn what to undo."""
+        """Leave the queue, and release what was granted. If a request had no response, repeat it to learn what to undo."""
         with anyio.move_on_after(WITHDRAW_S), suppress(CoordinatorError):
             grants: list[Grant] = []
             if ticket is None:
@@ -91,7 +91,7 @@ class LockWait:
                 poll = locks.Poll(project=request.project, ticket=ticket, agent=request.agent)
                 while not await self._caller.run(cancel, again=True):
                     grants = await self._caller.run(poll, again=True)
-                    if grants[0].granted:  # and claimed, by a poll whose response was lost
+                    if grants[0].granted:  # claimed by a poll whose response was lost
                         break
                 else:
                     return

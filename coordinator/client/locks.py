@@ -34,7 +34,7 @@ from coordinator.operations import locks
 __all__ = ["Locks"]
 
 DEFAULT_TTL_S = 30.0
-AROUND = 100  # blocks around a request, the innermost, in which a deadlock is looked for
+AROUND = 100  # number of innermost enclosing blocks that are searched for a deadlock
 
 
 class Locks:
@@ -64,12 +64,12 @@ class Locks:
         on_lost: Literal["cancel", "keep"] = "cancel",
         release: bool = True,
     ) -> AsyncIterator[Held]:
-        """Hold locks, all or none, while the context lasts; this is ``client.lock``.
+        """Hold locks, all or none, within the context; this is ``client.lock``.
 
-        When a lock is lost, the body is cancelled and the context raises. With ``on_lost="keep"`` the body continues, and
-        has to check ``held.state``. ``release=False`` leaves the locks to whoever resumes ``held.handle``. ``owner`` is by
-        default this block alone. ``on_wait`` is called with the ticket if the locks are not free. A task that waits within a block
-        holds up that block, too: a deadlock through it is found.
+        When a lock is lost, the body is cancelled and the context raises. With ``on_lost="keep"``, the body continues
+        and has to check ``held.state``. ``release=False`` keeps the locks for a process that resumes ``held.handle``.
+        ``owner`` is by default this block alone. ``on_wait`` is called with the ticket if the locks are not free. A
+        task that waits within a block also delays that block; a deadlock through it is detected.
 
         Raises: ``Conflict`` that names the holder, or the cycle; ``WaitTimedOut`` after ``wait``; ``LockLost``.
         """
@@ -89,7 +89,9 @@ class Locks:
         )
         grants, asked_at = await self._wait.obtain(request, on_wait)
         handle = Handle.of(request, grants)
-        if not Lease(request.ttl.total_seconds(), asked_at).renew_in_s:  # a slow response: most of the TTL may be over
+        if not Lease(
+            request.ttl.total_seconds(), asked_at
+        ).renew_in_s:  # after a slow response, most of the TTL may be over
             try:
                 asked_at = await self._renewed(handle)
             except (anyio.get_cancelled_exc_class(), Exception):
@@ -103,7 +105,7 @@ class Locks:
     async def resume(
         self, handle: Handle, *, on_lost: Literal["cancel", "keep"] = "cancel", release: bool = True
     ) -> AsyncIterator[Held]:
-        """Resume locks that this process or another left. Their agent must have stayed alive.
+        """Resume locks that this or another process has kept. Their agent must have stayed alive.
 
         Raises: ``LockLost`` if the agent no longer holds them.
         """
@@ -208,9 +210,9 @@ class Locks:
         token: int | None = None,
         delay: Duration | None = None,
     ) -> int:
-        """Take a lock from its holders, or from the one with ``agent`` and ``token``; return from how many.
+        """Take a lock from all its holders, or from the holder with ``agent`` and ``token``; return from how many.
 
-        Raises: ``NotFound``: no agent holds it. ``Conflict``: that agent does not.
+        Raises: ``NotFound``: no agent holds it. ``Conflict``: that agent does not hold it.
         """
         return await self._caller.run(
             locks.Break(
@@ -253,12 +255,12 @@ class Locks:
         return Listing(self._caller, operation, after)
 
     def _around(self, agent: UUID) -> Sequence[str]:
-        """Return the owners of the agent's blocks that this task is in; what it starts may outlive them."""
+        """Return the owners of the agent's blocks around this task; tasks that it starts may outlive them."""
         return self._blocks.get((anyio.get_current_task().id, agent), [])[-AROUND:]
 
     @contextmanager
     def _within(self, handle: Handle) -> Iterator[None]:
-        """Note for ``_around`` that this task is in a block."""
+        """Record for ``_around`` that this task is in a block."""
         key = anyio.get_current_task().id, handle.agent
         around = self._blocks.setdefault(key, [])
         around.append(handle.owner)

@@ -82,11 +82,12 @@ class Logs:
         after: str | None = None,
         limit: int = PAGE,
     ) -> Listing[LogEntry]:
-        """List entries in the order of their numbers: with ``before`` only lower numbers, with ``last`` from the last ones of all that.
+        """List entries in the order of their numbers: with ``before``, only lower numbers; with ``last``, only the last of these entries.
 
-        ``at``: only what had been appended at that instant; what was popped since is absent.
+        ``at``: only entries that had been appended at that instant; entries popped since are missing.
 
-        Raises: ``NotFound`` if there is no such log, or what followed the cursor ``after`` is gone; then read from the start.
+        Raises: ``NotFound`` if there is no such log, or the entries after the cursor ``after`` are gone; then read from
+        the start.
         """
         operation = logs.Read(
             project=self._caller.project, kind=kind, key=key, before=before, last=last, at=at, limit=limit
@@ -94,12 +95,13 @@ class Logs:
         return Listing(self._caller, operation, after)
 
     async def follow(self, kind: str, key: str, *, after: Expected = None) -> AsyncIterator[LogEntry | LogReset]:
-        """Yield the entries of a log after ``after`` (all), and then those that come, in order and without a gap.
+        """Yield the entries of a log after ``after`` (all), and then new ones, in order and without gaps.
 
-        Where entries that were not read are gone, because they were trimmed or cleared or the database was restored, it yields a ``LogReset`` and
-        begins with what is there. It waits for a log that does not exist.
+        If unread entries are gone, because they were trimmed or cleared or the database was restored, it yields a
+        ``LogReset`` and starts with the remaining entries. It waits for a log that does not exist yet.
 
-        Raises: ``DatabaseUnavailable``: follow again from the last entry. It is ``ServerBehind`` if the server has not got as far, and nothing is lost.
+        Raises: ``DatabaseUnavailable``: follow again from the last entry. It is ``ServerBehind`` if the server has not
+        reached that entry; nothing is lost.
         """
         seq, epoch = number_of(after)
         place = None if seq is None else [epoch or "", str(seq)]
@@ -120,7 +122,7 @@ class Logs:
     async def pop(self, kind: str, key: str, last: int = 1, *, expect: Expected = None) -> list[LogEntry]:
         """Take the last entry from a log, or the ``last`` ones, and return them in the order of their numbers; none if it is empty.
 
-        Of callers at the same time, each gets other entries. Their numbers are not given again.
+        Concurrent callers get different entries. Their numbers are not reused.
 
         Raises: ``NotFound``, ``Conflict``.
         """
@@ -129,9 +131,10 @@ class Logs:
         )
 
     async def clear(self, kind: str, key: str, *, kept: bool = False, expect: Expected = None) -> int:
-        """Delete the entries of a log, and return how many. The next entry has the next number.
+        """Delete the entries of a log, and return how many. The numbers continue.
 
-        Entries that are kept, and what these need, stay, all of them if the whole log is kept; ``kept`` deletes them, too.
+        Kept entries, and entries that these need, stay; if the whole log is kept, all entries stay. With ``kept``, they
+        are deleted as well.
 
         Raises: ``NotFound``, ``Conflict``.
         """
@@ -140,7 +143,7 @@ class Logs:
         )
 
     async def delete(self, kind: str, key: str, *, expect: Expected = None) -> int:
-        """Delete a log, also what is kept of it, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
+        """Delete a log, including kept entries, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
 
         Raises: ``NotFound``, ``Conflict``.
         """
@@ -151,9 +154,9 @@ class Logs:
     async def keep(
         self, kind: str, key: str, first_seq: int | None = None, last_seq: int | None = None, *, kept: bool = True
     ) -> int:
-        """Keep entries from being deleted by retention, and return how many this changed; with ``kept`` false, no longer.
+        """Keep entries, so that retention does not delete them; return how many this changed. With ``kept`` false, no longer keep them.
 
-        Without numbers, this is about the whole log; with one, about that entry.
+        Without numbers, this applies to the whole log; with one, to that entry.
 
         Raises: ``NotFound``.
         """
@@ -190,7 +193,7 @@ class Logs:
 
 
 def number_of(expected: Expected) -> tuple[int | None, str | None]:
-    """Return the number, and the epoch in which it was given."""
+    """Return the number, and the epoch in which it was assigned."""
     if isinstance(expected, int | None):
         return expected, None
     return (expected.seq if isinstance(expected, LogEntry) else expected.last_seq), expected.epoch

@@ -1,4 +1,4 @@
-"""Memories: lessons that agents recorded, for whoever meets the same context."""
+"""Memories: lessons that agents recorded, for agents that meet the same context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coordinator.operations import memories
 
 __all__ = ["Memories"]
 
-FOUND = 20  # matches of a page
+FOUND = 20  # matches per page
 
 
 class Memories:
@@ -31,10 +31,11 @@ class Memories:
         language: str = "english",
         embedding: Sequence[float] | None = None,
     ) -> MemoryEntry:
-        """Record a lesson, or reinforce the memory that has it already, with the same context, tool and scope.
+        """Record a lesson, or reinforce the existing memory with the same lesson, context, tool and scope.
 
-        ``confidence`` is 0 to 100. It is halved for every 90 days without another record; a record combines what is left of it, a,
-        with the new one, b: 100 - (100 - a) * (100 - b) / 100. ``embedding`` is that of lesson and context, for searches by embedding.
+        ``confidence`` is 0 to 100. It halves every 90 days without another record; recording again combines the current
+        confidence a with the new one, b: 100 - (100 - a) * (100 - b) / 100. ``embedding`` is the embedding of lesson
+        and context, for searches by embedding.
         """
         return await self._caller.run(
             memories.Record(
@@ -64,7 +65,7 @@ class Memories:
     ) -> MemoryEntry:
         """Record a lesson that replaces a memory, and return it. Omitted fields keep the values of that memory.
 
-        The memory that is replaced stays out of lists and searches that do not ask for it.
+        Lists and searches omit the replaced memory, unless they ask for it.
 
         Raises: ``NotFound``; ``Conflict`` if another memory has superseded it, with that one in ``detail``.
         """

@@ -38,13 +38,13 @@ class Messages:
         needs: int | None = None,
         expect: Expected = None,
     ) -> LogReceipt:
-        """Append what somebody says to a session; the first message creates it.
+        """Append a message to a session; the first message creates it.
 
-        ``tokens``: how many tokens of a model the message takes, else a token for four bytes. ``uid`` makes a repetition harmless. ``needs``: the
-        number of the earliest message without which it is nothing, or -1 for the one before it, where its shape does not say so. ``expect``: as
-        ``logs.append``.
+        ``tokens``: how many tokens of a model the message takes, by default one per four bytes. ``uid`` makes a
+        repetition harmless. ``needs``: the number of the earliest message that it needs, or -1 for the previous one, if
+        its format does not show this. ``expect``: as for ``logs.append``.
 
-        Raises: ``Conflict`` with what is there in ``detail``, or if the ``uid`` belongs to other content.
+        Raises: ``Conflict`` with the current state in ``detail``, or if the ``uid`` belongs to other content.
         """
         last, epoch = number_of(expect)
         return await self._caller.run(
@@ -63,7 +63,7 @@ class Messages:
         )
 
     async def extend(self, session: str, *entries: Json | JsonText | NewEntry, expect: Expected = None) -> LogReceipt:
-        """Append whole messages to a session, all or none: objects of any shape, or a ``NewEntry`` with ``tokens``, ``uid`` or ``needs``.
+        """Append whole messages to a session, all or none: objects in any format, or a ``NewEntry`` with ``tokens``, ``uid`` or ``needs``.
 
         Raises: as ``logs.append``.
         """
@@ -89,11 +89,12 @@ class Messages:
         tokens: int | None = None,
         complete: bool = False,
     ) -> list[LogEntry]:
-        """Return the longest end of a conversation within ``last`` messages, ``turns`` and ``tokens``, whichever are given.
+        """Return the longest tail of a conversation within ``last`` messages, ``turns`` and ``tokens``, whichever are given.
 
-        It never begins between the call of a tool and its result, or between reasoning and what needs it. A turn begins with a message of a user,
-        and so does a window with ``turns``. ``complete`` leaves out calls without a result, results without a call, and what needs them: models
-        refuse these. The messages themselves are ``[message.data for message in window]``.
+        It never begins between a tool call and its result, or between reasoning and the message that needs it. A turn
+        begins with a message of a user, and so does a window with ``turns``. ``complete`` omits calls without a result,
+        results without a call, and messages that need them, since models reject these. The messages themselves are
+        ``[message.data for message in window]``.
 
         Raises: ``NotFound`` if there is no such session.
         """

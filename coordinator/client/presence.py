@@ -1,19 +1,19 @@
 """The client's own agent: registered when the client connects, kept alive, deregistered when it closes.
 
 There are two proofs of life. One is a heartbeat every third of the TTL. The other is a liveness lock on a direct connection:
-when the process dies, the server frees that lock, and the agent is reaped within 2 seconds together with all that it holds.
-Over HTTP there is no such connection and only the heartbeat counts; a sidecar has one.
+when the process dies, the server releases that lock, and the agent is reaped within 2 seconds, with everything that it
+holds. Over HTTP there is no such connection, and only the heartbeat counts; a sidecar has one.
 
 On failure:
 
 - The connection is lost, or the database restarts: the session reconnects and takes the same lock again under the same
-  process id, and a heartbeat shows at once whether that was soon enough. No agent is reaped while the database is down, so
-  the agent does not know: ``UNKNOWN``.
+  process id, and a heartbeat shows at once whether that was soon enough. While the database is down, no agent is reaped, so
+  the state is ``UNKNOWN``.
 - The process was paused for longer than the TTL: the agent may have been reaped. The first call that needs the agent sends
   a heartbeat first, because the last response is older than the TTL.
-- The agent was reaped: ``LOST`` for good. The log says so, ``lost`` is set, and every call that needs the agent raises
-  ``NotFound``. It is never registered again automatically: others may hold by now what it held, and only the caller knows
-  what to do about it.
+- The agent was reaped: it is permanently ``LOST``. This is logged, ``lost`` is set, and every call that needs the agent
+  raises ``NotFound``. It is never registered again automatically: others may now hold what it held, and only the caller
+  knows what to do.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from coordinator.progress import Progress
 
 __all__ = ["Presence"]
 
-HEARTBEAT_TIMEOUT_S = 10.0  # more than a lock's renewal has: a call that is cut off may take the liveness lock with it
+HEARTBEAT_TIMEOUT_S = 10.0  # longer than for the renewal of a lock: cancelling the call may cost the connection, and the liveness lock with it
 DEREGISTER_S = 5.0
 
 log = structlog.get_logger()
@@ -74,7 +74,7 @@ class Presence:
     async def alive(self) -> UUID:
         """Return the agent's id; send a heartbeat first if the last response is older than the TTL.
 
-        Raises: ``NotFound`` when the agent was reaped; ``DatabaseUnavailable`` when the server does not say.
+        Raises: ``NotFound`` if the agent was reaped; ``DatabaseUnavailable`` if the server does not respond.
         """
         if self._lease.live and not self._lease.remaining_s:
             await self._heartbeat()
@@ -87,7 +87,7 @@ class Presence:
         return self.id
 
     async def keep(self) -> None:
-        """Send heartbeats until the agent is lost. The log says once that they fail, and once that they no longer do."""
+        """Send heartbeats until the agent is lost. Log once that they fail, and once that they succeed again."""
         progress = Progress()
         while self._lease.live:
             if self._liveness is None:
@@ -105,7 +105,7 @@ class Presence:
                     log.info("agent.heartbeat_resumed", agent=self.name)
 
     async def deregister(self) -> None:
-        """Deregister the agent, unless the server does not answer in time; its liveness lock ends with the connection."""
+        """Deregister the agent, unless the server does not respond in time; its liveness lock ends with the connection."""
         if self.lost.is_set():
             return
         with anyio.move_on_after(DEREGISTER_S, shield=True) as scope:
@@ -127,9 +127,9 @@ class Presence:
             self.lost.set()
 
     async def _heartbeat(self) -> None:
-        """Send one heartbeat, on the direct connection if it is there: other calls cannot keep that busy.
+        """Send one heartbeat, on the direct connection if there is one, since other calls cannot keep it busy.
 
-        Raises: ``CoordinatorError`` when there is no answer.
+        Raises: ``CoordinatorError`` if there is no response.
         """
         session = None if self._liveness is None else self._liveness.session
         runner = session if session is not None and session.connected else self._executor

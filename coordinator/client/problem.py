@@ -1,4 +1,4 @@
-"""Problems as errors: a ``problem+json`` response (RFC 9457) becomes the error that the server made it from."""
+"""Problems as errors: a ``problem+json`` response (RFC 9457) becomes the error from which the server made it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["error_of"]
 
 PREFIX = "urn:coordinator:"
 
-# Problems that only HTTP has, by code, as the error that says what the caller can do.
+# Problems that only HTTP has, by code, with the error that tells the caller what to do.
 _OF_HTTP: dict[str, type[CoordinatorError]] = {
     "ZH404": SchemaMismatch,
     "ZH405": SchemaMismatch,

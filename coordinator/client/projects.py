@@ -78,7 +78,7 @@ class Projects:
         return Listing(self._caller, projects.List(limit=limit), after)
 
     async def show(self, project: str | None = None) -> ProjectContents:
-        """Return a project (default: the client's own) and how much it holds.
+        """Return a project (default: the client's own), and how much it contains.
 
         Raises: ``NotFound``.
         """
@@ -94,7 +94,7 @@ class Projects:
     def export(self, project: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Listing[ExportLine]:
         """Read a project (default: the client's own) as lines of JSON, for ``import_``: ``line`` of each row.
 
-        A change during the export may or may not be in it. Passwords and tokens are absent.
+        A change during the export may or may not be included. Passwords and tokens are not exported.
         """
         project = self._caller.project if project is None else project
         return Listing(self._caller, transfers.Export(project=project, limit=limit), after)
@@ -107,14 +107,14 @@ class Projects:
         allow_missing_users: bool = False,
         progress: Callable[[ImportProgress], None] = lambda _: None,
     ) -> ImportProgress:
-        """Import the lines of an export into a project (default: the client's own) that has no content.
+        """Import the lines of an export into a project (default: the client's own) without content.
 
-        An import that was interrupted continues: call it again with the same lines. ``progress`` is called after each batch.
-        What the project was given before, such as a title, stays. With ``allow_missing_users``, what belongs to a user who does
-        not exist here belongs to nobody.
+        To continue an interrupted import, call it again with the same lines. ``progress`` is called after each batch.
+        Values that the project already has, such as a title, are kept. With ``allow_missing_users``, content of users
+        who do not exist here is imported without an owner.
 
-        Raises: ``InvalidArgument`` for another format or version, or a damaged line; ``Conflict`` if the project has other content;
-        ``NotFound`` for a user who does not exist: create it and continue.
+        Raises: ``InvalidArgument`` for another format or version, or a damaged line; ``Conflict`` if the project has
+        other content; ``NotFound`` for a user who does not exist: create it and continue.
         """
 
         async def run(operation: transfers.Import) -> ImportProgress:

@@ -51,7 +51,7 @@ class Queues:
         )
 
     async def pause(self, queue: str, *, reason: str | None = None) -> Queue:
-        """Pause a queue: no job of it is claimed, and those that run continue. Pausing it again changes nothing.
+        """Pause a queue: its jobs cannot be claimed, and running ones continue. Pausing it again changes nothing.
 
         Raises: ``NotFound``.
         """
@@ -60,7 +60,7 @@ class Queues:
         )
 
     async def resume(self, queue: str) -> Queue:
-        """Resume a queue that was paused. Resuming it again changes nothing.
+        """Resume a paused queue. Resuming it again changes nothing.
 
         Raises: ``NotFound``.
         """

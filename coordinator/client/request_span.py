@@ -14,7 +14,7 @@ FAILED = 400
 
 
 def request_span(message: Message, address: str, *, again: bool) -> tracing.Span:
-    """Return the span of one attempt; ``again``: an attempt before it failed. Its URL has no query: values may be secret."""
+    """Return the span of one attempt; ``again``: an earlier attempt failed. Its URL has no query, since values may be secret."""
     if not tracing.on():
         return tracing.OFF
     attributes = {
@@ -28,7 +28,7 @@ def request_span(message: Message, address: str, *, again: bool) -> tracing.Span
 
 
 def outgoing() -> dict[str, str]:
-    """Return the headers that say what a request belongs to: the present span, and the request that is being served here."""
+    """Return the headers that propagate context: the current span, and the id of the request that is being served here."""
     headers = tracing.headers()
     if (request_id := cause.request_id()) is not None:
         headers["x-request-id"] = request_id

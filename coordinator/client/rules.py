@@ -1,4 +1,4 @@
-"""Rules: which signals the setting of another one clears, in the same transaction."""
+"""Rules: setting one signal clears others, in the same transaction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Rules:
     async def set(self, when_set: str, clears: Sequence[str], *, everywhere: bool = False) -> Rule:
         """Create or change a rule, for this project or ``everywhere``.
 
-        When a signal is set whose key ends in the segment ``when_set``, the signals ``clears`` beside it are deleted.
+        When a signal is set whose key ends with the segment ``when_set``, the signals ``clears`` with the same prefix
+        are deleted.
         """
         return await self._caller.run(
             rules.Set(

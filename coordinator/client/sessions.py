@@ -113,12 +113,12 @@ class Sessions:
         copy: str | None = None,
         title: str | None = None,
     ) -> Session:
-        """Make a new session from an old one, as it was when the entry ``seq`` of its log of ``kind`` was appended; by default, as it is.
+        """Copy a session as it was when the entry ``seq`` of its log of ``kind`` was appended; by default, as it is now.
 
-        The new one has the logs up to then, with their numbers, and the documents, with their
-        versions. ``copy`` is its key, by default a new UUID. Neither changes the other.
+        The copy has the logs up to then, with their numbers, and the documents, with their versions. ``copy`` is its
+        key, by default a new UUID. Later changes to one do not affect the other.
 
-        Raises: ``Conflict`` if there is no such entry, or no longer (``ZC335``), or if the key is taken; ``NotFound``.
+        Raises: ``Conflict`` if the entry does not exist (any more) (``ZC335``), or if the key is taken; ``NotFound``.
         """
         return await self._caller.run(
             sessions.Fork(

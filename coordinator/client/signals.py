@@ -29,12 +29,12 @@ class Signals:
         agent: AgentRef | None = None,
         ephemeral: bool = False,
     ) -> Signal:
-        """Set a signal, and clear what its rule says, in one transaction.
+        """Set a signal, and clear the signals that its rule names, in one transaction.
 
-        ``ttl`` defaults to 24 hours; a ``critical`` signal has none. With ``expect``, set it only at this version; 0 means
+        ``ttl`` defaults to 24 hours; a ``critical`` signal has none. With ``expect``, set it only at this version; 0:
         only if it is not set. An ``ephemeral`` signal ends with ``agent``, by default the client's own.
 
-        Raises: ``Conflict`` with the present version in ``detail``; ``NotFound`` when the client's agent was reaped.
+        Raises: ``Conflict`` with the current version in ``detail``; ``NotFound`` if the client's agent was reaped.
         """
         return await self._caller.run(
             signals.Set(
@@ -62,7 +62,7 @@ class Signals:
         return Listing(self._caller, signals.List(project=self._caller.project, prefix=prefix, limit=limit), after)
 
     async def delete(self, key: str, *, expect: int | None = None) -> int:
-        """Delete a signal, with ``expect`` only at this version; return the version that it had.
+        """Delete a signal, with ``expect`` only at that version; return its version.
 
         Raises: ``NotFound``, ``Conflict``.
         """

@@ -14,8 +14,8 @@ __all__ = ["Todos"]
 class Todos:
     """The todo lists of the client's project: documents of kind ``todo``.
 
-    A todo list is a list of items, or an object with that list as ``items``. An item is an object with an ``id``, and perhaps a
-    ``status``; other keys are yours.
+    A todo list is a list of items, or an object with that list as ``items``. An item is an object with an ``id`` and,
+    optionally, a ``status``; other keys are yours.
     """
 
     def __init__(self, documents: Documents) -> None:
@@ -40,7 +40,7 @@ class Todos:
     async def item(self, key: str, item: str | int, patch: Mapping[str, Json] | JsonText) -> DocumentHeader:
         """Change one item, found by its id: ``await client.todos.item("release", 3, {"status": "COMPLETED"})``.
 
-        Concurrent calls lose nothing, and no caller needs to read first.
+        Concurrent calls lose no updates, and callers need not read first.
 
         Raises: ``NotFound`` without such a list or item.
         """

@@ -1,4 +1,4 @@
-"""How a client reaches the coordinator: the only module that reads the scheme of an address."""
+"""How a client reaches the coordinator: the only module that examines the scheme of an address."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Transport", "open_transport"]
 class Transport(msgspec.Struct, frozen=True):
     """Runs operations, and opens a direct connection that can prove that this process is alive.
 
-    Over HTTP there is no ``session``: heartbeats keep an agent alive, or a sidecar's proof of life.
+    Over HTTP, there is no ``session``: heartbeats, or a sidecar's proof of life, keep an agent alive.
     """
 
     executor: Executor

@@ -23,9 +23,9 @@ class Webhooks:
         self._caller = caller
 
     async def add(self, url: str, topics: Sequence[str], *, after: str | None = None) -> WebhookSecret:
-        """Send events to a URL: those of ``topics`` (``lock.broken``, ``signal.*``, ``*``) from now on, or after the cursor ``after``.
+        """Send events to a URL: events of ``topics`` (``lock.broken``, ``signal.*``, ``*``) from now on, or after the cursor ``after``.
 
-        Returns the secret with which requests are signed, which is shown only this once.
+        Returns the secret with which requests are signed. It is shown only this once.
 
         Raises: ``InvalidArgument``.
         """
