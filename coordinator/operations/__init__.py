@@ -13,12 +13,12 @@ __all__ = ["every"]
 
 @cache
 def every() -> tuple[type[Operation[Any]], ...]:
-    """Find every operation, in the order of their functions' names."""
+    """Return every operation, in the order of their functions' names."""
     return tuple(sorted(_found(), key=lambda kind: kind.function))
 
 
 def _found() -> Iterator[type[Operation[Any]]]:
-    import importlib  # noqa: PLC0415 - a short program that knows its operations need not find them
+    import importlib  # noqa: PLC0415 - not needed by short programs that know their operations
     import pkgutil  # noqa: PLC0415
 
     for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):

@@ -1,4 +1,4 @@
-"""Agents: they register at each start, send heartbeats, and deregister. Lost agents are reaped, and all they held is released."""
+"""Agents: they register at each start, send heartbeats, and deregister. Lost agents are reaped, and everything they hold is released."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Join(Operation[Agent], frozen=True, kw_only=True):
 class Heartbeat(Operation[datetime], frozen=True, kw_only=True):
     """Extend an agent's registration by its TTL; return when it expires. A name needs its ``project``.
 
-    Raises: ``NotFound`` if the agent was reaped and what it held was released; register again.
+    Raises: ``NotFound`` if the agent was reaped and everything that it held was released; register again.
     """
 
     function = "agent_heartbeat"
@@ -79,7 +79,7 @@ class Heartbeat(Operation[datetime], frozen=True, kw_only=True):
 
 
 class Deregister(Operation[bool], frozen=True, kw_only=True):
-    """End an agent and release everything it holds. A name needs its ``project``.
+    """End an agent, and release everything that it holds. A name needs its ``project``.
 
     Raises: ``NotFound`` if the agent has already ended.
     """

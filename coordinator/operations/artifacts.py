@@ -81,15 +81,15 @@ class Begin(Operation[Upload], frozen=True, kw_only=True):
 
 
 class Write(Operation[bool], frozen=True, kw_only=True):
-    """Write a part of an upload, numbered from 1. Return false if it was there already.
+    """Write a part of an upload, numbered from 1. Return false if the part already exists.
 
     Until the upload is finished, a crash of the database may lose the newest parts.
 
-    Raises: ``NotFound`` if there is no such upload; ``Conflict`` if the part is there with other bytes.
+    Raises: ``NotFound`` if there is no such upload; ``Conflict`` if the part exists with other bytes.
     """
 
     function = "artifact_write"
-    durable = False  # artifact_finish, which finds out what a crash has lost, makes it so
+    durable = False  # artifact_finish is durable, and detects parts that a crash has lost
     scope = Scope.IN_PROJECT
     speakers = ("actor",)
     max_bytes = "artifact_part_bytes"
@@ -106,8 +106,8 @@ class Finish(Operation[Artifact], frozen=True, kw_only=True):
 
     ``expect`` is the hash of the content that the name must have now; 0: it must be absent.
 
-    Raises: ``NotFound`` if there is no such upload; ``Conflict`` if a part is missing, size or hash differ, or ``expect`` does not hold:
-    ``detail`` says so.
+    Raises: ``NotFound`` if there is no such upload; ``Conflict`` if a part is missing, size or hash differ, or
+    ``expect`` does not hold, with the cause in ``detail``.
     """
 
     function = "artifact_finish"
@@ -157,9 +157,9 @@ class Show(Operation[Artifact], frozen=True, kw_only=True):
 class Part(Operation[ArtifactPart], frozen=True, kw_only=True):
     """Read up to ``length`` bytes of an artifact from ``offset`` on, at most 1 MiB; the result is empty at its end.
 
-    With ``sha256``, read that content, even if the name was given to another one since.
+    With ``sha256``, read that content, even if the name has another content by now.
 
-    Raises: ``NotFound``; ``StoreUnavailable`` if an object store has the bytes and does not give them.
+    Raises: ``NotFound``; ``StoreUnavailable`` if the bytes are in an object store that does not return them.
     """
 
     function = "artifact_part"
@@ -203,7 +203,7 @@ class List(Operation[list[Artifact]], frozen=True, kw_only=True):
 
 
 class Keep(Operation[Artifact], frozen=True, kw_only=True):
-    """Keep an artifact: retention does not delete it; with ``kept`` false, no longer.
+    """Keep an artifact, so that retention does not delete it; with ``kept`` false, no longer keep it.
 
     Raises: ``NotFound``.
     """
@@ -245,7 +245,7 @@ class Prune(Operation[int], frozen=True, kw_only=True):
 
 
 class Move(Operation[list[ArtifactObject]], frozen=True, kw_only=True):
-    """Return a content to be moved to the object store; none if all are moved."""
+    """Return a content to move to the object store; none if all are moved."""
 
     function = "artifact_move"
     internal = True
@@ -265,7 +265,7 @@ class Chunk(Operation[bytes | None], frozen=True, kw_only=True):
 
 
 class Moved(Operation[bool], frozen=True, kw_only=True):
-    """Use a verified object in place of the parts in the database; false if the content was deleted or has already moved, or it took too long."""
+    """Use a verified object instead of the parts in the database; false if the content was deleted or has already moved, or this took too long."""
 
     function = "artifact_moved"
     internal = True
@@ -274,7 +274,7 @@ class Moved(Operation[bool], frozen=True, kw_only=True):
 
 
 class DeleteObjects(Operation[list[ArtifactObject]], frozen=True, kw_only=True):
-    """Return objects to be deleted from the object store. They come again in a minute, unless ``DeletedObjects`` has them."""
+    """Return objects to delete from the object store. They are returned again after a minute, unless ``DeletedObjects`` was called for them."""
 
     function = "artifact_object_delete"
     internal = True
@@ -284,7 +284,7 @@ class DeleteObjects(Operation[list[ArtifactObject]], frozen=True, kw_only=True):
 
 
 class DeletedObjects(Operation[int], frozen=True, kw_only=True):
-    """Forget objects that were deleted from the object store; return how many."""
+    """Remove the records of objects that were deleted from the object store; return how many."""
 
     function = "artifact_object_deleted"
     internal = True

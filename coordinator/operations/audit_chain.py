@@ -1,4 +1,4 @@
-"""Verifies an audit trail outside of the database: reads all of it, and computes its hashes again."""
+"""Verifies an audit trail outside of the database: it reads the whole trail, and computes its hashes again."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ async def verified(
 ) -> IntactTrail:
     """Verify a trail.
 
-    ``progress`` is called with the number of verified entries and of all entries. If retention removes entries during the verification, it begins
-    again from the new anchor.
+    ``progress`` is called with the number of verified entries and of all entries. If retention removes entries during
+    the verification, it starts again from the new anchor.
 
     Raises: ``Conflict``.
     """

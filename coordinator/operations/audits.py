@@ -11,9 +11,9 @@ __all__ = ["Copy", "List", "Reset", "Set", "Show", "Verify"]
 
 
 class List(Operation[list[AuditEntry]], frozen=True, kw_only=True):
-    """List the entries of a trail, in order: of ``actors``, of topics such as ``token.*``, of what happened from ``since`` on and before ``until``.
+    """List the entries of a trail, in order. Filters: ``actors``, topics such as ``token.*``, and time (from ``since`` on, before ``until``).
 
-    Without a project: what happened in projects that do not exist (any more).
+    Without a project: events in projects that do not exist (any more).
     """
 
     function = "audit_list"
@@ -41,9 +41,9 @@ class Show(Operation[AuditState], frozen=True, kw_only=True):
 
 
 class Verify(Operation[AuditCheck], frozen=True, kw_only=True):
-    """Compute the hashes of up to ``limit`` entries again, from the anchor on, or after entry ``after``, which has ``hash``.
+    """Compute the hashes of up to ``limit`` entries again, from the anchor on, or after entry ``after``, whose hash is ``hash``.
 
-    Repeat with what it returns until ``checked`` is less than ``limit``.
+    Repeat with the returned values until ``checked`` is less than ``limit``.
     """
 
     function = "audit_verify"
@@ -59,7 +59,7 @@ class Verify(Operation[AuditCheck], frozen=True, kw_only=True):
 class Set(Operation[AuditState], frozen=True, kw_only=True):
     """Choose which events of a project are audited from now on, by ``topics`` such as ``lock.broken``, ``lock.*`` or ``*``.
 
-    Without any, only ``audit.*`` is, which always is.
+    Events of ``audit.*`` are always audited, even without topics.
     """
 
     function = "audit_set"

@@ -11,10 +11,11 @@ __all__ = ["List", "Prune", "Read", "Subscribe"]
 
 
 class Read(Operation[list[BriefingItem]], frozen=True, kw_only=True):
-    """Brief an agent: return its directives, the changed signals that it watches, the other agents, and the locks that they hold.
+    """Brief an agent: return its directives, changes of the signals that it watches, the other agents, and the locks that they hold.
 
-    Directives that are returned become seen. ``news``: only the first two, and only what is new: nothing is returned twice as news, whichever
-    process asks. ``again``: also directives that it has seen and not answered, and all signals that it watches.
+    Returned directives become seen. ``news``: only directives and signals, and only what is new: nothing is returned
+    twice as news, whichever process asks. ``again``: also directives that it has seen and not answered, and all signals
+    that it watches.
 
     Raises: ``NotFound`` if no agent of this name or id is known.
     """
@@ -30,7 +31,7 @@ class Read(Operation[list[BriefingItem]], frozen=True, kw_only=True):
 
 
 class Subscribe(Operation[Briefing], frozen=True, kw_only=True):
-    """Choose the signals of which an agent is told when they change, by patterns such as ``build/*``. No pattern ends it.
+    """Choose the signals whose changes an agent is told about, by patterns such as ``build/*``. Without patterns, the subscription ends.
 
     Raises: ``NotFound`` if no agent of this name or id is known.
     """
@@ -59,7 +60,7 @@ class List(Operation[list[Briefing]], frozen=True, kw_only=True):
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):
-    """Delete what was recorded of agents that have read no news for ``retention``; return how many, at most ``limit``."""
+    """Delete the records of agents that have read no news for ``retention``; return how many, at most ``limit``."""
 
     function = "briefing_prune"
     internal = True

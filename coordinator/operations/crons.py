@@ -1,4 +1,4 @@
-"""Crons: jobs that are enqueued at recurring times, once however many daemons run."""
+"""Crons: jobs that are enqueued at recurring times, only once however many daemons run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Pause(Operation[Cron], frozen=True, kw_only=True):
 
 
 class Resume(Operation[Cron], frozen=True, kw_only=True):
-    """Resume a cron that was paused: it fires at its next time. Resuming it again changes nothing.
+    """Resume a paused cron: it fires at its next time. Resuming it again changes nothing.
 
     Raises: ``NotFound``.
     """

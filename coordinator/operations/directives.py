@@ -16,9 +16,10 @@ __all__ = ["Acknowledge", "Expire", "Inbox", "List", "ListPending", "Prune", "Re
 
 
 class Send(Operation[Sent], frozen=True, kw_only=True):
-    """Send a directive to an agent, to a role, to whoever runs a job, or to everyone. It is open for ``ttl`` (1 second to 366 days).
+    """Send a directive to an agent, to a role, to the worker of a job, or to everyone. It is open for ``ttl`` (1 second to 366 days).
 
-    ``priority`` is -100 to 100, higher first. With ``key``, it supersedes the open directive with the same key and target.
+    ``priority`` is -100 to 100, higher first. With ``key``, it supersedes the open directive with the same key and
+    target.
 
     Raises: ``InvalidArgument`` unless the call names exactly one target.
     """
@@ -58,7 +59,7 @@ class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
     limit: int = 100
 
     def concerned_by(self, data: dict[str, Any]) -> bool:
-        """Return whether the directive is for this agent, a role or everyone, or the agent that registered is this one."""
+        """Return whether the directive is for this agent, a role or everyone, or whether this agent has just registered."""
         return is_agent_id(self.agent) or data.get("to_agent", data.get("name")) in (None, self.agent)
 
 
@@ -110,7 +111,7 @@ class List(Operation[list[Directive]], frozen=True, kw_only=True):
 
 
 class ListPending(Operation[list[Pending]], frozen=True, kw_only=True):
-    """List who has not yet answered: open directives, or one directive, by priority, order of sending and agent name."""
+    """List the agents that have not yet answered an open directive, or one directive, by priority, order of sending and agent name."""
 
     function = "directive_pending"
     reads = True

@@ -1,4 +1,4 @@
-"""The doctor: what is wrong with the database, and what to do about it."""
+"""The doctor: finds problems of the database, and says how to fix them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Fix", "Run"]
 
 
 class Run(Operation[list[Finding]], frozen=True, kw_only=True):
-    """Examine the database: all checks, or these.
+    """Run all checks of the database, or only these.
 
     Raises: ``InvalidArgument`` for a check that the database does not know.
     """
@@ -23,7 +23,7 @@ class Run(Operation[list[Finding]], frozen=True, kw_only=True):
 
 
 class Fix(Operation[list[str]], frozen=True, kw_only=True):
-    """Fix what a check finds, if the repair is non-destructive; return what was done."""
+    """Fix the findings of a check, if the repair is non-destructive; return what was done."""
 
     function = "doctor_fix"
     internal = True

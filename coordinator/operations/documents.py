@@ -1,4 +1,4 @@
-"""Documents: values under a kind and a key, in versions that count 1, 2, 3."""
+"""Documents: values under a kind and a key, in versions numbered 1, 2, 3."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Assert", "Delete", "Diff", "Get", "History", "Item", "Keep", "List",
 class Put(Operation[DocumentHeader], frozen=True, kw_only=True):
     """Write a version of a document. It never expires, unless ``ttl`` is given: 1 second to 366 days.
 
-    ``expect`` is the version that it must have now, and ``epoch`` the epoch of that version; 0 if it must be absent. A document
-    with a ``session`` belongs to it, and ends with it.
+    ``expect`` is the version that it must have now, and ``epoch`` the epoch of that version; 0 if it must be absent. A
+    document with a ``session`` belongs to it, and ends with it.
 
-    Raises: ``Conflict`` with the current version and epoch in ``detail``: read it and decide again. ``InvalidArgument`` for a value
-    of another shape than the kind has.
+    Raises: ``Conflict`` with the current version and epoch in ``detail``: read it and decide again. ``InvalidArgument``
+    for a value that does not have the shape of the kind.
     """
 
     function = "document_put"
@@ -39,11 +39,12 @@ class Put(Operation[DocumentHeader], frozen=True, kw_only=True):
 
 
 class Get(Operation[Document], frozen=True, kw_only=True):
-    """Read a document: the latest version, one by its number, or that of the instant ``at``.
+    """Read a document: the latest version, a version by its number, or the version at the instant ``at``.
 
-    ``path`` leads to a part of it: keys, and places in lists from 0.
+    ``path`` leads to a part of it: keys, and indexes of lists from 0.
 
-    Raises: ``NotFound`` if it is absent (``ZC217``), if the version is no longer kept (``ZC218``), or if nothing is at the path (``ZC219``).
+    Raises: ``NotFound`` if it is absent (``ZC217``), if the version is no longer kept (``ZC218``), or if the path leads
+    to nothing (``ZC219``).
     """
 
     function = "document_get"
@@ -60,9 +61,9 @@ class Get(Operation[Document], frozen=True, kw_only=True):
 
 
 class Patch(Operation[DocumentHeader], frozen=True, kw_only=True):
-    """Merge an object into a document (RFC 7396): null deletes a key, objects are merged, anything else replaces.
+    """Merge an object into a document (RFC 7396): null deletes a key, objects are merged, any other value replaces the old one.
 
-    Concurrent calls lose nothing, and no caller needs to read first.
+    Concurrent calls lose no updates, and callers need not read first.
 
     Raises: ``NotFound``; ``Conflict`` as in ``Put``; ``InvalidArgument`` if the document is not an object.
     """
@@ -87,10 +88,12 @@ class Patch(Operation[DocumentHeader], frozen=True, kw_only=True):
 class Item(Operation[DocumentHeader], frozen=True, kw_only=True):
     """Merge an object into one item of a list in a document, found by its id, in one call.
 
-    Concurrent calls lose nothing, and no caller needs to read first. ``path`` leads to the list; by default it is where todo lists and
-    features have theirs, else the document itself. ``field`` is the key of the ids; the id 3 matches ``3`` and ``"3"``.
+    Concurrent calls lose no updates, and callers need not read first. ``path`` leads to the list; the default is the
+    place where todo lists and features have their list, or the document itself. ``field`` is the key of the ids; the id
+    3 matches ``3`` and ``"3"``.
 
-    Raises: ``NotFound`` without such an item (``ZC219``); ``Conflict`` if several have the id (``ZC333``), and as in ``Put``.
+    Raises: ``NotFound`` without such an item (``ZC219``); ``Conflict`` if several have the id (``ZC333``), and as in
+    ``Put``.
     """
 
     function = "document_item"
@@ -114,7 +117,7 @@ class Item(Operation[DocumentHeader], frozen=True, kw_only=True):
 
 
 class Delete(Operation[DocumentHeader], frozen=True, kw_only=True):
-    """Delete a document. Its versions stay for 7 days, in which ``Restore`` brings it back.
+    """Delete a document. Its versions are kept for 7 days; until then, ``Restore`` recovers it.
 
     Raises: ``NotFound``; ``Conflict`` as in ``Put``.
     """
@@ -134,7 +137,7 @@ class Delete(Operation[DocumentHeader], frozen=True, kw_only=True):
 
 
 class Keep(Operation[bool], frozen=True, kw_only=True):
-    """Keep a document, also one that is deleted, from being taken by retention; with ``kept`` false, no longer.
+    """Keep a document, even a deleted one, so that retention does not delete it; with ``kept`` false, no longer keep it.
 
     Returns whether that changed anything.
 
@@ -155,7 +158,7 @@ class Keep(Operation[bool], frozen=True, kw_only=True):
 class Restore(Operation[DocumentHeader], frozen=True, kw_only=True):
     """Write the value of an earlier version again, as a new version.
 
-    By default it is the latest value, which brings back a document that was deleted or has expired.
+    The default is the latest value, which recovers a deleted or expired document.
 
     Raises: ``NotFound`` if there is no such version, or it is no longer kept (``ZC218``); ``Conflict`` as in ``Put``.
     """
@@ -192,7 +195,7 @@ class List(Operation[list[DocumentHeader]], frozen=True, kw_only=True):
 
 
 class History(Operation[list[DocumentVersion]], frozen=True, kw_only=True):
-    """List the versions of a document that are kept, the newest first, also of one that is deleted or has expired.
+    """List the retained versions of a document, newest first, even if it is deleted or expired.
 
     Raises: ``NotFound``.
     """
@@ -210,7 +213,7 @@ class History(Operation[list[DocumentVersion]], frozen=True, kw_only=True):
 
 
 class Diff(Operation[JsonText], frozen=True, kw_only=True):
-    """Return the JSON Patch (RFC 6902) that leads from ``version`` of a document to the ``other``, by default the latest.
+    """Return the JSON Patch (RFC 6902) from ``version`` of a document to ``other``, by default the latest.
 
     Raises: ``NotFound`` if there is no such version, or it is no longer kept (``ZC218``).
     """

@@ -12,7 +12,7 @@ from coordinator.model.operation import Json, Operation, Scope
 
 __all__ = ["POLL_S", "Configure", "Emit", "Extend", "Head", "Prune", "Since"]
 
-POLL_S = 10.0  # a reader looks this often, in seconds, when no hint comes
+POLL_S = 10.0  # without hints, a reader checks at this interval
 
 
 class Emit(Operation[None], frozen=True, kw_only=True):
@@ -30,9 +30,9 @@ class Emit(Operation[None], frozen=True, kw_only=True):
 
 
 class Configure(Operation[bool], frozen=True, kw_only=True):
-    """Choose what NOTIFY carries: ``full`` (events), ``pointer`` (their cursors) or ``head``; return false if nothing changed.
+    """Choose what NOTIFY sends: ``full`` (events), ``pointer`` (their cursors) or ``head``; return false if nothing changed.
 
-    With ``head`` there is one notification for each batch, and none on the channels of the projects.
+    With ``head``, there is one notification for each batch, and none on the channels of the projects.
 
     Raises: ``InvalidArgument``.
     """
@@ -75,7 +75,7 @@ class Since(Operation[list[Event]], frozen=True, kw_only=True):
     actors: list[str] | None = None
 
     def of_page(self, items: list[Event], cursor: str) -> list[Event]:
-        """Return a page as the log does: it ends with a bookmark if one was requested and the cursor moved."""
+        """Return a page like the database: it ends with a bookmark if one was requested and the cursor has moved."""
         last = items[-1].cursor if items else self.after
         full = len(items) >= self.limit
         if not self.bookmarks or full or cursor == last or self.after == "now":

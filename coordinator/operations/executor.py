@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from coordinator.model.operation import Operation
 from coordinator.operations.positions import Included
 
-if TYPE_CHECKING:  # a command imports no driver before it connects
+if TYPE_CHECKING:  # commands do not import a driver before they connect
     from coordinator.db.session import ServerSession
 
 __all__ = ["AtLeastRunner", "Executor", "Runner", "Source", "Wake"]
@@ -62,10 +62,10 @@ class Source(Runner, Protocol):
     """The backend of a process: the database, or a daemon in its place."""
 
     def obstacle(self) -> str | None:
-        """Return why no call can be made, or None if one can, as far as is known."""
+        """Return why no call can be made, or None if calls are possible as far as is known."""
 
     def transaction(self, idempotency_key: str | None = None) -> AbstractAsyncContextManager[Runner]:
-        """Run several operations in one transaction; a daemon in place of the database runs one, under the key."""
+        """Run several operations in one transaction; a daemon in place of the database runs one, under the idempotency key."""
 
     def session(self, *channels: str, awaited: Callable[[], bool] = lambda: True) -> ServerSession:
-        """Return a direct connection that listens on channels; ``awaited`` says whether anybody waits for them."""
+        """Return a direct connection that listens on channels; ``awaited`` returns whether anybody waits for them."""

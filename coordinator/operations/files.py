@@ -1,4 +1,4 @@
-"""Files that several agents edit: leases before an edit, and the content that each has seen, so that no agent overwrites another's work."""
+"""Files that several agents edit: leases before an edit, and what each agent has seen, so that no agent overwrites another's work."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from coordinator.model.operation import Json, Operation, Scope
 
 __all__ = ["TTL", "Edit", "Leave", "List", "Prune", "Record"]
 
-TTL = timedelta(minutes=10)  # longer than a model thinks between two calls
+TTL = timedelta(minutes=10)  # longer than a model usually thinks between two calls
 
 
 class Edit(Operation[list[FileGrant]], frozen=True, kw_only=True):
     """Begin to edit files: lease all of them, or none, and compare each with what its editor last saw.
 
-    ``agent`` is a name or an id. It is registered if necessary, and lives for ``ttl`` after each call; ``owner`` edits below it.
-    ``hashes`` has one for each path: - where there is no such file, empty where its content is unknown. Hash again when the lease
-    is granted, and repeat the call if one differs. With ``wait``, the result may have a ticket: poll with it, then repeat the call.
+    ``agent`` is a name or an id. It is registered if necessary, and lives for ``ttl`` after each call; ``owner`` edits
+    below it. ``hashes`` has one for each path: - if there is no such file, empty if its content is unknown. Hash again
+    when the lease is granted, and repeat the call if one differs. With ``wait``, the result may have a ticket: poll
+    with it, then repeat the call.
 
-    ``shared`` shares the files with others that only read. ``told`` is for a caller that does not record what it reads: it is told once of a
-    change, and may edit then. ``metadata`` is merged into the agent's own. ``unreserved`` is as in ``agents.Register``.
+    ``shared`` shares the files with others that only read. ``told`` is for a caller that does not record what it reads:
+    it is told about a change once, and may edit then. ``metadata`` is merged into the agent's own. ``unreserved`` is as
+    in ``agents.Register``.
     """
 
     function = "file_edit"
@@ -55,7 +57,7 @@ class Record(Operation[int], frozen=True, kw_only=True):
     scope = Scope.IN_PROJECT
     speakers = ("agent",)
     registers = True
-    durable = False  # a view that a crash loses is that of a session which lost its server, too
+    durable = False  # a crash that loses a view also loses the server of its session
 
     project: str
     agent: str
@@ -69,9 +71,10 @@ class Record(Operation[int], frozen=True, kw_only=True):
 
 
 class Leave(Operation[int], frozen=True, kw_only=True):
-    """Release whatever an agent holds and waits for, or one of its owners with those below it; return how many locks.
+    """Release everything that an agent holds and waits for, or one of its owners with those below it; return how many locks.
 
-    ``paths`` limits it to these. ``end`` deregisters the agent, too. Tokens and the number of acquisitions do not matter. An agent that is not registered holds nothing: 0.
+    ``paths`` limits it to these. ``end`` also deregisters the agent. Tokens and the number of acquisitions do not
+    matter. An agent that is not registered holds nothing: 0.
     """
 
     function = "file_leave"
@@ -87,7 +90,7 @@ class Leave(Operation[int], frozen=True, kw_only=True):
 
 
 class List(Operation[list[FileView]], frozen=True, kw_only=True):
-    """List what the agents of a project, or the one called ``agent``, have seen of files, by path."""
+    """List what the agents of a project, or the agent ``agent``, have seen of files, by path."""
 
     function = "file_list"
     reads = True

@@ -89,7 +89,7 @@ class List(Operation[list[Job]], frozen=True, kw_only=True):
 
 
 class Attempts(Operation[list[JobAttempt]], frozen=True, kw_only=True):
-    """List the attempts of a job, oldest first: the one that runs, and the last 50 that ended.
+    """List the attempts of a job, oldest first: the running one, and the last 50 ended ones.
 
     Raises: ``NotFound``.
     """
@@ -164,7 +164,7 @@ class ListWorkers(Operation[list[WorkerStatus]], frozen=True, kw_only=True):
 
 
 class Stats(Operation[list[JobStatistics]], frozen=True, kw_only=True):
-    """Count jobs by queue and type, with wait and run times of those that ended in the last ``period``; ``hourly``: by hour."""
+    """Count jobs by queue and type, with wait and run times of jobs that ended in the last ``period``; ``hourly``: by hour."""
 
     function = "job_stats"
     reads = True
@@ -197,9 +197,9 @@ class Why(Operation[JobExplanation], frozen=True, kw_only=True):
 class Retry(Operation[list[RetriedJob]], frozen=True, kw_only=True):
     """Enqueue ended jobs again: one, or up to ``limit`` that meet all conditions, oldest first and each only once.
 
-    By default, the conditions find failed jobs. Repeating the call for one job returns the same new job. With ``from_step``, a new
-    job reuses the steps that the old one had finished before this one, or all if that did not finish; ``from_ordinal`` says which of
-    several of this name it is.
+    By default, the conditions select failed jobs. Repeating the call for one job returns the same new job. With
+    ``from_step``, a new job reuses the steps that the old one had finished before this step, or all if this step was
+    not finished; ``from_ordinal`` selects one of several steps with this name.
 
     Raises: ``NotFound``; ``Conflict`` if the job has not ended.
     """
@@ -232,7 +232,7 @@ class Extend(Operation[int], frozen=True, kw_only=True):
 
 
 class Index(Operation[int], frozen=True, kw_only=True):
-    """Index the payloads of a day of ended jobs that is over; return how many days. Repeat until 0."""
+    """Index the payloads of a past day of ended jobs; return how many days. Repeat until 0."""
 
     function = "job_index"
     internal = True
@@ -250,7 +250,7 @@ class ListPrunable(Operation[list[PrunableJobs]], frozen=True, kw_only=True):
 
 
 class ListArchive(Operation[list[ArchivedJob]], frozen=True, kw_only=True):
-    """List jobs of one partition that ended before ``until``, each as a line of JSON with all that is known of it."""
+    """List jobs of one partition that ended before ``until``, each as a complete line of JSON."""
 
     function = "job_archive_list"
     reads = True
@@ -266,9 +266,10 @@ class ListArchive(Operation[list[ArchivedJob]], frozen=True, kw_only=True):
 class Prune(Operation[int], frozen=True, kw_only=True):
     """Drop days of ended jobs that are older than their retention; return how many, and jobs of other days. Repeat until 0.
 
-    With ``archived``, of ``relation`` only what was archived: this number of jobs, of a default partition those up to the place ``last``.
+    With ``archived``, prune only archived jobs of ``relation``: this number of jobs; in a default partition, those up
+    to the position ``last``.
 
-    Raises: ``Conflict`` if there is another number of them.
+    Raises: ``Conflict`` if their number differs.
     """
 
     function = "job_prune"

@@ -50,7 +50,7 @@ class CancelChildren(Operation[int], frozen=True, kw_only=True):
 
 
 class Pause(Operation[JobOutcome], frozen=True, kw_only=True):
-    """Pause a job, with ``tree`` also those below it and their later children: none is claimed. Attempts that run continue.
+    """Pause a job; with ``tree``, also the jobs below it and their later children: none of them can be claimed. Running attempts continue.
 
     Raises: ``Conflict`` if it has ended; with ``tree``, if all below it have ended as well. ``NotFound``.
     """
@@ -67,7 +67,7 @@ class Pause(Operation[JobOutcome], frozen=True, kw_only=True):
 
 
 class Resume(Operation[JobOutcome], frozen=True, kw_only=True):
-    """Resume a job, with ``tree`` also those below it, whoever paused them.
+    """Resume a job; with ``tree``, also the jobs below it, whoever paused them.
 
     Raises: ``Conflict`` if it has ended; with ``tree``, if all below it have ended as well. ``NotFound``.
     """
@@ -83,7 +83,7 @@ class Resume(Operation[JobOutcome], frozen=True, kw_only=True):
 
 
 class Settle(Operation[int], frozen=True, kw_only=True):
-    """Tell waiting jobs that the jobs they wait for have ended, if these were too many for one call; return how many. Repeat until 0."""
+    """Settle jobs whose awaited jobs have ended, if these were too many for one call; return how many. Repeat until 0."""
 
     function = "job_settle_due"
     internal = True

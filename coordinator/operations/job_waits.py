@@ -16,7 +16,7 @@ __all__ = ["Answer", "Ask", "FinishStep", "ListQuestions", "Match", "Suspend"]
 class FinishStep(Operation[JobStep], frozen=True, kw_only=True):
     """Store the result of a step of a job, for this attempt and the next ones. A repetition with the same result changes nothing.
 
-    ``ordinal`` tells those of one name apart, from 1. It counts as progress.
+    ``ordinal`` distinguishes steps with one name, from 1. The call counts as progress.
 
     Raises: ``Conflict`` if the fence is stale, or the step has finished with another result.
     """
@@ -35,14 +35,15 @@ class FinishStep(Operation[JobStep], frozen=True, kw_only=True):
 
 
 class Suspend(Operation[JobSuspension], frozen=True, kw_only=True):
-    """Suspend a job until the first of several conditions is met; meanwhile, it holds no worker, slots or locks. The attempt ends; none is spent.
+    """Suspend a job until the first of several conditions is met. Meanwhile, it holds no worker, slots or locks. No attempt is used up.
 
-    A condition is ``{"at": instant}``, ``{"delay": duration}``, ``{"signal": key, "value": json}`` (any value without one),
-    ``{"event": topic, "key": key}`` (any key without one), ``{"jobs": [ids], "mode": "all" or "any"}``, or ``{"directive": id}``.
+    A condition is ``{"at": instant}``, ``{"delay": duration}``, ``{"signal": key, "value": json}`` (without a value:
+    any), ``{"event": topic, "key": key}`` (without a key: any), ``{"jobs": [ids], "mode": "all" or "any"}``, or
+    ``{"directive": id}``.
 
-    The outcome is stored as a step: ``met`` is the place of the condition, from 0, or null if ``ttl`` has passed. If a condition is
-    met already, the status is running, and ``result`` is the outcome. Events after the cursor ``after`` count; by default those since the
-    wait of this name before ended, or the job first started.
+    The outcome is stored as a step: ``met`` is the index of the condition, from 0, or null if ``ttl`` has passed. If a
+    condition is already met, the status is running, and ``result`` is the outcome. Events after the cursor ``after``
+    count; by default, events since the previous wait with this name ended, or since the job first started.
 
     Raises: ``Conflict`` if the fence is stale.
     """
@@ -64,10 +65,10 @@ class Suspend(Operation[JobSuspension], frozen=True, kw_only=True):
 
 
 class Ask(Operation[JobSuspension], frozen=True, kw_only=True):
-    """Ask managers a question, and let the job wait for the answer, without its worker. The attempt ends; none is spent.
+    """Ask managers a question, and let the job wait for the answer, without its worker. No attempt is used up.
 
-    After ``ttl``, the answer is ``fallback``. The outcome is stored as a step: ``answer``, and ``by``, who gave it, or null. If the
-    question is answered already, the status is running, and ``result`` is the outcome.
+    After ``ttl``, the answer is ``fallback``. The outcome is stored as a step: ``answer``, and ``by``, who gave it, or
+    null. If the question is already answered, the status is running, and ``result`` is the outcome.
 
     Raises: ``Conflict`` if the fence is stale.
     """
@@ -90,9 +91,10 @@ class Ask(Operation[JobSuspension], frozen=True, kw_only=True):
 
 
 class Answer(Operation[JobStep], frozen=True, kw_only=True):
-    """Answer the question of a job; with ``step`` and ``ordinal``, only if it asks this one. The agent that asked cannot answer.
+    """Answer the question of a job; with ``step`` and ``ordinal``, only if this is its question. The agent that asked cannot answer.
 
-    Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is closed; ``PermissionDenied``; ``InvalidArgument``.
+    Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is closed; ``PermissionDenied``;
+    ``InvalidArgument``.
     """
 
     function = "job_answer"

@@ -37,22 +37,24 @@ __all__ = [
 class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
     """Enqueue a job for workers that have ``type`` in their ``job_types``, and all ``labels``.
 
-    ``at`` or ``delay``: not before. ``start_by``: it expires unless an attempt began by then. A failed attempt is followed by
-    another after ``backoff`` (10 seconds, doubled by each), up to ``max_attempts``. ``deadline`` is the longest attempt (a day),
-    ``stall`` the longest time without progress. ``rescue`` says what follows an attempt that was lost: retry, resume from the
-    checkpoint, or fail.
+    ``at`` or ``delay``: start no earlier. ``start_by``: it expires unless an attempt began by then. After a failed
+    attempt, the next one follows after ``backoff`` (10 seconds, doubled with each failure), up to ``max_attempts``.
+    ``deadline`` is the maximum duration of an attempt (a day), ``stall`` the maximum time without progress. ``rescue``
+    determines what happens after a lost attempt: retry, resume from the checkpoint, or fail.
 
-    While another job answers for ``dedupe_key`` (until it ends, or for ``dedupe_for``; one that did not complete only with
-    ``dedupe_failed``), ``on_duplicate`` says what happens: raise, skip (return that job) or replace (cancel it if it waits).
+    While another job holds ``dedupe_key`` (until it ends, or for ``dedupe_for``; if it did not complete, only with
+    ``dedupe_failed``), ``on_duplicate`` determines what happens: raise, skip (return that job) or replace (cancel it if
+    it waits).
 
-    A job waits until the jobs in ``after`` have completed: all, or one with ``after_mode`` any. If one of them ends otherwise,
-    ``on_failure`` says what happens: cancel (with any: if none completes), ignore (it waits for the others), run (at once).
-    ``parent`` is an open job, to whose tree it belongs. While it runs, it has all ``locks`` (``src/``, ``name:deploy``); until they are
-    free it waits, and holds nothing.
+    A job waits until the jobs in ``after`` have completed: all or, with ``after_mode`` any, one. If one of them ends
+    otherwise, ``on_failure`` determines what happens: cancel (with any: if none completes), ignore (wait for the
+    others), run (at once). ``parent`` is an open job, to whose tree it belongs. While it runs, it holds all ``locks``
+    (``src/``, ``name:deploy``); until they are free, it waits and holds nothing.
 
-    ``limits`` are names of limits that it needs, or an object with what it costs of each: ``{"openai": 1200}``.
+    ``limits`` are names of limits that it needs, or an object with its cost in each: ``{"openai": 1200}``.
 
-    Raises: ``Conflict`` for a duplicate, if the queue is full, and if the parent has ended; ``NotFound`` for an unknown limit.
+    Raises: ``Conflict`` for a duplicate, if the queue is full, and if the parent has ended; ``NotFound`` for an unknown
+    limit.
     """
 
     function = "job_enqueue"
@@ -89,12 +91,13 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
 
 
 class EnqueueMany(Operation[list[model.JobReceipt]], frozen=True, kw_only=True):
-    """Enqueue up to 10,000 jobs in their order: all of them, or none.
+    """Enqueue up to 10,000 jobs in order: all of them, or none.
 
-    A job is an object of the fields of ``Enqueue`` without the project, such as ``{"type": "summarize", "payload": {}}``; durations are
-    numbers of seconds, or texts such as "5 minutes". ``parent`` and ``after`` may name an earlier job by its place from 0.
+    A job is an object of the fields of ``Enqueue`` without the project, such as ``{"type": "summarize", "payload":
+    {}}``; durations are numbers of seconds, or texts such as "5 minutes". ``parent`` and ``after`` may refer to an
+    earlier job by its index from 0.
 
-    Raises: what ``Enqueue`` raises; ``detail`` has the place of the job, from 0, as ``job``.
+    Raises: what ``Enqueue`` raises; ``detail`` has the index of the job, from 0, as ``job``.
     """
 
     function = "job_enqueue_many"
@@ -109,10 +112,11 @@ class EnqueueMany(Operation[list[model.JobReceipt]], frozen=True, kw_only=True):
 
 
 class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
-    """Give up to ``limit`` jobs to a worker, the best ones first, of its ``job_types`` and with labels that it has.
+    """Claim up to ``limit`` jobs for a worker, the best ones first, of its ``job_types`` and with labels that it has.
 
-    In the same trip, jobs are completed: ``finished`` under ``fences`` with ``results``. Those that the worker no longer had
-    come first, as ``stale``. A repetition with the same ``request_id`` returns the same jobs while the worker has them.
+    In the same call, complete the jobs ``finished`` under ``fences`` with ``results``. Jobs that the worker no longer
+    had are returned first, as ``stale``. A repetition with the same ``request_id`` returns the same jobs while the
+    worker has them.
 
     Raises: ``NotFound`` if the worker ended; ``InvalidArgument`` if it has no job types.
     """
@@ -138,9 +142,9 @@ class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
 
 
 class Complete(Operation[model.JobOutcome], frozen=True, kw_only=True):
-    """Complete a job that the worker has under ``fence``; it ends as cancelled if that was requested. May be repeated.
+    """Complete a job that the worker has under ``fence``; it ends as cancelled if that was requested. The call may be repeated.
 
-    Raises: ``Conflict`` if the fence is stale; ``detail`` says who has the job now, or how it ended.
+    Raises: ``Conflict`` if the fence is stale; ``detail`` says which worker has the job now, or how it ended.
     """
 
     function = "job_complete"
@@ -174,7 +178,7 @@ class Fail(Operation[model.JobOutcome], frozen=True, kw_only=True):
 
 
 class Report(Operation[model.JobLease], frozen=True, kw_only=True):
-    """Report progress, and what a next attempt can continue from; return until when the worker may have the job.
+    """Report progress, and a checkpoint from which the next attempt can continue; return until when the worker may have the job.
 
     Raises: ``Conflict`` if the fence is stale.
     """
@@ -193,9 +197,9 @@ class Report(Operation[model.JobLease], frozen=True, kw_only=True):
 
 
 class Write(Operation[int], frozen=True, kw_only=True):
-    """Append chunks to the output of a job; return the number of the last one. It counts as progress.
+    """Append chunks to the output of a job; return the number of the last one. The call counts as progress.
 
-    ``seq`` is the number of the first chunk: those that exist already are not written again, so that the call can be repeated.
+    ``seq`` is the number of the first chunk. Existing chunks are not written again, so the call can be repeated.
 
     Raises: ``Conflict`` if the fence is stale; ``InvalidArgument`` if the output becomes too large.
     """
@@ -213,7 +217,7 @@ class Write(Operation[int], frozen=True, kw_only=True):
 
 
 class Snooze(Operation[model.JobOutcome], frozen=True, kw_only=True):
-    """Snooze a job for ``delay``, with its checkpoint, without spending an attempt.
+    """Postpone a job for ``delay``. It keeps its checkpoint, and no attempt is used up.
 
     Raises: ``Conflict`` if the fence is stale.
     """
@@ -230,7 +234,7 @@ class Snooze(Operation[model.JobOutcome], frozen=True, kw_only=True):
 
 
 class Release(Operation[model.JobOutcome], frozen=True, kw_only=True):
-    """Return a job to its old place in the queue, with its checkpoint, without spending an attempt.
+    """Return a job to its old place in the queue. It keeps its checkpoint, and no attempt is used up.
 
     Raises: ``Conflict`` if the fence is stale.
     """
@@ -246,9 +250,10 @@ class Release(Operation[model.JobOutcome], frozen=True, kw_only=True):
 
 
 class Reconcile(Operation[list[model.JobVerdict]], frozen=True, kw_only=True):
-    """Compare the jobs of a worker with the ``fences`` that it knows of; return those that need attention.
+    """Compare the jobs of a worker with the ``fences`` that it knows; return those that need attention.
 
-    Jobs that it was given more than ``grace`` ago and does not name are released, since the answer of their claim was lost.
+    Jobs that it claimed more than ``grace`` ago and does not list are released, since the response to their claim was
+    lost.
 
     Raises: ``NotFound`` if the worker ended.
     """
@@ -264,9 +269,9 @@ class Reconcile(Operation[list[model.JobVerdict]], frozen=True, kw_only=True):
 
 
 class Spend(Operation[model.JobCharge], frozen=True, kw_only=True):
-    """Add ``amount`` to what a job has spent of a budget that applies to it. It may exceed what was reserved, and the budget.
+    """Add ``amount`` to a job's spending of a budget that applies to it. It may exceed the reserved amount, and the budget.
 
-    The end of the attempt charges the sum of these reports; without any, what its claim reserved.
+    The end of the attempt charges the sum of these reports or, without reports, the amount that its claim reserved.
 
     Raises: ``Conflict`` if the fence is stale; ``NotFound`` if there is no such limit.
     """
@@ -284,9 +289,9 @@ class Spend(Operation[model.JobCharge], frozen=True, kw_only=True):
 
 
 class Cancel(Operation[model.JobOutcome], frozen=True, kw_only=True):
-    """Cancel a job: one that waits ends at once; the worker of a running one is asked to stop within 30 seconds.
+    """Cancel a job. A waiting job ends at once; the worker of a running job is asked to stop within 30 seconds.
 
-    With ``tree``, all jobs below it as well, even if it has ended itself.
+    With ``tree``, also cancel all jobs below it, even if the job itself has ended.
 
     Raises: ``NotFound`` if it does not exist; ``Conflict`` if it has ended.
     """
@@ -303,7 +308,7 @@ class Cancel(Operation[model.JobOutcome], frozen=True, kw_only=True):
 
 
 class Assert(Operation[None], frozen=True, kw_only=True):
-    """Require, in a transaction, that a job still runs under ``fence``; nobody ends the attempt before the transaction ends.
+    """Require, in a transaction, that a job still runs under ``fence``; the attempt cannot end before the transaction does.
 
     Raises: ``Conflict`` if the fence is stale.
     """

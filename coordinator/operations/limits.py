@@ -14,15 +14,17 @@ __all__ = ["Delete", "Hold", "List", "Prune", "PruneKeys", "Refill", "Release", 
 class Set(Operation[Limit], frozen=True, kw_only=True):
     """Set a limit, and create it if it does not exist. Omitted fields keep their values.
 
-    It is of one kind. ``slots``: the most jobs that run at once. ``rate``: the most that start in each ``per`` (1 second); up to
-    ``burst`` are saved up. ``budget``: the most that they cost in each ``period`` (hour, day or ever); a claim reserves ``reserve``
-    unless the job says its cost, and ``on_exhausted`` says whether claims stop, or what runs is cancelled, too.
+    A limit has one kind. ``slots``: maximum number of jobs that run at once. ``rate``: maximum number that start in
+    each ``per`` (1 second); up to ``burst`` are accumulated. ``budget``: maximum cost in each ``period`` (hour, day or
+    ever); a claim reserves ``reserve`` unless the job states its cost, and ``on_exhausted`` determines whether only
+    claims stop, or running jobs are cancelled as well.
 
-    It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key on its own, and to jobs that
-    name it. With ``tree``, it applies to that job, which has no parent, and all jobs below it, and ends with the last of
-    them. This and its kind are chosen once.
+    It applies to the jobs of ``queue`` or ``type`` (or both), with ``per_key`` to each key separately, and to jobs that
+    name it. With ``tree``, it applies to that job, which has no parent, and all jobs below it, and ends with the last
+    of them. These and its kind cannot be changed later.
 
-    Raises: ``Conflict`` if it exists with another kind, or applies to other jobs; if the tree has ended, or has a limit of this kind.
+    Raises: ``Conflict`` if it exists with another kind, or applies to other jobs; if the tree has ended, or has a limit
+    of this kind.
     """
 
     function = "limit_set"
@@ -89,7 +91,7 @@ class List(Operation[list[Limit]], frozen=True, kw_only=True):
 
 
 class Hold(Operation[Limit], frozen=True, kw_only=True):
-    """Hold a limit: no worker is given a job that needs it for ``ttl``. If the limit already has a longer hold, that one stays.
+    """Hold a limit: for ``ttl``, workers get no job that needs it. A longer existing hold is kept.
 
     Raises: ``NotFound``.
     """
@@ -141,7 +143,7 @@ class Prune(Operation[int], frozen=True, kw_only=True):
 
 
 class PruneKeys(Operation[int], frozen=True, kw_only=True):
-    """Delete rows of keys that have no jobs to be claimed; return of how many. Repeat until 0."""
+    """Delete rows of keys without jobs that can be claimed; return how many. Repeat until 0."""
 
     function = "limit_prune_keys"
     internal = True

@@ -1,7 +1,7 @@
 """Proof that this process is alive: an advisory lock on a connection that reconnects automatically.
 
-The server releases the lock when the process dies. Within 2 seconds, what depends on the process (leadership, agents) is
-taken over or reaped. After a broken connection, the process takes the lock again under the same id.
+The server releases the lock when the process dies. Within 2 seconds, leadership is taken over and agents are reaped.
+After a broken connection, the process takes the lock again under the same id.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class Liveness:
             try:
                 self.process = await session.run(ProcessRegister(kind=self._kind, name=name, id=self.process))
             except Conflict:
-                # The old session has not ended in time, or only its own role may end it. Another id would not help: what
-                # depends on this process ends with this one.
+                # # The old session has not ended in time, or only its own role may end it. Another id would not help:
+                # everything that
+                # # depends on this process ends with the old one.
                 await session.end_former()
                 await anyio.sleep(TAKE_AGAIN_S)
             else:

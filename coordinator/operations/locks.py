@@ -76,8 +76,8 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
 class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
     """Poll for the locks that a ticket waits for. Poll within 10 seconds of the grant: the TTL starts then.
 
-    Raises: ``WaitTimedOut``, which names who was in the way, or if the ticket was cancelled or not polled in time: acquire
-    again.
+    Raises: ``WaitTimedOut``, which names the agent in the way, or if the ticket was cancelled or not polled in time:
+    acquire again.
     """
 
     function = "lock_poll"
@@ -95,7 +95,7 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
         return data.get("ticket") == self.ticket
 
     def leases(self, result: list[model.Grant]) -> Iterator[LeaseChange]:
-        """Yield the grants, for the TTL that the ticket's request named."""
+        """Yield the grants, for the TTL in the ticket's request."""
         for grant in result:
             if grant.granted:
                 yield _change(LeaseStep.GRANTED, self, grant, None, None)
@@ -106,7 +106,7 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
 
 
 class Cancel(Operation[bool], frozen=True, kw_only=True):
-    """Cancel a ticket and release what it was granted meanwhile; return false if there is no such ticket."""
+    """Cancel a ticket, and release what it was granted in the meantime; return false if there is no such ticket."""
 
     function = "lock_cancel"
     scope = Scope.IN_PROJECT
@@ -152,7 +152,7 @@ class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
 
 
 class Release(Operation[int], frozen=True, kw_only=True):
-    """Release locks, all or none, and hand them to the next waiters. ``tokens`` is one for all resources, or one for each.
+    """Release locks, all or none, and pass them on to the next waiters. ``tokens`` is one for all resources, or one for each.
 
     With ``request_id``, only what that request acquired is released.
 
@@ -213,7 +213,7 @@ class Assert(Operation[None], frozen=True, kw_only=True):
 class Resize(Operation[int], frozen=True, kw_only=True):
     """Change the number of slots of a counted lock while it is held; return the former number.
 
-    With fewer slots than holders, all keep theirs, and no agent gets one until enough are released.
+    With fewer slots than holders, all holders keep theirs, and no agent gets one until enough are released.
 
     Raises: ``NotFound`` if nobody holds it; ``Conflict`` if it has no slots.
     """

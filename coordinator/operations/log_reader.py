@@ -1,14 +1,15 @@
-"""Reading the event log: from a position on, page by page, through whatever happens to the connection.
+"""Reading the event log: after a position, page by page, across any interruption of the connection.
 
-Guarantees: a reader hands out every event after its position once, in order. The position ``after`` moves when a page is
-handed out, and not before: a read that fails or is cancelled has no effect, and the reader continues later, over the same
-connection or another. Where events are gone, it hands out an event of type ``reset``. Bookmarks only move the position.
+Guarantees: a reader returns every event after its position once, in order. The position ``after`` moves only when a
+page is returned: a read that fails or is cancelled has no effect, and the reader continues later, over the same
+connection or another. If events are gone, it returns an event of type ``reset``. Bookmarks only move the position.
 
-On failure: the reader retries after errors of the kinds in ``outlasts``, with a back-off that a hint ends; it raises others. It logs
-the first failure in a row, and the recovery.
-A lost hint costs at most ``POLL_S`` seconds, never an event.
+On failure: the reader retries after errors of the kinds in ``outlasts``, with a back-off that a hint ends; it raises
+others. It logs the first of several failures in a row, and the recovery. A lost hint costs at most ``POLL_S`` seconds,
+never an event.
 
-What it deliberately does not do: hold a connection, or know who needs the events. A reader that nobody asks does nothing.
+What it deliberately does not do: hold a connection, or know who needs the events. A reader that nobody asks does
+nothing.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ R = TypeVar("R")
 
 
 class LogReader:
-    """A position in the log, and what to read after it.
+    """A position in the log, and the filter of events to read after it.
 
-    ``after`` is a cursor, ``now`` (what is emitted after the first read), or None (all that is retained). ``at_end`` says
-    that the last read found nothing more. ``progress`` knows the failures that it waits out. ``on_unreadable`` is called with
-    each event whose data exceeded a limit, and that limit; by default it logs.
+    ``after`` is a cursor, ``now`` (events after the first read), or None (everything that is retained). ``at_end``: the
+    last read found nothing more. ``progress`` tracks the failures that it waits for. ``on_unreadable`` is called with
+    each event whose data exceeded a limit, and that limit; by default, it logs.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class LogReader:
         self._outlasts = outlasts
 
     async def read(self, runner: Runner, wake: Wake | None = None) -> list[Event]:
-        """Read a page. It is empty at the end, and where nothing matches up to the new position. ``wake`` ends a back-off.
+        """Read a page. It is empty at the end, and if nothing matches up to the new position. ``wake`` ends a back-off.
 
         Raises: what ``Since`` raises; ``InvalidArgument`` for an unknown topic or an invalid pattern of keys.
         """
@@ -127,6 +128,6 @@ def _log_unreadable(event: Event, limit: str) -> None:
 
 
 def _log() -> Any:
-    import structlog  # noqa: PLC0415 - slow to import, and a command that reads the log does without
+    import structlog  # noqa: PLC0415 - slow to import, and not needed by a command that reads the log
 
     return structlog.get_logger()

@@ -17,15 +17,15 @@ ABSENT = "ZC216"
 class Append(Operation[log.LogReceipt], frozen=True, kw_only=True):
     """Append entries to a log, all or none; the first append creates it.
 
-    ``entries`` is a list of objects: ``data``, any JSON value, which comes back byte for byte; ``uid``, a name in this log, which makes a
-    repetition harmless; ``role``, by default that of data; ``tokens``; ``needs``, the number of the earliest entry without which it is
-    of no use, or -1 for the entry before it. With ``expect``, append only if this is the last number given (0: only if there is no such log), and
-    with ``epoch`` only if it was given in that epoch. A new log
-    belongs to ``session``, if that is given; its key is that of the session, or begins with it and /. Logs of kind message and step have
-    the key of their session, and the first append creates it.
+    ``entries`` is a list of objects: ``data``, any JSON value, which is returned byte for byte; ``uid``, a name in this
+    log, which makes a repetition harmless; ``role``, by default the role in data; ``tokens``; ``needs``, the number of
+    the earliest entry that it needs, or -1 for the previous one. With ``expect``, append only if this is the last
+    assigned number (0: only if there is no such log), and with ``epoch`` only if it was assigned in that epoch. A new
+    log belongs to ``session``, if that is given; its key is the key of the session, or begins with it and /. Logs of
+    kind message and step have the key of their session, and the first append creates it.
 
-    Raises: ``Conflict`` with what is there in ``detail``, or if a ``uid`` belongs to other content; ``InvalidArgument`` with the place of the
-    entry, as ``entry``, in ``detail``.
+    Raises: ``Conflict`` with the current state in ``detail``, or if a ``uid`` belongs to other content;
+    ``InvalidArgument`` with the index of the entry, as ``entry``, in ``detail``.
     """
 
     function = "log_append"
@@ -47,12 +47,12 @@ class Append(Operation[log.LogReceipt], frozen=True, kw_only=True):
 class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     """Read entries of a log in the order of their numbers.
 
-    ``before``: only those with lower numbers. ``last``: begin with the last ones of all that; a position in ``after`` says it instead. ``at``: only what had been appended at that instant;
-    what was popped since is absent.
+    ``before``: only lower numbers. ``last``: start with the last of these entries, unless ``after`` has a position.
+    ``at``: only entries that had been appended at that instant; entries popped since are missing.
 
-    With a wait and without ``after``, it waits for a log that does not exist.
+    With a wait and without ``after``, it waits for a log that does not exist yet.
 
-    Raises: ``NotFound`` if there is no such log, or what followed ``after`` is gone; then read from the start.
+    Raises: ``NotFound`` if there is no such log, or the entries after ``after`` are gone; then read from the start.
     """
 
     function = "log_read"
@@ -72,7 +72,7 @@ class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     limit: int = 1000
 
     def awaits(self, error: CoordinatorError) -> bool:
-        """Return whether the log is not there yet; one that was read before is missed."""
+        """Return whether the log does not exist yet; if it was read before, it is gone."""
         return error.code == ABSENT and self.after is None
 
     def concerned_by(self, data: dict[str, Any]) -> bool:
@@ -83,7 +83,8 @@ class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
 class Pop(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     """Take the last entry from a log, or the ``last`` ones, and return them in the order of their numbers; none if it is empty.
 
-    Of callers at the same time, each gets other entries. Their numbers are not given again. ``expect`` and ``epoch`` are those of ``Append``.
+    Concurrent callers get different entries. Their numbers are not reused. ``expect`` and ``epoch`` are as in
+    ``Append``.
 
     Raises: ``NotFound``, ``Conflict``.
     """
@@ -103,9 +104,10 @@ class Pop(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
 
 
 class Clear(Operation[int], frozen=True, kw_only=True):
-    """Delete the entries of a log, and return how many. The next entry has the next number.
+    """Delete the entries of a log, and return how many. The numbers continue.
 
-    Entries that are kept, and what these need, stay, all of them if the whole log is kept; ``kept`` deletes them, too.
+    Kept entries, and entries that these need, stay; if the whole log is kept, all entries stay. With ``kept``, they are
+    deleted as well.
 
     Raises: ``NotFound``, ``Conflict``.
     """
@@ -125,7 +127,7 @@ class Clear(Operation[int], frozen=True, kw_only=True):
 
 
 class Delete(Operation[int], frozen=True, kw_only=True):
-    """Delete a log, also what is kept of it, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
+    """Delete a log, including kept entries, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
 
     Raises: ``NotFound``, ``Conflict``.
     """
@@ -144,9 +146,9 @@ class Delete(Operation[int], frozen=True, kw_only=True):
 
 
 class Keep(Operation[int], frozen=True, kw_only=True):
-    """Keep entries from being deleted by retention, and return how many this changed; with ``kept`` false, no longer.
+    """Keep entries, so that retention does not delete them; return how many this changed. With ``kept`` false, no longer keep them.
 
-    Without ``first_seq``, this is about the whole log; without ``last_seq``, about that entry.
+    Without ``first_seq``, this applies to the whole log; without ``last_seq``, to that entry.
 
     Raises: ``NotFound``.
     """

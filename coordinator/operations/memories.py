@@ -1,4 +1,4 @@
-"""Memories: lessons that agents recorded, for whoever meets the same context."""
+"""Memories: lessons that agents recorded, for agents that meet the same context."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ __all__ = ["Forget", "Get", "List", "Record", "Search", "Supersede"]
 
 
 class Record(Operation[MemoryEntry], frozen=True, kw_only=True):
-    """Record a lesson, or reinforce the memory that has it already, with the same context, tool and scope.
+    """Record a lesson, or reinforce the existing memory with the same lesson, context, tool and scope.
 
-    ``confidence`` is 0 to 100. It is halved for every 90 days without another record; a record combines what is left of it, a,
-    with the new one, b: 100 - (100 - a) * (100 - b) / 100. ``embedding`` is that of lesson and context, for searches by embedding.
+    ``confidence`` is 0 to 100. It halves every 90 days without another record; recording again combines the current
+    confidence a with the new one, b: 100 - (100 - a) * (100 - b) / 100. ``embedding`` is the embedding of lesson and
+    context, for searches by embedding.
     """
 
     function = "memory_record"
@@ -32,7 +33,7 @@ class Record(Operation[MemoryEntry], frozen=True, kw_only=True):
 
 
 class Supersede(Operation[MemoryEntry], frozen=True, kw_only=True):
-    """Record a lesson that replaces a memory. Omitted fields keep the values of that memory, which lists and searches then omit.
+    """Record a lesson that replaces a memory. Omitted fields keep the values of that memory. Lists and searches omit the replaced memory.
 
     Raises: ``NotFound``; ``Conflict`` if another memory has superseded it, with that one in ``detail``.
     """

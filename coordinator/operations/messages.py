@@ -9,14 +9,14 @@ __all__ = ["Append", "Window"]
 
 
 class Append(Operation[LogReceipt], frozen=True, kw_only=True):
-    """Append a message to a session; the first one creates it.
+    """Append a message to a session; the first message creates it.
 
-    With ``role``, ``content`` is what is said; without it, a whole message: an object of any shape. Either comes back byte for byte.
-    ``tokens``: how many tokens of a model it takes, else a token for four bytes. ``uid`` makes a repetition harmless. ``needs``: the number
-    of the earliest message without which it is nothing, or -1 for the one before it; the known shapes say it themselves. ``expect`` and
-    ``epoch``: as ``logs.Append``, which appends several.
+    With ``role``, ``content`` is the content of the message; without it, a whole message: an object in any format. Both
+    are returned byte for byte. ``tokens``: how many tokens of a model it takes, by default one per four bytes. ``uid``
+    makes a repetition harmless. ``needs``: the number of the earliest message that it needs, or -1 for the previous
+    one; known formats show this themselves. ``expect`` and ``epoch``: as in ``logs.Append``, which appends several.
 
-    Raises: ``Conflict`` with what is there in ``detail``, or if the ``uid`` belongs to other content.
+    Raises: ``Conflict`` with the current state in ``detail``, or if the ``uid`` belongs to other content.
     """
 
     function = "message_append"
@@ -39,10 +39,11 @@ class Append(Operation[LogReceipt], frozen=True, kw_only=True):
 
 
 class Window(Operation[list[LogEntry]], frozen=True, kw_only=True):
-    """Return the longest end of a conversation within ``last`` messages, ``turns`` and ``tokens``, whichever are given.
+    """Return the longest tail of a conversation within ``last`` messages, ``turns`` and ``tokens``, whichever are given.
 
-    It never begins between the call of a tool and its result, or between reasoning and what needs it. A turn begins with a message of a user, and
-    so does a window with ``turns``. ``complete`` leaves out calls without a result, results without a call, and what needs them.
+    It never begins between a tool call and its result, or between reasoning and the message that needs it. A turn
+    begins with a message of a user, and so does a window with ``turns``. ``complete`` omits calls without a result,
+    results without a call, and messages that need them.
 
     Raises: ``NotFound`` if there is no such session.
     """

@@ -30,10 +30,10 @@ class Create(Operation[Project], frozen=True, kw_only=True):
 
 
 class Set(Operation[Project], frozen=True, kw_only=True):
-    """Change a project; omitted options keep their values. ``paths`` says how its locks compare paths.
+    """Change a project; omitted options keep their values. ``paths`` determines how its locks compare paths.
 
-    exact: byte by byte; normal: in Unicode normal form C, the default; caseless: so, and without case, as file systems of
-    macOS and Windows do.
+    exact: byte by byte; normal: in Unicode normal form C, the default; caseless: the same, and ignoring case, as file
+    systems of macOS and Windows do.
 
     Raises: ``Conflict`` if paths are locked; ``NotFound``.
     """

@@ -15,10 +15,11 @@ __all__ = ["Arrange", "Delete", "Get", "List", "Pause", "Resume", "Set"]
 class Set(Operation[Queue], frozen=True, kw_only=True):
     """Set the policy of a queue, and create it if it does not exist. Omitted fields keep their values.
 
-    ``fair_by`` is key, where keys take turns, or none. ``ageing`` is how long a job waits to gain one step of priority, 1 second
-    to 366 days; 0 means strict priority. ``weights`` are shares of keys in a fair queue, 1 to 1,000; keys that are not named keep
-    theirs. ``max_waiting`` and ``max_waiting_per_key`` are limits, up to 1,000,000 jobs; 0 means no limit. ``events`` is call, for
-    one event for each call and transition, or job. The policy also applies to the jobs that wait already.
+    ``fair_by`` is key, where keys take turns, or none. ``ageing`` is how long a job waits to gain one step of priority,
+    1 second to 366 days; 0 means strict priority. ``weights`` are shares of keys in a fair queue, 1 to 1,000; keys that
+    are not named keep theirs. ``max_waiting`` and ``max_waiting_per_key`` are limits, up to 1,000,000 jobs; 0 means no
+    limit. ``events`` is call, for one event for each call and transition, or job. The policy also applies to jobs that
+    already wait.
     """
 
     function = "queue_set"
@@ -37,7 +38,7 @@ class Set(Operation[Queue], frozen=True, kw_only=True):
 
 
 class Pause(Operation[Queue], frozen=True, kw_only=True):
-    """Pause a queue: no job of it is claimed, and those that run continue. Pausing it again changes nothing.
+    """Pause a queue: its jobs cannot be claimed, and running ones continue. Pausing it again changes nothing.
 
     Raises: ``NotFound``.
     """

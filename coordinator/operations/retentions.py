@@ -23,12 +23,13 @@ __all__ = [
 
 
 class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
-    """Set how long entries, versions, sessions or artifacts of a kind are kept. A bound that is omitted does not apply: without both, everything stays.
+    """Set how long entries, versions, sessions or artifacts of a kind are kept. An omitted bound does not apply: without both, everything is kept.
 
-    ``subject`` is log, document, session or artifact. ``kind`` * is any kind without a policy of its own. ``max_age`` is the age at which
-    an entry of a log goes, the time after its deletion at which a document goes, the time without activity after which a session goes,
-    or the time since its content was stored after which an artifact of no session goes. ``max_count`` is how many of the newest entries a log keeps, or versions a document. ``everywhere``: in all projects that
-    have no policy of their own.
+    ``subject`` is log, document, session or artifact. ``kind`` * stands for all kinds without their own policy.
+    ``max_age`` is the maximum age of a log entry, the time that a deleted document is kept, the time without activity
+    that a session is kept, or the time that an artifact without a session is kept after its content was stored.
+    ``max_count`` is how many of its newest entries a log keeps, or of its versions a document. ``everywhere``: in all
+    projects without their own policy.
 
     Raises: ``InvalidArgument`` if a bound is out of range.
     """
@@ -52,7 +53,7 @@ class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
 
 
 class Reset(Operation[RetentionPolicy], frozen=True, kw_only=True):
-    """Remove the policy of a project, so that the policy of all projects applies; return what applies now.
+    """Remove the policy of a project, so that the policy of all projects applies; return the policy that now applies.
 
     ``everywhere`` resets the policy of all projects to its default.
     """
@@ -100,7 +101,7 @@ class Preview(Operation[list[RetentionForecast]], frozen=True, kw_only=True):
 
 
 class Run(Operation[bool], frozen=True, kw_only=True):
-    """Have the leading daemon examine every log, document, session and artifact of a project now.
+    """Let the leading daemon examine every log, document, session and artifact of a project now.
 
     It removes what ``Preview`` lists, in paced batches.
     """

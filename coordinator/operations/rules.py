@@ -9,9 +9,9 @@ __all__ = ["Delete", "List", "Set"]
 
 
 class Set(Operation[Rule], frozen=True, kw_only=True):
-    """Create or change a rule: setting a key with the last segment ``when_set`` clears the keys ``clears`` beside it.
+    """Create or change a rule: setting a key with the last segment ``when_set`` clears the keys ``clears`` with the same prefix.
 
-    It holds in one project, or with ``everywhere`` in all.
+    It applies in one project or, with ``everywhere``, in all.
     """
 
     function = "rule_set"
@@ -25,12 +25,12 @@ class Set(Operation[Rule], frozen=True, kw_only=True):
     actor: str | None = None
 
     def about(self) -> str | None:
-        """Return the project; None for a rule that holds in all."""
+        """Return the project; None for a rule that applies in all."""
         return None if self.everywhere else self.project
 
 
 class List(Operation[list[Rule]], frozen=True, kw_only=True):
-    """List the rules that hold in a project, by ``when_set``. Its own rules come before those for all projects."""
+    """List the rules that apply in a project, by ``when_set``. Its own rules come before those for all projects."""
 
     function = "rule_list"
     reads = True
@@ -58,5 +58,5 @@ class Delete(Operation[bool], frozen=True, kw_only=True):
     actor: str | None = None
 
     def about(self) -> str | None:
-        """Return the project; None for a rule that holds in all."""
+        """Return the project; None for a rule that applies in all."""
         return None if self.everywhere else self.project

@@ -101,12 +101,12 @@ class Archive(Operation[Session], frozen=True, kw_only=True):
 
 
 class Fork(Operation[Session], frozen=True, kw_only=True):
-    """Make a new session from an old one, as it was when the entry ``seq`` of its log of ``kind`` was appended; by default, as it is.
+    """Copy a session as it was when the entry ``seq`` of its log of ``kind`` was appended; by default, as it is now.
 
-    The new one has the logs up to then, with their numbers, and the documents, with their versions.
-    ``copy`` is its key, by default a new UUID. Neither changes the other.
+    The copy has the logs up to then, with their numbers, and the documents, with their versions. ``copy`` is its key,
+    by default a new UUID. Later changes to one do not affect the other.
 
-    Raises: ``Conflict`` if there is no such entry, or no longer (``ZC335``), or if the key is taken; ``NotFound``.
+    Raises: ``Conflict`` if the entry does not exist (any more) (``ZC335``), or if the key is taken; ``NotFound``.
     """
 
     function = "session_fork"
@@ -126,7 +126,7 @@ class Fork(Operation[Session], frozen=True, kw_only=True):
 class Delete(Operation[bool], frozen=True, kw_only=True):
     """Delete a session with its logs, documents and artifacts, and return true.
 
-    A session with more than 10,000 entries is archived, loses 10,000 of them, and the answer is false: call it again.
+    A session with more than 10,000 entries is archived, loses 10,000 of them, and the result is false: call it again.
 
     Raises: ``NotFound``.
     """

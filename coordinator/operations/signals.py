@@ -68,7 +68,7 @@ class List(Operation[list[Signal]], frozen=True, kw_only=True):
 
 
 class Delete(Operation[int], frozen=True, kw_only=True):
-    """Delete a signal, with ``expect`` only at that version; return the version it had.
+    """Delete a signal, with ``expect`` only at that version; return its version.
 
     Raises: ``NotFound``, ``Conflict``.
     """
@@ -85,7 +85,7 @@ class Delete(Operation[int], frozen=True, kw_only=True):
 
 
 class Assert(Operation[None], frozen=True, kw_only=True):
-    """Require, in a transaction, that a signal is at ``version``, or with 0 that it is not set.
+    """Require, in a transaction, that a signal is at ``version``; 0: that it is not set.
 
     Raises: ``Conflict`` with the current version in ``detail``.
     """

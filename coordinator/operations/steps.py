@@ -9,12 +9,12 @@ __all__ = ["Append"]
 
 
 class Append(Operation[LogReceipt], frozen=True, kw_only=True):
-    """Append a step to a session; the first one creates it.
+    """Append a step to a session; the first step creates it.
 
-    ``step`` is an object with ``thought``, ``action`` and ``observation``, of which at least one; each is any JSON value, and comes back byte for byte.
-    ``uid`` makes a repetition harmless. ``expect`` and ``epoch``: as ``logs.Append``.
+    ``step`` is an object with at least one of ``thought``, ``action`` and ``observation``; each is any JSON value, and
+    is returned byte for byte. ``uid`` makes a repetition harmless. ``expect`` and ``epoch``: as in ``logs.Append``.
 
-    Raises: ``Conflict`` with what is there in ``detail``, or if the ``uid`` belongs to other content.
+    Raises: ``Conflict`` with the current state in ``detail``, or if the ``uid`` belongs to other content.
     """
 
     function = "step_append"

@@ -13,10 +13,10 @@ __all__ = ["Authenticate", "Create", "List", "Live", "Revoke", "Use"]
 class Create(Operation[Token], frozen=True, kw_only=True):
     """Create a token from the SHA-256 of its secret, which stays with the caller. Without ``project``, it is for all projects.
 
-    ``role`` is reader, agent, manager or admin. ``ttl`` is 1 second to 366 days. ``prefix`` is the secret's first 8 characters,
-    to recognise it by. A secret is ``coo_`` and 43 characters of base64url: 256 random bits.
+    ``role`` is reader, agent, manager or admin. ``ttl`` is 1 second to 366 days. ``prefix`` is the secret's first 8
+    characters, for recognising it. A secret is ``coo_`` and 43 characters of base64url: 256 random bits.
 
-    It may belong to the user ``username``, whose role includes its role, and ends with the user.
+    It may belong to the user ``username``, whose role includes its role; it then ends with the user.
 
     Raises: ``InvalidArgument``; ``NotFound`` if the project or the user does not exist.
     """

@@ -32,14 +32,14 @@ __all__ = ["Run"]
 class Run(Operation[list[Outcome]], frozen=True, kw_only=True):
     """Run several writes atomically if all conditions hold. A transaction has at most 100 parts, and no part waits.
 
-    A part is an object such as ``{"verb": "signal_set", "key": "k", "value": 1}``: the verb and its fields, without the project. A
-    condition has a verb such as ``assert_signal``, and holds until the writes are done. The error for an unknown verb or field lists
-    what there is. ``actor`` is for the writes that name none.
+    A part is an object such as ``{"verb": "signal_set", "key": "k", "value": 1}``: the verb and its fields, without the
+    project. A condition has a verb such as ``assert_signal``, and holds until the writes are done. The error for an
+    unknown verb or field lists the valid ones. ``actor`` is for the writes that name none.
 
-    The result has a row for each row that a write returned, with the write's place in the list, from 0.
+    The result has a row for each row that a write returned, with the write's index in the list, from 0.
 
-    Raises: ``Conflict`` if a condition does not hold, and what the parts raise: ``detail`` has the place of the part, as
-    ``condition`` or ``write``, beside the facts of its error.
+    Raises: ``Conflict`` if a condition does not hold, and what the parts raise: ``detail`` has the index of the part,
+    as ``condition`` or ``write``, with the facts of its error.
     """
 
     function = "transaction_run"
@@ -99,7 +99,7 @@ class Run(Operation[list[Outcome]], frozen=True, kw_only=True):
         return [_result(_verbs("write")[str(given["verb"])], its) for given, its in zip(self.writes, rows, strict=True)]
 
     def leases(self, result: list[Outcome]) -> Iterator[LeaseChange]:
-        """Yield what the writes changed in their caller's leases."""
+        """Yield the changes of the caller's leases by the writes."""
         for write, its in zip(self.parts()[len(self.conditions) :], self.results(result), strict=True):
             yield from write.leases(its)
 
@@ -116,7 +116,7 @@ def _fields(kind: type[Operation[Any]]) -> Mapping[str, msgspec.structs.FieldInf
 
 @cache
 def _texts(kind: type[Operation[Any]]) -> Mapping[str, str]:
-    """Return the fields that are texts of JSON, by the names under which they are strings in a part, which change nothing of them."""
+    """Return the fields that contain JSON text, by the names under which they are strings in a part, where they stay unchanged."""
     return MappingProxyType(
         {
             f"{name}_text": name

@@ -1,9 +1,10 @@
-"""Transfers: an artifact as a stream of bytes, made of the calls for its parts. The faces share it: HTTP, client and command line.
+"""Transfers: an artifact as a stream of bytes, made of the calls for its parts. HTTP, client and command line share it.
 
-Guarantees: at most one part is in memory. Whoever reads an artifact gets one content, even if its name gets another one meanwhile.
+Guarantees: at most one part is in memory. A reader of an artifact gets one content, even if its name gets another one
+meanwhile.
 
-On failure: an upload whose hash was given stays for an hour, and the next one of the same content continues it. One that cannot be
-continued is aborted: without a hash, or with another content than it said.
+On failure: an upload with a hash is kept for an hour, and the next one of the same content continues it. An upload that
+cannot be continued is aborted: one without a hash, or with a content that does not match its hash.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ async def upload(
     resume: bool,
     moved: Callable[[int, int | None], Any] | None = None,
 ) -> Artifact:
-    """Store the pieces as an artifact. ``moved`` learns how many bytes are there, and of how many.
+    """Store the pieces as an artifact. ``moved`` is called with the number of stored bytes, and the total.
 
-    With ``resume``, parts that are there already are not sent again: whoever gives the hash has computed it of these pieces.
+    With ``resume``, existing parts are not sent again: the caller has computed the hash from these pieces.
 
     Raises: what the operations raise.
     """
@@ -98,7 +99,7 @@ async def download(runner: Runner, artifact: Artifact, first: int = 0, end: int 
 
 
 async def _parts(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Join and divide pieces into parts."""
+    """Join and split pieces into parts."""
     part = bytearray()
     async for piece in pieces:
         rest = memoryview(piece)

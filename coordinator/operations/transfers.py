@@ -1,7 +1,8 @@
 """Export and import of a project, as lines of JSON.
 
-The format is described in ``docs/state.md``. ``import_lines`` sends the lines of an export in batches. The database counts them in the
-transaction that imports them, so an import that was killed continues where it ended, and a batch whose answer was lost is sent again.
+The format is described in ``docs/state.md``. ``import_lines`` sends the lines of an export in batches. The database
+counts them in the transaction that imports them. So a killed import continues where it stopped, and a batch whose
+response was lost is sent again.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ Lines = Iterable[str | bytes] | AsyncIterable[str | bytes]
 
 
 class Export(Operation[list[ExportLine]], frozen=True, kw_only=True):
-    """Return a project as lines of JSON: its own fields, sessions, logs, documents, artifacts, signals, rules and policies of retention.
+    """Return a project as lines of JSON: its own fields, sessions, logs, documents, artifacts, signals, rules and retention policies.
 
-    A change between two pages may or may not be in the export. Passwords and tokens are absent.
+    A change between two pages may or may not be in the export. Passwords and tokens are not exported.
     """
 
     function = "project_export"
@@ -44,7 +45,7 @@ class Export(Operation[list[ExportLine]], frozen=True, kw_only=True):
     limit: int = 1000
 
     async def fetched(self, result: list[ExportLine], objects: Objects) -> list[ExportLine]:
-        """Return the page with the bytes of parts that an object store has; it ends where it exceeds the size of a page."""
+        """Return the page with the bytes of parts that are in an object store; it ends when it exceeds the size of a page."""
         lines: Page[ExportLine] = Page()
         size = 0
         for row in result:
@@ -58,13 +59,13 @@ class Export(Operation[list[ExportLine]], frozen=True, kw_only=True):
 
 
 class Import(Operation[ImportProgress], frozen=True, kw_only=True):
-    """Import lines of an export into a project that has no content; ``done`` is how many lines are before them.
+    """Import lines of an export into a project without content; ``done`` is the number of lines before them.
 
-    ``export`` is the id in the first line. Lines that are imported already change nothing. With ``allow_missing_users``, what belongs to
-    a user who does not exist here belongs to nobody.
+    ``export`` is the id in the first line. Lines that are already imported change nothing. With
+    ``allow_missing_users``, content of users who do not exist here is imported without an owner.
 
-    Raises: ``InvalidArgument`` for another format or version, or a damaged line; ``Conflict`` if the project has other content;
-    ``NotFound`` for a user who does not exist.
+    Raises: ``InvalidArgument`` for another format or version, or a damaged line; ``Conflict`` if the project has other
+    content; ``NotFound`` for a user who does not exist.
     """
 
     function = "project_import"
@@ -89,8 +90,8 @@ class _StoredPart(msgspec.Struct, tag_field="type", tag="part"):
 
 
 async def _with_bytes(row: ExportLine, objects: Objects) -> ExportLine:
-    """Return a line of contents as the database writes it for bytes of its own."""
-    if '"object"' not in row.line[:500]:  # else it is short
+    """Return a line of contents with its bytes, as the database writes it for bytes that it stores."""
+    if '"object"' not in row.line[:500]:  # otherwise the line is short
         return row
     part = msgspec.json.decode(row.line, type=_StoredPart)
     if part.store is None:
@@ -122,7 +123,7 @@ async def import_lines(
     async for first, batch in _batches(lines):
         if (
             state is None
-        ):  # the project's own fields are a transaction of their own: their locks are not held while others are waited for
+        ):  # the project's own fields are a separate transaction, so that their locks are not held while others are waited for
             opening = replace(opening, export=str(batch[0].get("export", "")))
             state = await run(replace(opening, lines=[*batch[:2]]))
         if first + len(batch) > state.lines and not state.finished:

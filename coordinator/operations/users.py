@@ -1,8 +1,9 @@
 """Users and their passwords.
 
-A plain password never reaches SQL: whoever runs an operation on PostgreSQL hashes it first, one at a time and off the event loop.
-A check needs the salt, so it begins with a call of its own (``Challenge``), which also counts the attempt: what fails later cannot
-undo the count. An unknown user has a salt like any other, so the answer takes as long.
+A plain password never reaches SQL: the process that runs an operation on PostgreSQL hashes it first, one at a time and
+off the event loop. A check needs the salt, so it begins with a separate call (``Challenge``), which also counts the
+attempt, so that a later failure cannot undo the count. An unknown user has a salt like any other, so the check takes as
+long.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from coordinator.operations.executor import Runner
 
 __all__ = ["Challenge", "ChangePassword", "Create", "Delete", "List", "Set", "Verify"]
 
-WAITING_MAX = 50  # passwords that wait to be hashed
+WAITING_MAX = 50  # maximum number of passwords that wait to be hashed
 
 
 class _Turns:

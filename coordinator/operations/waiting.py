@@ -1,6 +1,7 @@
-"""Waiting until a read has an answer: it is repeated when an event may have changed the answer, and now and then.
+"""Waiting until a read has a result: it is repeated when an event may have changed the result, and at intervals.
 
-The position in the log is read before the first answer, so no event after it is missed. A lost hint costs at most ``POLL_S``.
+The position in the log is read before the first result, so no event after it is missed. A lost hint costs at most
+``POLL_S``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ POLL_S = 15.0
 
 
 async def until_answered(runner: Runner, operation: Operation[R], wake: Wake, timeout_s: float | None) -> R:
-    """Run an operation with ``woken_by`` until it is answered. ``wake`` is set when the log may have grown.
+    """Run an operation with ``woken_by`` until it has a result. ``wake`` is set when the log may have grown.
 
     Raises: what the operation raises; ``WaitTimedOut``.
     """
@@ -62,9 +63,10 @@ async def _until_answered(
 
 
 async def followed(runner: Runner, operation: Operation[list[R]], wake: Wake) -> AsyncGenerator[list[R], None]:
-    """Yield the rows of a list with ``woken_by`` that are there, and then those that come, without an end.
+    """Yield the existing rows of a list with ``woken_by``, and then new ones, without end.
 
-    Raises: what the operation raises; ``ServerBehind`` instead if the server has not reached the events that were read before.
+    Raises: what the operation raises; ``ServerBehind`` instead if the server has not reached the events that were read
+    before.
     """
     known: str | None = None  # the newest event that the server of the last rows had
     while True:
@@ -73,7 +75,7 @@ async def followed(runner: Runner, operation: Operation[list[R]], wake: Wake) ->
             rows = await _until_answered(runner, operation, wake, None, reader)
         except NotFound:
             if known is not None:
-                with suppress(Conflict):  # of a lost history: what is gone is gone
+                with suppress(Conflict):  # events of a lost history are gone
                     await runner.run(Included(position=known))
             raise
         known = reader.after

@@ -32,10 +32,10 @@ __all__ = [
 
 
 class Add(Operation[WebhookSecret], frozen=True, kw_only=True):
-    """Send events of a project to a URL: those of ``topics`` from now on, or after the cursor ``after``.
+    """Send events of a project to a URL: events of ``topics`` from now on, or after the cursor ``after``.
 
-    Returns the secret with which requests are signed, which is shown only this once. Private addresses are refused, unless the
-    setting ``webhook_networks`` allows them.
+    Returns the secret with which requests are signed. It is shown only this once. Private addresses are refused, unless
+    the setting ``webhook_networks`` allows them.
 
     Raises: ``InvalidArgument``.
     """
@@ -115,7 +115,7 @@ class Pause(Operation[Webhook], frozen=True, kw_only=True):
 
 
 class Resume(Operation[Webhook], frozen=True, kw_only=True):
-    """Resume a webhook that was paused or disabled: it continues where it was. Resuming it again changes nothing.
+    """Resume a paused or disabled webhook: it continues where it stopped. Resuming it again changes nothing.
 
     Raises: ``NotFound``.
     """
@@ -130,7 +130,7 @@ class Resume(Operation[Webhook], frozen=True, kw_only=True):
 
 
 class Rotate(Operation[WebhookSecret], frozen=True, kw_only=True):
-    """Give a webhook a new secret, which is shown only this once. For ``overlap``, the former one signs as well.
+    """Give a webhook a new secret, which is shown only this once. For ``overlap``, requests are also signed with the former secret.
 
     Raises: ``NotFound``.
     """
@@ -146,9 +146,9 @@ class Rotate(Operation[WebhookSecret], frozen=True, kw_only=True):
 
 
 class Test(Operation[WebhookDelivery], frozen=True, kw_only=True):
-    """Deliver a message of type ``test`` once, before what waits, even if the webhook is paused.
+    """Deliver a message of type ``test`` once, before waiting deliveries, even if the webhook is paused.
 
-    Returns its delivery; ``Delivery`` shows what became of it.
+    Returns its delivery; ``Delivery`` shows the outcome.
 
     Raises: ``NotFound``.
     """
@@ -178,7 +178,7 @@ class Deliveries(Operation[list[WebhookDelivery]], frozen=True, kw_only=True):
 
 
 class Delivery(Operation[WebhookDelivery], frozen=True, kw_only=True):
-    """Show a delivery. A wait for it ends when it was delivered, or is dead.
+    """Show a delivery. A wait for it ends when it is delivered or dead.
 
     Raises: ``NotFound``.
     """
@@ -197,9 +197,10 @@ class Delivery(Operation[WebhookDelivery], frozen=True, kw_only=True):
 
 
 class Redrive(Operation[int], frozen=True, kw_only=True):
-    """Deliver dead deliveries of a webhook again, before what waits, with the same webhook-id; returns how many.
+    """Deliver dead deliveries of a webhook again, before waiting ones, with the same webhook-id; returns how many.
 
-    ``delivery`` names one. Without it, all are delivered again: those of events of ``topics``, from ``since`` until ``until``.
+    ``delivery`` names one. Without it, all are delivered again: those of events of ``topics``, from ``since`` until
+    ``until``.
 
     Raises: ``NotFound``.
     """
@@ -227,9 +228,10 @@ class Fill(Operation[int | None], frozen=True, kw_only=True):
 
 
 class ClaimDeliveries(Operation[list[WebhookWork]], frozen=True, kw_only=True):
-    """Claim webhooks that have something to deliver, while fewer than ``limit`` slots are taken, ``slow`` of them by slow or failing ones.
+    """Claim webhooks with due deliveries, while fewer than ``limit`` slots are taken, and fewer than ``slow`` by slow or failing ones.
 
-    ``holder`` is who claims, with all webhooks that it has claimed and not finished in ``held``: other claims of it end.
+    ``holder`` identifies the claimer; ``held`` lists the webhooks that it has claimed and not finished. Its other
+    claims end.
     """
 
     function = "webhook_claim"
@@ -243,10 +245,10 @@ class ClaimDeliveries(Operation[list[WebhookWork]], frozen=True, kw_only=True):
 
 
 class Finish(Operation[list[int]], frozen=True, kw_only=True):
-    """Store how attempts ended, and end their claims; returns the webhooks that another transaction has, which are to be repeated.
+    """Store the results of attempts, and end their claims; returns the webhooks that another transaction has locked, to be repeated.
 
-    ``claims`` are objects of webhook, claim and attempts, which are objects of delivery, seconds, response, error and retry_s. Without
-    effect on a webhook that another daemon has claimed since.
+    ``claims`` are objects of webhook, claim and attempts, which are objects of delivery, seconds, response, error and
+    retry_s. They have no effect on a webhook that another daemon has claimed since.
     """
 
     function = "webhook_finish"

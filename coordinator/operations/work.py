@@ -23,7 +23,7 @@ __all__ = [
 
 
 class ProcessRegister(Operation[int], frozen=True, kw_only=True):
-    """Register the session's process and take its liveness lock. ``id`` is that of a process that reconnects."""
+    """Register the session's process and take its liveness lock. ``id`` is the id of a process that reconnects."""
 
     function = "process_register"
     internal = True
@@ -59,7 +59,7 @@ class RelayRecover(Operation[bool], frozen=True, kw_only=True):
 
 
 class RelayRun(Operation[list[int]], frozen=True, kw_only=True):
-    """Number events for about ``duration``; return the sizes of the chunks, at the end 0 if nothing is left."""
+    """Number events for about ``duration``; return the sizes of the chunks, ending with 0 if nothing is left."""
 
     function = "relay_run"
     procedure = True
@@ -88,7 +88,7 @@ class RelayArm(Operation[bool], frozen=True, kw_only=True):
 
 
 class SampleMetrics(Operation[list[Sample]], frozen=True, kw_only=True):
-    """Return what samplers of the database's metrics find now. ``since`` is when the previous sample was taken."""
+    """Return the current values of samplers of the database's metrics. ``since`` is when the previous sample was taken."""
 
     function = "metric_sample"
     reads = True
@@ -99,7 +99,7 @@ class SampleMetrics(Operation[list[Sample]], frozen=True, kw_only=True):
 
 
 class SizesMeasure(Operation[int], frozen=True, kw_only=True):
-    """Measure the database, its tables and its projects; return how many sizes were kept, 0 if another daemon measures now."""
+    """Measure the database, its tables and its projects; return how many sizes were stored, 0 if another daemon measures now."""
 
     function = "server_measure"
     internal = True
@@ -109,7 +109,7 @@ class SizesMeasure(Operation[int], frozen=True, kw_only=True):
 
 
 class TablesAnalyze(Operation[int], frozen=True, kw_only=True):
-    """Analyze the table of which most has changed since it was analyzed; return how many tables that was. Repeat until 0."""
+    """Analyze the table with the most changes since its last analyze; return how many tables were analyzed. Repeat until 0."""
 
     function = "upkeep_analyze"
     internal = True
