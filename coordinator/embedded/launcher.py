@@ -1,7 +1,7 @@
 """The program between fork and exec: change to the server's account, tie its life to the daemon's, execute it.
 
 An isolated interpreter runs it as a script (`python -I -S launcher.py …`), so that no Python code runs between a fork and an
-exec of the threaded daemon. It can only import the standard library.
+exec of the threaded daemon. It can only import the standard library, and imports little of it: a start takes five such processes.
 
     launcher.py <parent pid> <account> <folder> <command…>
 
@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import sys
-from pathlib import Path
 
 REFUSED = 125
 NOT_RUNNABLE = 126
 
 NOBODY = 65534
+SIGINT = 2
+SIG_DFL = None
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
@@ -39,9 +39,9 @@ def enter_namespace(libc: ctypes.CDLL) -> None:
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
-    Path("/proc/self/setgroups").write_text("deny", "ascii")
-    Path("/proc/self/uid_map").write_text(f"{NOBODY} {uid} 1", "ascii")
-    Path("/proc/self/gid_map").write_text(f"{NOBODY} {gid} 1", "ascii")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123 - pathlib takes as long as all else
+            file.write(text)
 
 
 def become(libc: ctypes.CDLL, uid: int, gid: int, folder: str, program: str) -> None:
@@ -76,9 +76,9 @@ def check_reach(folder: str, program: str) -> None:
 def main(arguments: list[str]) -> int:
     """Do what the module says; return only if the command cannot be executed."""
     parent, account, folder, *command = arguments
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.umask(0o077)
     libc = ctypes.CDLL(None, use_errno=True)
+    libc.signal(SIGINT, SIG_DFL)
     try:
         if account == "namespace":
             enter_namespace(libc)
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"launcher: cannot run as {account}: {error}\n")
         return REFUSED
     if sys.platform == "linux":
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+        libc.prctl(PR_SET_PDEATHSIG, SIGINT, 0, 0, 0)
     if os.getppid() != int(parent):
         return REFUSED
     try:
