@@ -1,6 +1,6 @@
-"""The coordination plane for fleets of AI agents, on nothing but PostgreSQL.
+"""The coordination service for fleets of AI agents, on nothing but PostgreSQL.
 
-The public names of Python: ``connect``, the client, what its methods return, and the errors that they raise.
+The public names in Python: ``connect``, the client, the types of its results, and the errors that it raises.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# Late, so that the command line and the embedded server do not pay for the imports of the client.
+# Imported late, so that the command line and the embedded server do not need the imports of the client.
 _PLACES = {
     "coordinator.client": "Client EventStream Handle Held LeaseState Listing LockLost LogReset Page Presence connect",
     "coordinator.config": "Config",

@@ -1,7 +1,8 @@
 """``coordinator`` and ``python -m coordinator``.
 
-The kernel gives the first process of a container no default action for a signal: SIGTERM would be lost until the command
-handles it, which ``serve`` does after its imports and most others never do. There it is made to do what it does elsewhere.
+The kernel gives the first process of a container no default action for signals: SIGTERM would be lost until the command
+handles it, which ``serve`` does after its imports and most other commands never do. So this restores the usual
+behaviour there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["main"]
 if os.getpid() == 1:
     signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
 
-gc.disable()  # what is imported stays: to look for garbage in it takes 10 ms
+gc.disable()  # imported modules stay in memory, and searching them for garbage takes 10 ms
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
         from coordinator.cli.hook_run import answer  # noqa: PLC0415
 
         answer(sys.argv[3:])
-    from coordinator.cli.main import main as run  # noqa: PLC0415 - the imports take most of the time in which it would be lost
+    from coordinator.cli.main import main as run  # noqa: PLC0415 - signals would be lost mostly during these imports
 
     gc.freeze()
     gc.enable()
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def _import_msgspec() -> None:
-    """Import msgspec without typing_extensions and inspect, which takes a tenth of the instructions of ``hook run``; typing has what it needs."""
+    """Import msgspec without typing_extensions and inspect, which saves a tenth of the instructions of ``hook run``; typing has what it needs."""
     if "typing_extensions" in sys.modules:
         return
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # whoever imports it is told that it is not installed

@@ -11,7 +11,7 @@ __all__ = ["Backoff"]
 class Backoff:
     """Waits longer after each failure: twice as long each time, up to ``max_s``.
 
-    Each wait is shortened at random by up to a half, so that those who failed together do not return together.
+    Each wait is shortened at random by up to half, so that processes that failed together do not retry together.
     """
 
     def __init__(self, first_s: float = 0.05, max_s: float = 2.0) -> None:
@@ -21,12 +21,12 @@ class Backoff:
         """The next wait, before it is shortened."""
 
     def reset(self) -> None:
-        """Begin again with the first wait: an attempt succeeded."""
+        """Start again with the first wait, because an attempt succeeded."""
         self.next_s = self._first_s
 
     async def wait(self, sleep: Callable[[float], Awaitable[object]] | None = None) -> None:
-        """Wait; the next wait is twice as long. ``sleep`` may return early, for instance at a hint that it is worth trying."""
+        """Wait; the next wait is twice as long. ``sleep`` may return early, for instance at a hint that a retry is worthwhile."""
         import anyio  # noqa: PLC0415 - a command that never waits starts sooner
 
         wait_s, self.next_s = self.next_s, min(self.next_s * 2, self._max_s)
-        await (sleep or anyio.sleep)(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret depends on it
+        await (sleep or anyio.sleep)(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - not security-relevant

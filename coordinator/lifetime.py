@@ -15,14 +15,14 @@ log = structlog.get_logger()
 
 
 class Lifetime:
-    """Two events of a program: it calls ``started`` when it has, which sets ``up``, and shuts down in order once ``stop`` is set."""
+    """Two events of a program: it calls ``started`` once it is running, which sets ``up``, and shuts down in order once ``stop`` is set."""
 
     def __init__(self) -> None:
         self.up = anyio.Event()
         self.stop = anyio.Event()
 
     def started(self) -> None:
-        """Set ``up``. What exists now stays, so the garbage collector need not look at it again: for a daemon, that is a tenth of a second each time."""
+        """Set ``up``. Existing objects will stay, so the garbage collector can skip them: for a daemon, this saves a tenth of a second each time."""
         gc.freeze()
         self.up.set()
 

@@ -1,12 +1,14 @@
-"""The object store that has contents of artifacts, if a setting says so. The only module that knows its client, obstore.
+"""The object store for contents of artifacts, if it is configured. The only module that uses its client, obstore.
 
-Any S3-compatible store will do. The setting ``artifact_store`` names bucket and prefix; endpoint, region and credentials come from where
-the client takes them: the ``AWS_…`` variables, a web identity, the container or the instance.
+Any S3-compatible store works. The setting ``artifact_store`` names bucket and prefix; the client finds endpoint, region
+and credentials itself: in the ``AWS_…`` variables, a web identity, the container or the instance.
 
-Guarantees: an object is written in one request, which the store verifies by its signed SHA-256, so a killed process leaves a whole object
-or none. A read ends within ``call_timeout_s``, and an object of another store than the configured one is neither read nor deleted.
+Guarantees: an object is written in one request, which the store verifies by its signed SHA-256, so a killed process
+leaves a whole object or none. A read ends within ``call_timeout_s``. Objects of a store that is not the configured one
+are neither read nor deleted.
 
-On failure: ``StoreUnavailable`` with a hint. The client repeats a request for a few seconds; whoever calls repeats it later.
+On failure: ``StoreUnavailable`` with a hint. The client repeats a request for a few seconds; after that, the caller
+repeats it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ObjectStore"]
 
 CONNECT_S = 5.0
-WRITE_S = 300.0  # far less than the hour after which artifact_object_delete may delete what never ended
+WRITE_S = 300.0  # far less than the hour after which artifact_object_delete deletes unfinished objects
 RETRY_S = 5.0
 RETRIES = 3
 PIECE_BYTES = 4 << 20
@@ -71,7 +73,7 @@ class ObjectStore:
             yield await self.read(self.url or "", key, first, min(PIECE_BYTES, size - first))
 
     async def write(self, key: str, parts: Sequence[bytes]) -> None:
-        """Write an object, in place of what has its key.
+        """Write an object, replacing any object with the same key.
 
         Raises: ``StoreUnavailable``; ``ConfigurationError``.
         """
@@ -91,7 +93,7 @@ class ObjectStore:
             return (await head_async(self._store, key))["size"]
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; those that do not exist are deleted already.
+        """Delete objects; missing ones count as deleted.
 
         Raises: ``StoreUnavailable``; ``ConfigurationError``.
         """
@@ -127,11 +129,11 @@ class ObjectStore:
             return S3Store(
                 bucket,
                 prefix=prefix or None,
-                config={"disable_bulk_delete": True},  # not every store has it
+                config={"disable_bulk_delete": True},  # not every store supports it
                 client_options={
                     "connect_timeout": timedelta(seconds=CONNECT_S),
                     "timeout": timedelta(seconds=WRITE_S),
-                    "allow_http": True,  # if the endpoint says so
+                    "allow_http": True,  # if the endpoint uses it
                 },
                 retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_S)},
             )
@@ -142,9 +144,9 @@ class ObjectStore:
 
     @asynccontextmanager
     async def _errors(self, limit_s: float) -> AsyncIterator[None]:
-        """Bound a request, and map its errors."""
+        """Limit the time of a request, and map its errors."""
         self._store  # noqa: B018 - raises if it cannot be opened
-        import anyio  # noqa: PLC0415 - a command that reads no object starts sooner
+        import anyio  # noqa: PLC0415 - not needed by a command that reads no object
         from obstore.exceptions import BaseError  # noqa: PLC0415
 
         try:

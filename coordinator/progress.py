@@ -1,4 +1,4 @@
-"""What keeps a task from making progress, and since when: readiness reports it."""
+"""Whether a task makes progress and, if not, why and since when: readiness reports it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """The failure since which a task has done nothing, or none."""
+    """The failure since which a task has made no progress, or none."""
 
     def __init__(self) -> None:
         self._since = 0.0
@@ -21,7 +21,7 @@ class Progress:
         return recovered
 
     def failed(self, error: Exception) -> bool:
-        """Record a failure; return whether it is the first in a row, from which the others count."""
+        """Record a failure; return whether it is the first of several in a row."""
         first = self._reason is None
         if first:
             self._since = time.monotonic()
@@ -29,5 +29,5 @@ class Progress:
         return first
 
     def obstacle(self, tolerated_s: float) -> str | None:
-        """Return the newest failure if there has been nothing else for longer than ``tolerated_s`` seconds."""
+        """Return the newest failure if there was no success for longer than ``tolerated_s`` seconds."""
         return self._reason if time.monotonic() - self._since > tolerated_s else None

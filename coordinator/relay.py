@@ -1,13 +1,13 @@
 """The relay: numbers the events of the log while there are any, and sleeps behind a doorbell while there are none.
 
 The guarantees come from ``coordinator.relay_step`` (sql/functions/relay.sql): one transaction numbers a chunk and
-notifies. This process may be killed, paused or run twice at any point; no event is lost, repeated or reordered.
-The pace comes from ``coordinator.relay_run``, which steps while there are events: one event alone is numbered immediately, and
-under load a chunk holds hundreds. Then this module arms the doorbell. When every transaction that may have read the doorbell before
-it was armed has ended, it steps once more and blocks. A lost doorbell delays an event until the leader's next heartbeat, at most
-one second.
+notifies. This process may be killed, paused or run twice at any point; no event is lost, repeated or reordered. The
+pace comes from ``coordinator.relay_run``, which steps while there are events: a single event is numbered immediately,
+and under load a chunk holds hundreds. Then this module arms the doorbell. When every transaction that may have read the
+doorbell before it was armed has ended, it steps once more and blocks. A lost doorbell delays an event until the
+leader's next heartbeat, at most one second.
 
-On failure the relay logs the error, drops the connection, backs off and starts again; ``progress`` knows since when.
+On failure, the relay logs the error, drops the connection, backs off and starts again; ``progress`` records since when.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = ["BELL_CHANNEL", "Relay"]
 BELL_CHANNEL = "coordinator.bell"
 
 REARM_S = 10.0  # the bell is armed for 15 s
-STEP_TIMEOUT_S = 30.0  # large events on a slow disk; a connection without answer for longer is replaced
-WATCH_FIRST_S = 0.001  # while a transaction is open that may have read the doorbell before it was armed
+STEP_TIMEOUT_S = 30.0  # for large events on a slow disk; a connection that does not respond for longer is replaced
+WATCH_FIRST_S = 0.001  # first pause while a transaction is open that may have read the doorbell before it was armed
 WATCH_MAX_S = 0.05
 
 _BATCH = {
@@ -67,7 +67,7 @@ class Relay:
             except Exception as error:  # noqa: BLE001 - the relay never stops at an error
                 self.progress.failed(error)
                 log.warning("relay.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
-            except BaseException:  # it leads no longer
+            except BaseException:  # the process no longer leads
                 self.progress.made()
                 raise
             finally:

@@ -1,12 +1,13 @@
-"""The replica: a standby of the database, which serves the lists, searches and statistics whose readers say how old they may be.
+"""The replica: a standby of the database, which serves lists, searches and statistics whose readers state a maximum age.
 
-The leader renews its lead once a second, in a row that has the time by the clock of the primary. A standby that has replayed a
-renewal has everything that was committed before it. So the age of what a standby has is the time at the primary, less that
-of the newest renewal at the standby: the clocks of the standby and of this process do not matter, and an idle primary does not look late.
+The leader renews its lead once a second, in a row with the time of the primary's clock. A standby that has replayed a
+renewal has everything that was committed before it. So the lag of a standby is the time on the primary, minus the time
+of the newest renewal on the standby. The clocks of the standby and of this process do not matter, and an idle primary
+causes no lag.
 
-A standby of another database, or of a history that a fail-over left behind, has another origin and is not used. Nor is one that
-does not answer a look within ``LOOK_TIMEOUT_S``: then reads that wait for it are cancelled, too, however long calls may take. Everything
-that cannot be read here is read from the primary instead.
+A standby of another database, or of a history that a fail-over left behind, has another origin and is not used. Neither
+is a standby that does not respond to a check within ``LOOK_TIMEOUT_S``: reads that wait for it are then cancelled,
+however long calls may take. Whatever cannot be read here is read from the primary instead.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from coordinator.telemetry import metrics
 
 __all__ = ["Replica"]
 
-LOOK_S = 0.5  # between looks at how far the standby is; the leader renews its lead once a second
+LOOK_S = 0.5  # interval of checks of the standby; the leader renews its lead once a second
 LOOK_TIMEOUT_S = 4.0
 
 log = structlog.get_logger()
 
 
 class _Seen(NamedTuple):
-    """The time at the primary, the instant on this process's monotonic clock before it was asked, and the newest renewal at the standby."""
+    """The time on the primary, the monotonic time of this process before the query, and the newest renewal on the standby."""
 
     primary_now: datetime
     asked_at: float
@@ -45,7 +46,7 @@ class _Seen(NamedTuple):
 
 
 class Replica:
-    """Follows how far a standby is, while ``run_forever`` runs. ``primary`` must not queue behind calls."""
+    """Tracks the lag of a standby while ``run_forever`` runs. ``primary`` must not queue behind calls."""
 
     def __init__(self, open: Callable[[], AbstractAsyncContextManager[Database]], primary: Runner) -> None:
         self._open = open
@@ -54,26 +55,26 @@ class Replica:
         self._seen: _Seen | None = None
         self._answers = False
         self._readers: set[anyio.CancelScope] = set()
-        self._unused: str | None = None  # why, as the log says
+        self._unused: str | None = None  # the reason, as logged
         metrics.REPLICA_LAG.set_function(self._lag)
 
     @property
     def lag_s(self) -> float | None:
-        """How old what it has may be, in seconds; None if that is not known."""
+        """The maximum lag of its data in seconds; None if that is unknown."""
         seen = self._seen
         if seen is None:
             return None
         lag_s = (seen.primary_now - seen.renewed_at).total_seconds() + time.monotonic() - seen.asked_at
-        return lag_s if lag_s >= 0 else None  # negative: the primary's clock was set back, so the renewal says nothing
+        return lag_s if lag_s >= 0 else None  # negative: the primary's clock was set back, so the renewal shows nothing
 
     def within(self, max_lag_s: float) -> Database | None:
-        """Return the standby if what it has is at most this old."""
+        """Return the standby if its lag is at most this long."""
         lag_s = self.lag_s
         return self._database if self._answers and lag_s is not None and lag_s <= max_lag_s else None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """End the context early, without an error, when the standby no longer answers."""
+        """End the context early, without an error, when the standby stops responding."""
         with anyio.CancelScope() as scope:
             self._readers.add(scope)
             try:
@@ -82,7 +83,7 @@ class Replica:
                 self._readers.discard(scope)
 
     async def run_forever(self) -> None:
-        """Follow the standby until cancelled; connect when it is there."""
+        """Track the standby until cancelled; connect when it is available."""
         backoff = Backoff(0.1, 5.0)
         while True:
             try:
@@ -112,11 +113,11 @@ class Replica:
                         self._unused = None
                         log.info("replica.used", lag_s=self.lag_s)
             except CoordinatorError as error:
-                self._failed(error)  # what was seen last grows old
+                self._failed(error)  # so that the last known lag grows
             await anyio.sleep(LOOK_S)
 
     async def _look(self, standby: Runner) -> Beat:
-        """Ask the standby how far it is.
+        """Ask the standby for its newest renewal.
 
         Raises: ``CoordinatorError``.
         """
@@ -133,7 +134,7 @@ class Replica:
         return here
 
     def _silent(self) -> None:
-        """Read nothing from the standby, and stop reading, until it answers."""
+        """Stop reading from the standby, and cancel current reads, until it responds."""
         self._answers = False
         for reader in self._readers:
             reader.cancel()

@@ -1,4 +1,4 @@
-"""Finds the known word that somebody probably meant."""
+"""Finds the known word that was probably meant."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable
 
 __all__ = ["nearest", "suggestion"]
 
-COMPARED = 100  # characters of the word, which may be hostile
+COMPARED = 100  # characters of the word, which may come from an attacker
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """Return the one of ``words`` that was probably meant, or None."""
-    from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and hardly ever needed
+    from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and rarely needed
 
     known, word = list(words), word[:COMPARED]
-    # A part of a name is meant by more people than the letters have in common: "to" is "to_agent".
+    # A part of a name is not similar enough to match, but often meant: "to" for "to_agent".
     close = get_close_matches(word, known, 1) or [name for name in known if word and word in name.split("_")]
     return close[0] if close else None
 

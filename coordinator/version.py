@@ -1,4 +1,4 @@
-"""The program's version, as it was installed. Read late: it costs a look into the file system."""
+"""The program's version, as installed. Read late, because it costs a lookup in the file system."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["version"]
 @cache
 def version() -> str:
     """Return the version of the program."""
-    from importlib import metadata  # noqa: PLC0415 - 15 ms that only few commands need
+    from importlib import metadata  # noqa: PLC0415 - takes 15 ms, and few commands need it
 
     return metadata.version("coordinatord")

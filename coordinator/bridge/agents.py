@@ -1,7 +1,7 @@
 """The commands that recac's program lacks: observations, locks, directives and the specification.
 
-An agent that locks or reads directives is registered under its name, for ``AGENT_TTL``, which each such command extends: its
-process ends at once, and the lock has to outlive it.
+An agent that locks paths or reads directives is registered under its name, for ``AGENT_TTL``, which each such command
+extends: its process ends at once, and the lock must outlive it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coordinator.model.lock import Lock
 __all__ = ["SPEC", "acquire", "directives", "history", "lock", "observe", "spec", "unlock"]
 
 SPEC = ("spec", "main")  # kind and key
-LOCK_TTL = timedelta(minutes=10)  # as recac's
+LOCK_TTL = timedelta(minutes=10)  # like recac's
 LONGEST_WAIT = timedelta(minutes=10)
 AGENT_TTL = LOCK_TTL + LONGEST_WAIT
 LOOK_S = 0.5
@@ -33,7 +33,7 @@ MANAGER = "MANAGER"  # may release the locks of all agents
 
 async def observe(bridge: Bridge, arguments: list[str]) -> None:
     """Record an observation of the agent; without one, of the caller."""
-    from coordinator.operations import observations  # noqa: PLC0415 - one noun for each command
+    from coordinator.operations import observations  # noqa: PLC0415 - each command needs one noun
 
     text, agent, _ = _read(bridge, arguments, "observe <text> [--agent <name>]", least=1)
     await bridge.run(observations.Append(project=bridge.project, content=text_of(text[0]), agent=agent))
@@ -82,7 +82,7 @@ async def _logs(bridge: Bridge, agent: str | None) -> list[Any]:
 
 
 async def lock(bridge: Bridge, arguments: list[str]) -> None:
-    """Lock a path for the agent, and wait for it with --wait; a lock that it holds already is renewed."""
+    """Lock a path for the agent, and wait for it with --wait; a lock that it already holds is renewed."""
     usage = "lock <path> [--agent <name>] [--wait <duration>]"
     paths, agent, wait = _read(bridge, arguments, usage, least=1, waits=True)
     until = await acquire(bridge, bridge.project, _resource(paths[0]), _named(agent, usage), wait)
@@ -90,9 +90,9 @@ async def lock(bridge: Bridge, arguments: list[str]) -> None:
 
 
 async def acquire(bridge: Bridge, project: str, resource: str, agent: str, wait: timedelta | None = None) -> str:
-    """Acquire a lock for the agent of a name, which is registered if it is not, and return when it ends.
+    """Acquire a lock for the agent with a name, which is registered if necessary; return when the lock ends.
 
-    Raises: ``Conflict`` if another one has it; ``WaitTimedOut``.
+    Raises: ``Conflict`` if another agent has it; ``WaitTimedOut``.
     """
     from coordinator.operations import locks  # noqa: PLC0415
 
@@ -114,7 +114,7 @@ async def acquire(bridge: Bridge, project: str, resource: str, agent: str, wait:
 
 
 async def unlock(bridge: Bridge, arguments: list[str]) -> None:
-    """Release a lock of the agent; MANAGER breaks that of anybody. An absent lock is released already, as in recac."""
+    """Release a lock of the agent; MANAGER breaks that of any agent. A missing lock counts as released, as in recac."""
     from coordinator.operations import locks  # noqa: PLC0415
 
     usage = "unlock <path> [--agent <name>]"
@@ -172,7 +172,7 @@ async def spec(bridge: Bridge, arguments: list[str]) -> None:
             try:
                 found = await bridge.run(documents.Get(project=bridge.project, kind=kind, key=key))
             except NotFound:
-                return  # as recac, which prints an empty text
+                return  # as in recac, which prints an empty text
             say(found.value if isinstance(found.value, str) else bytes(found.text).decode())
         case ["set"]:
             try:
@@ -186,14 +186,14 @@ async def spec(bridge: Bridge, arguments: list[str]) -> None:
 
 
 async def _present(bridge: Bridge, project: str, name: str) -> UUID:
-    """Register the agent of a name, or extend its registration and its locks; return its id."""
+    """Register the agent with a name, or extend its registration and its locks; return its id."""
     from coordinator.operations import agents  # noqa: PLC0415
 
     return (await bridge.run(agents.Join(project=project, name=name, ttl=AGENT_TTL))).id
 
 
 async def _held(bridge: Bridge, project: str, resource: str, agent: str) -> list[Lock]:
-    """Return the locks on just this resource that agents of a name hold."""
+    """Return the locks on exactly this resource that agents with a name hold."""
     from coordinator.operations import locks  # noqa: PLC0415
 
     try:
@@ -223,7 +223,7 @@ async def _wait(bridge: Bridge, request: Any, ticket: int) -> Any:
 
 
 def _resource(path: str) -> str:
-    """Return the resource of a path as the agent knows it: below the current directory if it is absolute, and never a pattern."""
+    """Return the resource of a path as the agent writes it: an absolute path becomes relative to the current directory; never a pattern."""
     if path.startswith("/"):
         try:
             path = str(Path(path).relative_to(Path.cwd()))
@@ -255,7 +255,7 @@ def _json(value: object) -> str:
 def _read(
     bridge: Bridge, arguments: list[str], usage: str, *, least: int = 0, most: int | None = None, waits: bool = False
 ) -> tuple[list[str], str | None, timedelta | None]:
-    """Return the words of a command line, the agent and the longest wait."""
+    """Return the words of a command line, the agent and the maximum wait."""
     words: list[str] = []
     agent, wait = bridge.agent, None
     rest = iter(arguments)

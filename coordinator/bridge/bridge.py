@@ -24,11 +24,11 @@ R = TypeVar("R")
 
 
 class BridgeError(Exception):
-    """A command failed; the text of the error is the line that says why."""
+    """A command failed; the text of the error is the line that explains why."""
 
 
 def project_name(project_id: str) -> str:
-    """Return the name of the project for an id: the id itself, or where it is not a valid name, always the same other one."""
+    """Return the name of the project for an id: the id itself or, if it is not a valid name, always the same derived name."""
     if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,35}", project_id):
         return project_id
     from hashlib import sha256  # noqa: PLC0415 - most ids are names
@@ -90,12 +90,12 @@ class Bridge:
         return await self._runner.run(operation)
 
     async def _create(self, runner: Runner, project: str) -> None:
-        from coordinator.operations import projects  # noqa: PLC0415 - once in the life of a project
+        from coordinator.operations import projects  # noqa: PLC0415 - needed once per project
 
         meant = "" if project == self.project_id else f"RECAC_PROJECT_ID {plain(self.project_id)[:200]}"
         try:
             await runner.run(projects.Create(project=project, description=meant))
-        except Conflict:  # somebody else did, a moment ago
+        except Conflict:  # another process has just created it
             pass
         except PermissionDenied as error:
             command = f'"coordinator project create {project}"'
@@ -106,9 +106,9 @@ class Bridge:
 
 
 def with_address(hint: str, address: str | None, *, as_other: bool = False) -> str:
-    """Return a hint whose commands name the server, which RECAC_DB_URL tells nobody but this program.
+    """Return a hint whose commands name the server, since only this program reads RECAC_DB_URL.
 
-    An address has no password; ``as_other``: nor a user, because somebody else runs the command.
+    The address has no password; ``as_other``: also no user, because somebody else runs the command.
     """
     if address is None:
         return hint

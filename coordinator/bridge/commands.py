@@ -42,7 +42,7 @@ async def manager(bridge: Bridge, _arguments: list[str]) -> None:
 
 
 async def signal(bridge: Bridge, arguments: list[str]) -> None:
-    """Set a signal. ``--privileged``, if it is given, is the first argument."""
+    """Set a signal. If ``--privileged`` is given, it is the first argument."""
     privileged = arguments[:1] == ["--privileged"]
     if len(arguments) < 2 + privileged:
         raise BridgeError("usage: agent-bridge signal [--privileged] <key> <value>")
@@ -58,13 +58,13 @@ async def clear_signal(bridge: Bridge, arguments: list[str]) -> None:
     if not arguments:
         raise BridgeError("usage: agent-bridge clear-signal <key>")
     project_id = bridge.project_id if bridge.named else Path.cwd().name or bridge.project_id
-    with suppress(NotFound):  # then it is clear
+    with suppress(NotFound):  # it is already clear
         await bridge.run(signals.Delete(project=project_name(project_id), key=arguments[0]))
     say(f"Signal '{arguments[0]}' cleared for project '{project_id}'.")
 
 
 async def verify(bridge: Bridge, arguments: list[str]) -> None:
-    """Set the status of a request in ui_verification.json, and clear the blocker if none is left."""
+    """Set the status of a request in ui_verification.json, and clear the blocker if no request is left."""
     from coordinator.bridge.verification import FILE, NotJson, update  # noqa: PLC0415
 
     if len(arguments) < 2:
@@ -72,7 +72,7 @@ async def verify(bridge: Bridge, arguments: list[str]) -> None:
     request, status = arguments[:2]
     try:
         none_left = update(Path(FILE), request, status)
-    except NotJson as error:  # as recac does, which says nothing at all
+    except NotJson as error:  # as in recac, which prints nothing
         note(f"Warning: {FILE} is not a list of verification requests, so nothing was changed: {error}")
         return
     say(f"UI verification for {request} updated to {status}.")
@@ -81,7 +81,7 @@ async def verify(bridge: Bridge, arguments: list[str]) -> None:
 
 
 async def _clear_blocker(bridge: Bridge) -> None:
-    """Clear BLOCKER if it waits for verifications, unless it is another one meanwhile."""
+    """Clear BLOCKER if it waits for verifications, unless it has changed in the meantime."""
     try:
         found = await bridge.run(signals.Get(project=bridge.project, key="BLOCKER"))
         if not (isinstance(found.value, str) and UI_BLOCKER in found.value):

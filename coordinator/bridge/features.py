@@ -1,6 +1,6 @@
-"""The commands about features: the list of what a project is to have, the document "main" of kind "features".
+"""The commands for features: the list of planned features of a project, in the document "main" of kind "features".
 
-The text stays as it was imported, except for the status of the feature that is set.
+The text stays as it was imported, except for the status of a feature that is set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from coordinator.operations import documents
 __all__ = ["KEY", "KIND", "feature", "import_", "saved"]
 
 KIND, KEY = "features", "main"
-CHANGED = "ZC301"  # another version came first
+CHANGED = "ZC301"  # another version was written first
 NESTED_TOO_DEEPLY = "it is nested too deeply"
 
 
@@ -48,7 +48,7 @@ class _FeatureList(msgspec.Struct):
 
 
 class _Stored(msgspec.Struct):
-    """What decides about a feature, also of a list that another program saved."""
+    """The fields that determine the state of a feature, even in a list that another program saved."""
 
     id: str | int | float = ""
     status: str | None = None
@@ -83,9 +83,9 @@ async def import_(bridge: Bridge, _arguments: list[str]) -> None:
 
 
 def saved(data: bytes) -> tuple[JsonText, int]:
-    """Return the text to save for a list, and how many features it has. A feature without an id gets its place as one.
+    """Return the text to save for a list, and the number of its features. A feature without an id gets its index as id.
 
-    Raises: ``BridgeError`` for what is not a list of features.
+    Raises: ``BridgeError`` for input that is not a list of features.
     """
     try:
         known = (msgspec.json.decode(data, type=_FeatureList | None) or _FeatureList()).features
@@ -118,7 +118,7 @@ async def _list(bridge: Bridge) -> None:
 
 
 def _options(words: list[str]) -> tuple[str, bool]:
-    """Return what --status and --passes say; omitted options are empty and false, and other words are ignored."""
+    """Return the values of --status and --passes; omitted options are empty and false, and other words are ignored."""
     given = {"--status": "", "--passes": ""}
     rest = iter(words)
     for word in rest:
@@ -128,7 +128,7 @@ def _options(words: list[str]) -> tuple[str, bool]:
 
 
 async def _set(bridge: Bridge, feature_id: str, status: str, *, passes: bool) -> None:
-    """Set a feature at the version that was read, and COMPLETED with it if all are done: of two at once, the second one reads again."""
+    """Set a feature at the version that was read, and COMPLETED if all are done. If the version has changed, read again."""
     while True:
         try:
             found = await bridge.run(documents.Get(project=bridge.project, kind=KIND, key=KEY))
@@ -152,7 +152,7 @@ async def _set(bridge: Bridge, feature_id: str, status: str, *, passes: bool) ->
 
 
 def _with_signal(project: str, put: documents.Put) -> Operation[Any]:
-    from coordinator.operations.transactions import Run  # noqa: PLC0415 - for the last feature only
+    from coordinator.operations.transactions import Run  # noqa: PLC0415 - only for the last feature
 
     return Run.of(project, [put, set_signal(project, "COMPLETED", "true")])
 

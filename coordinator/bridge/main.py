@@ -36,7 +36,7 @@ COMMANDS = {
     "import-database": ("takeover", "import_database"),
 }
 
-# As recac prints it, also for a command that is missing or unknown.
+# As recac prints it, also for a missing or unknown command.
 USAGE = """\
 Usage: agent-bridge <command> [arguments]
 Commands:
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     code = _run(list(sys.argv[1:] if arguments is None else arguments))
     try:
         sys.stdout.flush()
-    except OSError:  # nobody reads it
+    except OSError:  # nobody reads the output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
@@ -93,12 +93,12 @@ def _run(arguments: list[str]) -> int:
     address = None
     try:
         module, function = COMMANDS[name]
-        from coordinator.client.brief import finish  # noqa: PLC0415 - help needs none of this
+        from coordinator.client.brief import finish  # noqa: PLC0415 - not needed for help
 
         bridge = Bridge(bridge_settings(note))
         address = bridge.address
         command = getattr(import_module(f"coordinator.bridge.{module}"), function)
-        url = "" if name == "import-database" else bridge.url  # it reads from PostgreSQL, perhaps
+        url = "" if name == "import-database" else bridge.url  # it may read from PostgreSQL itself
         finish(url, bridge.perform(command, rest))
     except BridgeError as error:
         return _failed(str(error))

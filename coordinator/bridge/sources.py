@@ -1,6 +1,6 @@
-"""Reads databases of recac: PostgreSQL, or a SQLite file. It changes nothing in them.
+"""Reads recac's databases: PostgreSQL, or a SQLite file. It changes nothing in them.
 
-Early versions have no column ``project_id``, and not all tables.
+Early versions lack the column ``project_id`` and some tables.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""``agent-bridge import-database``: takes over what recac has in its own database.
+"""``agent-bridge import-database``: imports the contents of recac's own database.
 
-Guarantees: repeating it changes nothing, so one that was interrupted is run again. Observations have a name of their own (``uid``),
-and what is in the coordinator already stays: a signal, a feature list or a specification there is newer. A row that the coordinator
-refuses is reported, and the others are taken over.
+Guarantees: repeating it changes nothing, so an interrupted import can be run again. Observations have a name (``uid``),
+and existing data of the coordinator is kept: a signal, a feature list or a specification there is newer. A row that the
+coordinator refuses is reported, and the others are imported.
 
-What it does not do: keep the times of rows. Signals that are not critical get a day, as new ones do.
+What it does not do: keep the times of rows. Signals that are not critical get a TTL of a day, like new ones.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ BATCH_BYTES = 1 << 20
 LONGEST_NAME = 200
 SHOWN = 200  # characters of the name of a row
 
-# Of SQLite, or as Go prints a time: 2026-01-31 14:00:00.123456789 +0100 CET m=+0.1
+# Written by SQLite, or by Go: 2026-01-31 14:00:00.123456789 +0100 CET m=+0.1
 _INSTANT = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)[ T](?P<time>\d\d:\d\d:\d\d)(?:\.\d+)? ?(?P<zone>Z|[+-]\d\d:?\d\d)?")
 
 
 class _Count:
-    """How many rows of a table were taken over, were there already, and were refused."""
+    """How many rows of a table were imported, already existed, and were refused."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -55,7 +55,7 @@ class _Count:
 
 
 async def import_database(bridge: Bridge, arguments: list[str]) -> None:
-    """Take over the tables of a database."""
+    """Import the tables of a database."""
     if len(arguments) != 1 or arguments[0].startswith("--"):
         raise BridgeError("usage: agent-bridge import-database <url/file>")
     counts = []
@@ -99,7 +99,7 @@ def _named(bridge: Bridge, tables: OldTables, project: str) -> Rows:
 
 
 async def _observations(bridge: Bridge, rows: Rows, count: _Count) -> None:
-    """Append them in the order of their ids, in batches of one agent of a project."""
+    """Append observations in the order of their ids, in batches for one agent of a project."""
     batch: list[dict[str, Any]] = []
     size = 0
     place = ("", "")
@@ -123,7 +123,7 @@ async def _observations(bridge: Bridge, rows: Rows, count: _Count) -> None:
 
 
 async def _append(bridge: Bridge, place: tuple[str, str], batch: list[dict[str, Any]], count: _Count) -> None:
-    """Append a batch; if the coordinator refuses it, append its halves, until the entry is found that is at fault."""
+    """Append a batch; if the coordinator refuses it, append its halves, until the faulty entry is found."""
     project, agent = place
     append = logs.Append(project=project, kind="observation", key=agent, entries=text_of(batch))
     try:
@@ -142,7 +142,7 @@ async def _append(bridge: Bridge, place: tuple[str, str], batch: list[dict[str, 
 
 
 async def _signals(bridge: Bridge, rows: Rows, count: _Count) -> None:
-    """Set those that are not set; REJECTED first, because it clears others."""
+    """Set signals that are not set; REJECTED first, because it clears others."""
     query = "from signals order by case when key = 'REJECTED' then 0 else 1 end, key"
     async for project, (key, value) in rows("key, value", query):
         await _put(bridge, set_signal(project, _text(key), _text(value), expect=0), _text(key), count)
@@ -183,7 +183,7 @@ async def _put(bridge: Bridge, operation: Any, row: str, count: _Count) -> None:
 
 
 async def _locks(bridge: Bridge, rows: Rows, count: _Count) -> None:
-    """Acquire those that have not ended, for their agents; one that its agent holds here already is renewed."""
+    """Acquire the locks that have not ended, for their agents; a lock that its agent already holds is renewed."""
     async for project, (path, agent, expires_at) in rows("path, agent_id, expires_at", "from file_locks order by path"):
         if not _later(expires_at):
             continue
@@ -196,7 +196,7 @@ async def _locks(bridge: Bridge, rows: Rows, count: _Count) -> None:
 
 
 def _text(value: object) -> str:
-    """Return a value as text; SQLite keeps anything in any column."""
+    """Return a value as text; SQLite allows any type in any column."""
     match value:
         case None:
             return ""
@@ -206,13 +206,13 @@ def _text(value: object) -> str:
 
 
 def _agent(value: object) -> str:
-    """Return the name of an agent, or where it is not a valid one, always the same other one."""
+    """Return the name of an agent or, if it is not a valid name, always the same derived name."""
     name = _text(value)
     return name if name.isprintable() and name == name.strip() and 0 < len(name) <= LONGEST_NAME else project_name(name)
 
 
 def _later(instant: object) -> bool:
-    """Return whether an instant is to come. Without a zone it is UTC; what cannot be read has passed."""
+    """Return whether an instant is in the future. Without a zone, it is UTC; an unreadable one counts as past."""
     if not isinstance(instant, datetime):
         written = _INSTANT.match(_text(instant))
         if written is None:

@@ -1,9 +1,9 @@
-"""``ui_verification.json``: the requests for people to look at the user interface.
+"""``ui_verification.json``: requests for people to check the user interface.
 
-Guarantees: the file is replaced as a whole, so a reader sees it before or after a change. Programs that change it take turns, by a
-lock on its directory. Whatever else is in it stays.
+Guarantees: the file is replaced as a whole, so a reader sees it before or after a change. Programs that change it wait
+for each other, with a lock on its directory. Other contents of the file are kept.
 
-On failure: a program that is killed leaves the file as it was, and perhaps a temporary file, which the next one overwrites.
+On failure: a killed program leaves the file unchanged, and possibly a temporary file, which the next one overwrites.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What only a client sees: a table of small functions, each of which returns its findings."""
+"""Checks that only a client can make: a table of small functions, each of which returns its findings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Opener = Callable[[], AbstractAsyncContextManager[Connection]]
 
 
 class Site(NamedTuple):
-    """What is examined: the settings, and two connections, each with how to open another one; or the error of opening it."""
+    """The subject of the checks: the settings, and two connections, each with a way to open another one, or the error of opening it."""
 
     config: Config
     call: Connection
@@ -42,7 +42,7 @@ class Site(NamedTuple):
 
 
 async def pooler(site: Site) -> Diagnosis:
-    """Find out whether there is a pooler, and in which mode, by its effect on connections."""
+    """Detect a pooler and its mode, by its effect on connections."""
     if await probes.pinned(site.call):
         return ok("There is no pooler: connection settings reach the server.")
     match await probes.pool_mode(site.call, site.another_call):
@@ -70,7 +70,7 @@ async def pooler(site: Site) -> Diagnosis:
 
 
 async def direct(site: Site) -> Diagnosis:
-    """Compare the direct connection with that of calls: it has to be one, and to lead to the same database."""
+    """Compare the direct connection with the connection for calls: it must be direct, and lead to the same database."""
     if isinstance(site.direct, CoordinatorError):
         return critical(f"The direct connection fails: {site.direct.message}.", site.direct.hint)
     ours, theirs = await probes.server(site.call), await probes.server(site.direct)
@@ -93,7 +93,7 @@ async def direct(site: Site) -> Diagnosis:
 
 
 async def version(site: Site) -> Diagnosis:
-    """Compare the version of the server with the oldest that is supported."""
+    """Compare the version of the server with the oldest supported version."""
     found = await probes.server(site.call)
     if found.major < schema.OLDEST_SERVER:
         return critical(
@@ -104,7 +104,7 @@ async def version(site: Site) -> Diagnosis:
 
 
 async def schema_(site: Site) -> Diagnosis:
-    """Ask whether the schema serves this program."""
+    """Check whether the schema supports this program."""
     try:
         files = await schema.status(site.call)
         if not any(file.applied_at for file in files):
@@ -139,7 +139,7 @@ async def host_clock(site: Site) -> Diagnosis:
 
 
 async def listening(site: Site) -> Diagnosis:
-    """Listen on the direct connection to what the other one notifies, as every daemon does."""
+    """Listen on the direct connection for a notification from the other one, as every daemon does."""
     if isinstance(site.direct, CoordinatorError):
         return unknown("Listening needs a direct connection.")
     if (await probes.server(site.direct)).standby:
@@ -156,7 +156,7 @@ async def listening(site: Site) -> Diagnosis:
 
 
 class ClientCheck(NamedTuple):
-    """A check of the client: its name, its function, and what it examines."""
+    """A check of the client: its name, its function, and a description of what it examines."""
 
     name: str
     look: Callable[[Site], Awaitable[Diagnosis]]

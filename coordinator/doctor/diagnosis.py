@@ -1,4 +1,4 @@
-"""What a check of the client returns: a severity, a message, and a remedy."""
+"""The result of a check of the client: a severity, a message, and a remedy."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Diagnosis(NamedTuple):
 
 
 def ok(message: str) -> Diagnosis:
-    """Diagnosis that nothing has to be done."""
+    """Return a diagnosis that needs no action."""
     return Diagnosis("ok", message)
 
 
 def unknown(message: str, remedy: str | None = None) -> Diagnosis:
-    """Diagnosis what could not be seen."""
+    """Return a diagnosis of something that cannot be seen."""
     return Diagnosis("unknown", message, remedy)
 
 
 def warning(message: str, remedy: str | None) -> Diagnosis:
-    """Diagnosis what somebody should look at in working hours."""
+    """Return a diagnosis that somebody should look at in working hours."""
     return Diagnosis("warning", message, remedy)
 
 
 def critical(message: str, remedy: str | None) -> Diagnosis:
-    """Diagnosis what wants somebody now."""
+    """Return a diagnosis that needs somebody now."""
     return Diagnosis("critical", message, remedy)

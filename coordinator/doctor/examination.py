@@ -1,4 +1,4 @@
-"""One examination, of a database or of a daemon: opens connections, runs the checks one after the other, and bounds each."""
+"""One examination of a database or a daemon: opens connections, runs the checks one after the other, and limits the time of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["examine"]
 
 CONNECT_S = 5.0
 CHECK_S = 5.0
-GRACE_S = 1.0  # for the server, to say itself that it took too long
+GRACE_S = 1.0  # time for the server to report a timeout itself
 TOOK_TOO_LONG = "57014"  # query_canceled
 DAEMON, CONNECTION, DATABASE = "daemon", "connection", "database"
 
@@ -37,16 +37,16 @@ R = TypeVar("R")
 
 
 class _OverError(Exception):
-    """Nothing else can be looked at; the diagnosis says why."""
+    """Nothing else can be examined; the diagnosis says why."""
 
     def __init__(self, diagnosis: Diagnosis) -> None:
         self.diagnosis = diagnosis
 
 
 async def examine(dsn: str, direct_dsn: str, config: Config, *, fix: bool = False) -> AsyncIterator[Finding]:
-    """Yield the findings about a database, or about a daemon and what it says of its database.
+    """Yield the findings about a database, or about a daemon and its database.
 
-    With ``fix``, what destroys nothing is done about findings, and the check is repeated: see ``doctor_fix``.
+    With ``fix``, make the non-destructive repairs for the findings, and repeat the checks: see ``doctor_fix``.
     """
     found = _of_daemon(dsn, config) if is_gateway(dsn) else _of_database(dsn, direct_dsn, config, fix=fix)
     try:
@@ -62,7 +62,7 @@ async def _of_database(dsn: str, direct_dsn: str, config: Config, *, fix: bool) 
         call, direct = await _opened(stack, dsn, own), await _opened(stack, direct_dsn, own)
         if isinstance(call, CoordinatorError):
             yield _finding(CONNECTION, critical(f"The database cannot be used: {call.message}.", call.hint))
-            call, dsn = direct, direct_dsn  # which may lead around a pooler that is down
+            call, dsn = direct, direct_dsn  # it may bypass a pooler that is down
             if isinstance(call, CoordinatorError):
                 raise _OverError(unknown("There is no connection, so the other checks were skipped."))
         else:
@@ -76,7 +76,7 @@ async def _of_database(dsn: str, direct_dsn: str, config: Config, *, fix: bool) 
 
 
 def _impatient(config: Config) -> Config:
-    """Return the settings of the doctor's own calls: they end soon, and prepare nothing, which works behind every pooler."""
+    """Return the settings for the doctor's own calls: short timeouts, and no prepared statements, which works behind every pooler."""
     return replace(config, call_timeout_s=CHECK_S, statement_cache_size=0)
 
 
@@ -117,7 +117,7 @@ async def _readiness(executor: HttpExecutor) -> Diagnosis:
 
 
 async def _of_functions(executor: Runner, bounds: _Bounds, *, fix: bool) -> AsyncIterator[Finding]:
-    """Yield what the checks of the database find, one call each."""
+    """Yield the findings of the database's own checks, one call each."""
     for check, fixes in CHECKS_OF_DATABASE.items():
         look = partial(executor.run, doctor.Run(checks=[check]))
         found = await bounds.run(look)
@@ -136,13 +136,13 @@ def _finding(check: str, diagnosis: Diagnosis) -> Finding:
 
 
 class _Bounds:
-    """Bounds each look, and ends the examination where the database does not answer twice in succession."""
+    """Limits the time of each check, and ends the examination if the database does not respond twice in a row."""
 
     def __init__(self) -> None:
         self._silent = False
 
     async def run(self, look: Callable[[], Awaitable[R]]) -> R | Diagnosis:
-        """Return what a look returns, or the diagnosis that it failed.
+        """Return the result of a check, or the diagnosis that it failed.
 
         Raises: ``_OverError``.
         """

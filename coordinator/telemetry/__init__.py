@@ -1,1 +1,1 @@
-"""Log lines and metrics for operators. Both are API: names are documented and do not change silently."""
+"""Log lines and metrics for operators. Both are part of the API: names are documented, and changes are announced."""

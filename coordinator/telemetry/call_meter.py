@@ -1,6 +1,7 @@
 """How calls of the database are measured: not at all, until a process imports ``metrics``.
 
-A program that makes a few calls and ends shows no metrics, and their library takes a third of the time in which it runs to import.
+A program that makes a few calls and ends shows no metrics, and importing their library takes a third of the time that
+such a program runs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ Timer = Callable[[float, dict[str, str] | None], None]
 
 
 class CallMeter:
-    """``timer`` returns what takes the seconds of each call of a function, and its span as an exemplar; ``failed`` counts one by function and SQLSTATE.
+    """``timer`` returns a function that receives the seconds of each call, with its span as an exemplar; ``failed`` counts failures by function and SQLSTATE.
 
     A function keeps the timer that it had at its first call.
     """

@@ -1,6 +1,7 @@
 """The cause of a log line: its request and trace, its client, its project and agent.
 
-A request costs one object; who it is about is read out of its operation when a line is written. It is cheap to import.
+A request costs one object; its project and agent are read from its operation when a line is written. The module is
+cheap to import.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["Cause", "about", "facts", "facts_of", "identify", "request_id"]
 
 
 class Cause:
-    """What lines within the context are due to: a request, its client, and the operation that it asks for, once that is known."""
+    """The cause of lines within the context: a request, its client, and its operation, once that is known."""
 
     __slots__ = ("_token", "address", "operation", "request_id")
 
@@ -46,7 +47,7 @@ def about(operation: Operation[Any]) -> None:
 
 
 def identify(**facts: str) -> None:
-    """Have all lines of this process say who it is: its ``project``, its ``agent``."""
+    """Add the identity of this process to all its lines: its ``project``, its ``agent``."""
     _identity.update(facts)
 
 
@@ -72,7 +73,7 @@ def request_id() -> str | None:
 
 
 def facts_of(operation: Operation[Any]) -> dict[str, str]:
-    """Return the project that an operation is about, and the agent that speaks or is spoken of, as far as it names them."""
+    """Return the project of an operation, and the agent that makes it or that it concerns, if it names them."""
     project = operation.about()
     facts = {"project": project} if isinstance(project, str) else {}
     named = (getattr(operation, field, None) for field in (*operation.speakers, "agent"))

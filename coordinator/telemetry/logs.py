@@ -1,6 +1,6 @@
 """Log lines: JSON, or readable text on a terminal. Events are named ``<noun>.<past participle>``.
 
-Every line has what is known of its cause (``telemetry.cause``) beside its own facts.
+Every line contains what is known about its cause (``telemetry.cause``), besides its own facts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LogFormat = Literal["auto", "json", "console"]
 
 
 def configure(*, format: LogFormat = "auto", level: str = "info", slow_call_s: float = math.inf) -> None:
-    """Write log lines to standard error; ``auto`` is readable text on a terminal, else JSON. Calls of ``slow_call_s`` have a line."""
+    """Write log lines to standard error; ``auto`` is readable text on a terminal, otherwise JSON. Calls longer than ``slow_call_s`` are logged."""
     slow.threshold_s = slow_call_s
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -41,7 +41,7 @@ def configure(*, format: LogFormat = "auto", level: str = "info", slow_call_s: f
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries use the standard module; format their lines alike.
+    # Libraries use the standard module; format their lines in the same way.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

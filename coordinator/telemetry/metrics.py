@@ -1,7 +1,7 @@
-"""Every metric. Names are API, ``coordinator_<noun>_<unit>``; ``docs/metrics.md`` lists them.
+"""Every metric. Names are part of the API, ``coordinator_<noun>_<unit>``; ``docs/metrics.md`` lists them.
 
-What a process measures of itself is declared here. What the leader samples of the database is declared in SQL, beside what it
-measures: see ``samples``.
+Metrics of a process are declared here. Metrics that the leader samples of the database are declared in SQL, beside what
+they measure: see ``samples``.
 """
 
 from __future__ import annotations
@@ -220,9 +220,9 @@ class _Collected(Collector):
 
 
 def renderer(accept: str = "") -> tuple[Callable[[], bytes], str]:
-    """Take the value of every metric; return what renders them, in any thread, and the media type of that.
+    """Take the value of every metric; return a function that renders them, in any thread, and the media type.
 
-    It is the text format of Prometheus, or OpenMetrics if that is what ``accept`` names: it has exemplars.
+    The format is the text format of Prometheus or, if ``accept`` names it, OpenMetrics, which has exemplars.
     """
     encode, media_type = choose_encoder(accept)
     return partial(encode, _Collected()), media_type

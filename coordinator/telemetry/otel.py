@@ -1,11 +1,11 @@
-"""Spans by OpenTelemetry: the only module that knows it. The extra ``otel`` has it; only ``tracing.start`` imports this.
+"""Spans with OpenTelemetry: the only module that uses it. The extra ``otel`` installs it; only ``tracing.start`` imports this module.
 
-The SDK reads its own variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_BSP_…, OTEL_EXPORTER_OTLP_…; see docs/tracing.md). A program
-that has set a tracer provider of its own keeps it: spans go there.
+The SDK reads its own variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_BSP_…, OTEL_EXPORTER_OTLP_…; see
+docs/tracing.md). If a program has set its own tracer provider, spans go there.
 
-Guarantees: a thread sends spans, so no call waits for the collector. As many as OTEL_BSP_MAX_QUEUE_SIZE (2048) wait for it; those beyond
-are dropped. While it cannot be reached, the log says so, at most once in 20 seconds for the same reason. The end of the process waits
-for it for ``CLOSE_S``. No span has a message of an error, or a value of a call.
+Guarantees: a thread sends spans, so no call waits for the collector. Up to OTEL_BSP_MAX_QUEUE_SIZE (2048) spans wait
+for it; others are dropped. If the collector cannot be reached, this is logged at most once in 20 seconds for the same
+reason. The end of the process waits for it up to ``CLOSE_S``. Spans contain no error messages and no values of calls.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _KINDS = {
 
 
 class OpenTelemetry:
-    """Makes spans; a ``Tracer``. It closes the provider only with ``owned``."""
+    """Makes spans; a ``Tracer``. It closes the provider only if it is ``owned``."""
 
     def __init__(self, provider: trace.TracerProvider, *, owned: bool = False) -> None:
         self._tracer = provider.get_tracer("coordinator", version())
@@ -59,7 +59,7 @@ class OpenTelemetry:
 
     @classmethod
     def opened(cls, service: str) -> OpenTelemetry:
-        """Use the provider of the program; without one, make one that sends to a collector, in the name of ``service``."""
+        """Use the provider of the program; without one, create one that sends to a collector, in the name of ``service``."""
         found = trace.get_tracer_provider()
         if not isinstance(found, trace.ProxyTracerProvider):
             return cls(found)
@@ -74,16 +74,16 @@ class OpenTelemetry:
     def span(
         self, name: str, kind: Kind, attributes: Mapping[str, Value], parent: TraceContext | None
     ) -> _RecordedSpan:
-        """Make a span below ``parent``, or below the present one."""
+        """Make a span below ``parent``, or below the current one."""
         context = None if parent is None else _context_of(parent)
         return _RecordedSpan(self._tracer.start_span(name, context, _KINDS[kind], attributes))
 
     def record(self, name: str, began_ns: int, attributes: Mapping[str, Value]) -> None:
-        """Make a span of its own, which began at a time since 1970 and ends now."""
+        """Make a separate span that began at a time since 1970 and ends now."""
         self._tracer.start_span(name, Context(), SpanKind.INTERNAL, attributes, start_time=began_ns).end()
 
     def current(self) -> TraceContext | None:
-        """Return the present context."""
+        """Return the current context."""
         span = trace.get_current_span()
         if span is INVALID_SPAN:
             return None
@@ -93,7 +93,7 @@ class OpenTelemetry:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Have no present span within the context."""
+        """Have no current span within the context."""
         token = attach(Context())
         try:
             yield
@@ -101,7 +101,7 @@ class OpenTelemetry:
             detach(token)
 
     def close(self) -> None:
-        """Send what is left, for at most ``CLOSE_S``."""
+        """Send the remaining spans, for at most ``CLOSE_S``."""
         if self._owned is not None:
             closing = threading.Thread(target=self._owned.shutdown, name="tracing-close", daemon=True)
             closing.start()
@@ -109,7 +109,7 @@ class OpenTelemetry:
 
 
 class _RecordedSpan:
-    """A span of OpenTelemetry that is the present one within its context."""
+    """A span of OpenTelemetry that is the current one within its context."""
 
     __slots__ = ("_span", "_token")
 
@@ -126,7 +126,7 @@ class _RecordedSpan:
         detach(self._token)
         if isinstance(error, Exception):
             self.fail(getattr(error, "name", None) or type(error).__name__)
-        elif kind is not None:  # cancelled, which nobody has to look into
+        elif kind is not None:  # cancelled, which does not need attention
             self._span.set_attribute("error.type", kind.__name__)
         self._span.end()
 

@@ -1,7 +1,8 @@
 """The metrics that the leader samples of the database: declared in SQL, beside what they measure; kept here, in memory.
 
-A sample replaces the values of its samplers, so a series that is gone ends. While samples fail, the values of the last one stay, and
-``coordinator_sample_timestamp_seconds`` shows how old they are. Who no longer leads forgets all values: the next leader has them.
+A sample replaces the values of its samplers, so a series that no longer exists ends. While samples fail, the last
+values stay, and ``coordinator_sample_timestamp_seconds`` shows their age. A process that loses the lead clears all
+values: the next leader has them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Samples(Collector):
         registry.register(self)
 
     def keep(self, samples: Iterable[Sample]) -> None:
-        """Replace the values of the samplers that have been run. A newer schema may sample what is unknown here."""
+        """Replace the values of the samplers that were run. A newer schema may return samples that are unknown here."""
         taken: defaultdict[str, list[Sample]] = defaultdict(list)
         for sample in samples:
             if histogram := self._histograms.get(sample.name):
@@ -54,7 +55,7 @@ class Samples(Collector):
         self._values.update(taken)
 
     def clear(self) -> None:
-        """Forget all values."""
+        """Clear all values."""
         self._values.clear()
 
     @property

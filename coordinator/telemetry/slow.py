@@ -1,4 +1,4 @@
-"""The log line of a slow call: its function, the shape of its arguments, and how to get its plan. It has no value of the call."""
+"""The log line of a slow call: its function, the shape of its arguments, and how to get its plan. It contains no values of the call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["log_slow", "shape_of", "threshold_s"]
 
-SHOWN = 40  # arguments; no function has as many
+SHOWN = 40  # arguments; no function has that many
 
 threshold_s = math.inf
 """After how many seconds a call is slow; ``logs.configure`` sets it, so that a program that does not log has no such line."""
@@ -46,7 +46,7 @@ def log_slow(operation: Operation[Any], sql: str, seconds: float) -> None:
 
 
 def shape_of(value: object) -> str:
-    """Return type and size of an argument, as PostgreSQL names it, without the value."""
+    """Return the type and size of an argument in PostgreSQL's terms, without its value."""
     match value:
         case bool():
             return "boolean"

@@ -1,9 +1,11 @@
-"""Traces, as every other module sees them: spans, and the context that leads from one process to the next (W3C Trace Context).
+"""Traces, as every other module uses them: spans, and the context that leads from one process to the next (W3C Trace Context).
 
-``telemetry.otel`` makes the spans, with OpenTelemetry, once ``start`` was called. Until then nothing imports it, and a span costs
-two calls. A context that came from elsewhere is passed on in any case: a trace does not end at a daemon that makes no spans.
+``telemetry.otel`` makes the spans, with OpenTelemetry, once ``start`` was called. Until then, nothing imports it, and a
+span costs two calls. A context that came from elsewhere is passed on in any case: a trace does not end at a daemon
+without tracing.
 
-A context that is not valid is ignored, as the specification demands, so what comes out of here is safe in any header and statement.
+An invalid context is ignored, as the specification requires, so the contexts from this module are safe in any header
+and statement.
 """
 
 from __future__ import annotations
@@ -48,16 +50,16 @@ __all__ = [
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 Value = str | int | float | bool
 
-STATE_BYTES = 512  # of tracestate: what everyone has to pass on
+STATE_BYTES = 512  # of tracestate: the size that everyone must pass on
 STATE_MEMBERS = 32
 
-# Compiled where they are used: most short programs have no context.
+# Compiled where they are used, since most short programs have no context.
 _PARENT = r"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-[ -~]*)?"
 _KNOWN_FLAGS = 0x03  # sampled, random
-_PARENT_BYTES = 256  # of later versions, which may be longer
+_PARENT_BYTES = 256  # later versions may be longer
 _STATE = r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
 
-# What operations are to those who look for messages.
+# The roles of operations in terms of messaging.
 _MESSAGING: Mapping[str, tuple[Kind, str]] = {
     "directive_send": ("producer", "send"),
     "event_emit": ("producer", "send"),
@@ -69,14 +71,14 @@ _MESSAGING: Mapping[str, tuple[Kind, str]] = {
 
 
 class TraceContext(NamedTuple):
-    """A position in a trace, as its headers state it."""
+    """A position in a trace, as in its headers."""
 
     traceparent: str
     tracestate: str | None = None
 
 
 class Span(Protocol):
-    """One piece of work, within ``with``. What leaves the context as an exception is its failure."""
+    """One piece of work, within ``with``. An exception that leaves the context is its failure."""
 
     def __enter__(self) -> Self: ...
 
@@ -88,7 +90,7 @@ class Span(Protocol):
         """Set an attribute."""
 
     def rename(self, name: str) -> None:
-        """Give another name."""
+        """Change its name."""
 
     def fail(self, kind: str) -> None:
         """Record that it failed, and how (the attribute error.type)."""
@@ -98,19 +100,19 @@ class Tracer(Protocol):
     """Makes spans."""
 
     def span(self, name: str, kind: Kind, attributes: Mapping[str, Value], parent: TraceContext | None) -> Span:
-        """Make a span below ``parent``, or below the present one."""
+        """Make a span below ``parent``, or below the current one."""
 
     def record(self, name: str, began_ns: int, attributes: Mapping[str, Value]) -> None:
-        """Make a span of its own, which began at a time since 1970 and ends now."""
+        """Make a separate span that began at a time since 1970 and ends now."""
 
     def current(self) -> TraceContext | None:
-        """Return the present context."""
+        """Return the current context."""
 
     def apart(self) -> AbstractContextManager[None]:
-        """Have no present span within the context."""
+        """Have no current span within the context."""
 
     def close(self) -> None:
-        """Send what is left, for a bounded time."""
+        """Send the remaining spans, for a limited time."""
 
 
 class _Off:
@@ -135,7 +137,7 @@ class _Off:
 
 
 class _Carried(_Off):
-    """The same, which passes on a context that came from elsewhere."""
+    """The same, but it passes on a context that came from elsewhere."""
 
     __slots__ = ("_context", "_token")
 
@@ -157,7 +159,7 @@ _tracer: Tracer | None = None
 
 
 def start(service: str) -> None:
-    """Trace from now on, in the name of ``service`` unless OTEL_SERVICE_NAME says another; what is left at the end of the process is sent.
+    """Trace from now on, in the name of ``service`` unless OTEL_SERVICE_NAME is set; remaining spans are sent at the end of the process.
 
     Raises: ``ConfigurationError`` if OpenTelemetry is not installed.
     """
@@ -184,8 +186,8 @@ def stop() -> None:
 
 
 def use(tracer: Tracer | None) -> None:
-    """Have this tracer make all spans."""
-    global _tracer  # noqa: PLW0603 - one for the process, as metrics are
+    """Use this tracer for all spans."""
+    global _tracer  # noqa: PLW0603 - one for the process, like the metrics
     _tracer = tracer
 
 
@@ -195,19 +197,19 @@ def on() -> bool:
 
 
 def span(name: str, kind: Kind = "internal", attributes: Mapping[str, Value] = _NOTHING) -> Span:
-    """Return a span below the present one."""
+    """Return a span below the current one."""
     return OFF if _tracer is None else _tracer.span(name, kind, attributes, None)
 
 
 def received(name: str, kind: Kind, attributes: Mapping[str, Value], parent: TraceContext | None) -> Span:
-    """Return a span for what came from elsewhere, with the context that came with it, if there was a valid one."""
+    """Return a span for a request or message from elsewhere, with its context, if that is valid."""
     if _tracer is not None:
         return _tracer.span(name, kind, attributes, parent)
     return OFF if parent is None else _Carried(parent)
 
 
 def operation(call: Operation[Any]) -> Span:
-    """Return the span of an operation. What the daemon does every second for itself has none, except within another one."""
+    """Return the span of an operation. The daemon's own operations of every second have none, except within another span."""
     if _tracer is None or (call.internal and _tracer.current() is None):
         return OFF
     function = call.function
@@ -229,7 +231,7 @@ def operation(call: Operation[Any]) -> Span:
 
 
 def statement(call: Operation[Any], sql: str) -> Span:
-    """Return the span of an operation's SQL call. The statement has no values in it."""
+    """Return the span of an operation's SQL call. The statement contains no values."""
     if _tracer is None or (call.internal and _tracer.current() is None):
         return OFF
     function = f"coordinator.{call.function}"
@@ -246,7 +248,7 @@ def statement(call: Operation[Any], sql: str) -> Span:
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Belong to no trace within the context. What is started there outlives the present span: heartbeats, for example."""
+    """Belong to no trace within the context. Tasks that are started there outlive the current span: heartbeats, for example."""
     token = _carried.set(None)
     try:
         with nullcontext() if _tracer is None else _tracer.apart():
@@ -256,30 +258,30 @@ def apart() -> Iterator[None]:
 
 
 def record(name: str, began_ns: int, attributes: Mapping[str, Value]) -> None:
-    """Make a span of what is over, which began at a time since 1970."""
+    """Make a span of finished work that began at a time since 1970."""
     if _tracer is not None:
         _tracer.record(name, began_ns, attributes)
 
 
 def current() -> TraceContext | None:
-    """Return the present context; None: there is none."""
+    """Return the current context; None: there is none."""
     return _carried.get() if _tracer is None else _tracer.current()
 
 
 def traceparent() -> str | None:
-    """Return the present context without its state."""
+    """Return the current context without its state."""
     context = current()
     return None if context is None else context.traceparent
 
 
 def trace_id() -> str | None:
-    """Return the id of the present trace."""
+    """Return the id of the current trace."""
     context = current()
     return None if context is None else context.traceparent[3:35]
 
 
 def exemplar() -> dict[str, str] | None:
-    """Return the present span as the labels of an exemplar, if its trace is recorded."""
+    """Return the current span as the labels of an exemplar, if its trace is recorded."""
     context = current()
     if context is None or not int(context.traceparent[-1], 16) & 1:
         return None
@@ -287,7 +289,7 @@ def exemplar() -> dict[str, str] | None:
 
 
 def headers() -> dict[str, str]:
-    """Return the headers that carry the present context."""
+    """Return the headers for the current context."""
     context = current()
     if context is None:
         return {}
@@ -297,7 +299,7 @@ def headers() -> dict[str, str]:
 
 
 def parsed(parent: str | None, state: str | None = None) -> TraceContext | None:
-    """Read a context; None if it is not valid. A state that is not valid, or too long, is dropped, and the rest stays."""
+    """Parse a context; None if it is not valid. If only its state is invalid or too long, the state is dropped."""
     if parent is None or len(parent) > _PARENT_BYTES or (match := re.fullmatch(_PARENT, parent)) is None:
         return None
     version, ids, flags, rest = match.groups()

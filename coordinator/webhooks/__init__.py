@@ -1,1 +1,1 @@
-"""Webhooks: what the leading daemon sends, and how."""
+"""Webhooks: the deliveries of the leading daemon."""

@@ -1,15 +1,17 @@
 """Delivers events to webhooks while this process leads.
 
-The guarantees come from ``sql/functions/webhook/``: what has to be delivered is a row before it is sent, a claim names who sends it, and only who
-has the claim stores what became of it. This process may be killed, paused or run twice at any point: a delivery whose outcome was
-not stored is attempted again when its claim ends, with the same webhook-id.
+The guarantees come from ``sql/functions/webhook/``: a delivery is a row before it is sent, a claim names the process
+that sends it, and only the holder of the claim stores the result. This process may be killed, paused or run twice at
+any point: a delivery whose result was not stored is attempted again when its claim ends, with the same webhook-id.
 
-One loop talks to the database: it stores how attempts ended, compares new events with topics, and claims what is due. Claims are carried out beside
-it, each by a task that sends the deliveries of one webhook in their order. So a call serves all claims that ended during the one before.
+One loop makes the calls to the database: it stores the results of attempts, compares new events with topics, and claims
+due deliveries. Separate tasks carry out the claims, each for the deliveries of one webhook in their order. So one call
+serves all claims that ended during the previous call.
 
-What is in memory fits into ``SLOTS``, half of which are for webhooks that are slow or fail, so these never delay the others.
+Memory use is limited by ``SLOTS``. Half of the slots are for webhooks that are slow or fail, so these never delay the
+others.
 
-It does nothing until a heartbeat finds a webhook with work. Then each step of the relay wakes it.
+It does nothing until a heartbeat finds a webhook with work. After that, each step of the relay wakes it.
 """
 
 from __future__ import annotations
@@ -40,15 +42,15 @@ from coordinator.webhooks.sender import Sender, WebhookAttempt
 __all__ = ["WebhookDeliveries"]
 
 SLOTS = 64
-TURN_S = 1.0  # after which a claim begins no further attempt, so that it ends before its lease does
-AGAIN_S = 0.5  # until an outcome is stored again whose webhook another transaction has
+TURN_S = 1.0  # after this, a claim begins no further attempt, so that it ends before its lease
+AGAIN_S = 0.5  # pause before a result is stored again if another transaction has locked its webhook
 GONE = 410
 
 log = structlog.get_logger()
 
 
 class WebhookDeliveries:
-    """Fills, claims and delivers. ``database`` opens a connection of its own, once there is a webhook."""
+    """Fills, claims and delivers. ``database`` opens a separate connection, once there is a webhook."""
 
     def __init__(self, database: Callable[[], AbstractAsyncContextManager[Runner]], networks: Networks) -> None:
         self._database = database
@@ -57,7 +59,7 @@ class WebhookDeliveries:
         self._listening = False
 
     def nudge(self) -> None:
-        """Look for work: a heartbeat found some."""
+        """Look for work: a heartbeat has found some."""
         self._woken.set()
 
     def heard(self) -> None:
@@ -104,7 +106,7 @@ class WebhookDeliveries:
 
 
 class _Claims:
-    """The webhooks that this process has claimed, from the claim until it is stored how it ended."""
+    """The webhooks that this process has claimed, from the claim until its results are stored."""
 
     def __init__(self, runner: Runner, on_end: Callable[[], None]) -> None:
         self.runner = runner
@@ -114,7 +116,7 @@ class _Claims:
         self._on_end = on_end
 
     async def claim(self) -> list[list[WebhookWork]]:
-        """Claim what fits into the slots that are free; return what is to be delivered, of each webhook."""
+        """Claim as much as fits into the free slots; return the deliveries of each webhook."""
         free = SLOTS - sum(self._slots.values())
         if free <= 0:
             return []
@@ -126,7 +128,7 @@ class _Claims:
         return claimed
 
     async def carry_out(self, sender: Sender, works: list[WebhookWork]) -> None:
-        """Deliver what a claim has handed out, until an attempt fails or the turn is over."""
+        """Make the deliveries of a claim, until an attempt fails or the turn is over."""
         began = time.monotonic()
         attempts: list[dict[str, Any]] = []
         async with sender.connected() as line:
@@ -140,7 +142,7 @@ class _Claims:
         self._on_end()
 
     async def store(self) -> None:
-        """Store how claims ended. What cannot be stored now is kept for the next time.
+        """Store the results of claims. Results that cannot be stored now are kept for the next time.
 
         Raises: ``DatabaseUnavailable``.
         """

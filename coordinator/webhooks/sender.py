@@ -1,10 +1,11 @@
-"""Sends the requests of webhooks to receivers that may be hostile, and says what became of each.
+"""Sends the requests of webhooks to receivers that may be hostile, and returns the result of each.
 
-Guarantees: an attempt ends within ``ATTEMPT_S``. It connects only to addresses that ``Networks`` allows: each address is checked when a socket
-for it is made, so it does not matter what a name resolved to before, or how an address is written. Redirects are not followed, the body of the response
-is not read, proxies and cookies are not used. The deliveries of one claim share a connection, which no other webhook uses.
+Guarantees: an attempt ends within ``ATTEMPT_S``. It connects only to addresses that ``Networks`` allows: each address
+is checked when its socket is created, so it does not matter what a name resolved to before, or how an address is
+written. Redirects are not followed, the body of the response is not read, and proxies and cookies are not used. The
+deliveries of one claim share a connection, which no other webhook uses.
 
-Requests are signed as Standard Webhooks says (https://www.standardwebhooks.com): ``docs/webhooks.md``.
+Requests are signed according to Standard Webhooks (https://www.standardwebhooks.com): ``docs/webhooks.md``.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ __all__ = ["Line", "Sender", "WebhookAttempt", "signatures"]
 
 ATTEMPT_S = 15.0
 CONNECT_S = 5.0
-LOOKUPS = 64  # names that are being resolved; each has a thread, which the system's resolver may hold for longer than an attempt
-LARGE_BYTES = 1 << 20  # of a body, which is then sent piece by piece
+LOOKUPS = 64  # names that are being resolved; each has a thread, which the system's resolver may block for longer than an attempt
+LARGE_BYTES = 1 << 20  # larger bodies are sent in pieces
 RESPONSE_BYTES = 4096  # of a body that arrived with the head; the rest is not read
 DAY_S = 86_400.0
 CLOSED = (
@@ -54,7 +55,7 @@ _TRACE_LENGTH = 80
 
 
 class WebhookAttempt(msgspec.Struct, frozen=True):
-    """How an attempt ended: ``error`` is None if it was delivered. ``retry_s`` is what the receiver asks for."""
+    """The result of an attempt: ``error`` is None if it was delivered. ``retry_s`` is the wait that the receiver asks for."""
 
     seconds: float
     response: int | None = None
@@ -63,7 +64,7 @@ class WebhookAttempt(msgspec.Struct, frozen=True):
 
 
 class Sender:
-    """What all requests share: which networks they reach, the certificate authorities, and how names are resolved."""
+    """Shared by all requests: the allowed networks, the certificate authorities, and the resolver."""
 
     def __init__(self, networks: Networks) -> None:
         self._networks = networks
@@ -72,7 +73,7 @@ class Sender:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Line]:
-        """Make a line to one receiver, which connects at the first request."""
+        """Create a line to one receiver, which connects at the first request."""
         connector = aiohttp.TCPConnector(
             ssl=self._context, use_dns_cache=False, resolver=self._resolver, socket_factory=self._socket
         )
@@ -95,7 +96,7 @@ class Sender:
 
 
 class Line:
-    """A connection to the receiver of one webhook, which is made again when the receiver has closed it."""
+    """A connection to the receiver of one webhook, which is opened again if the receiver has closed it."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
@@ -135,17 +136,17 @@ class Line:
         return WebhookAttempt(time.monotonic() - began, response, error, retry_s)
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, float | None]:
-        """Return the status of the response, and how long the receiver asks to wait."""
+        """Return the status of the response, and the wait that the receiver asks for."""
         data = body if len(body) < LARGE_BYTES else BytesIO(body)
         async with self._session.post(
             URL(url, encoded=True), data=data, headers=headers, allow_redirects=False
         ) as answer:
-            answer.release()  # closes the connection unless the whole response is here
+            answer.release()  # closes the connection unless the response is complete
             return answer.status, _retry_s(answer.headers.get("retry-after"))
 
 
 def _span(work: WebhookWork) -> tracing.Span:
-    """Return the span of an attempt, which continues the trace of the call that made the event. Its address has no path: that may be secret."""
+    """Return the span of an attempt, which continues the trace of the call that made the event. Its address has no path, which may be secret."""
     found = _TRACE.search(work.body[-_TRACE_LENGTH:])
     parent = None if found is None else tracing.parsed(found[1])
     if not tracing.on():
@@ -170,7 +171,7 @@ def signatures(secrets: Sequence[str], message: str, timestamp: str, body: bytes
 
 
 def _plain(text: str) -> str:
-    """Return what a receiver made of an error as one line that PostgreSQL can store."""
+    """Return a receiver's error text as one line that PostgreSQL can store."""
     return "".join(character if character.isprintable() else "?" for character in text[:1000])
 
 
@@ -186,7 +187,7 @@ def _refusal(status: int) -> str | None:
 
 
 def _retry_s(value: str | None) -> float | None:
-    """Return how long a receiver asks to wait, if it says so: seconds, or a date."""
+    """Return the wait that a receiver asks for, if any: in seconds, or until a date."""
     if value is None:
         return None
     try:
@@ -198,7 +199,7 @@ def _retry_s(value: str | None) -> float | None:
 
 
 class _Resolver(AbstractResolver):
-    """Resolves names in threads that end with the process: a name server that never answers keeps nobody else waiting."""
+    """Resolves names in threads that end with the process, so a name server that never responds delays only its own attempts."""
 
     def __init__(self) -> None:
         self._lookups = 0
