@@ -403,15 +403,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Setting(
             "Directory that paths of locks on the command line are relative to",
             "dir",
-            unset="the git work tree, else as written",
+            unset="the git work tree; without one, paths as written",
         ),
     ] = None
     worktrees: Annotated[
         Literal["separate", "shared"] | None,
         Setting(
-            "Whether linked work trees of a repository are scopes of their own for hooks",
+            "Whether linked work trees of a repository are separate scopes for hooks",
             "choice",
-            unset="coordinator.worktrees in the repository's configuration, else separate",
+            unset="coordinator.worktrees in the repository's configuration, otherwise separate",
         ),
     ] = None
     process: Annotated[

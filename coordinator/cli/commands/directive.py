@@ -27,7 +27,7 @@ command = noun("Directives: instructions from managers to agents.")
 @click.argument("body")
 @click.option("--to-agent", metavar="NAME", help="Send it to the agent with this name or id.")
 @click.option("--to-role", metavar="ROLE", help="Send it to all agents with this role.")
-@click.option("--to-job", type=JOB, metavar="ID", help="Send it to whoever runs this job, until it ends.")
+@click.option("--to-job", type=JOB, metavar="ID", help="Send it to the worker of this job, until the job ends.")
 @click.option("--everyone", is_flag=True, help="Send it to all agents of the project.")
 @click.option(
     "--priority", type=INTEGER, default=0, show_default=True, help="Priority, -100 to 100; the highest comes first."

@@ -25,7 +25,7 @@ command = noun("Hooks: lock the files that coding agents edit.")
 _worktrees = click.option(
     "--worktrees",
     type=click.Choice(CHOICES["worktrees"][0]),
-    help="Whether linked work trees of a repository are scopes of their own.  [default: as the repository says, else separate]",
+    help="Whether linked work trees of a repository are separate scopes.  [default: the repository's setting, otherwise separate]",
 )
 MARGIN = timedelta(seconds=30)  # a tool ends a hook that takes longer than its wait by this
 # Options of POST /v1/hooks/<dialect>.
@@ -74,7 +74,7 @@ QUERY = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "workt
     type=DURATION,
     default=DURATIONS["limit"],
     show_default=True,
-    help="Answer by the policy if the coordinator has not answered this long after the start of the program.",
+    help="Apply the policy if the coordinator has not responded this long after the start of the program.",
 )
 @click.pass_obj
 def run(call: Invocation, /, **options: Any) -> NoReturn:

@@ -20,7 +20,7 @@ COLUMNS = ("subject", "kind", "max_age", "max_count", "project", "actor", "updat
 
 _subject = click.argument("subject", metavar="log|document|session|artifact")
 _kind = click.argument("kind", default="*", metavar="[KIND]")
-_everywhere = click.option("--everywhere", is_flag=True, help="In all projects that have no policy of their own.")
+_everywhere = click.option("--everywhere", is_flag=True, help="In all projects without their own policy.")
 
 
 @command.verb(

@@ -31,7 +31,7 @@ from coordinator.operations import job_history, job_trees, jobs
     ]
 )
 @job_argument
-@click.option("--tree", is_flag=True, help="Also cancel all jobs below it, even if it has ended itself.")
+@click.option("--tree", is_flag=True, help="Also cancel all jobs below it, even if the job itself has ended.")
 @click.option("--children", is_flag=True, help="Cancel only the jobs below it; its worker may do that.")
 @acting_agent(help="With --children: worker that has the job.", required=False)
 @click.option("--fence", type=INTEGER, metavar="N", help="With --children: fence that the claim printed.")

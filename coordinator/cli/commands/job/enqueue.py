@@ -30,8 +30,8 @@ RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
 @click.option(
     "--at", type=INSTANT, metavar="TIME", help="Do not start it before this time: 2030-01-31T14:00Z, or 10m from now."
 )
-@click.option("--delay", type=DURATION, help="Do not start it before this long has passed.")
-@click.option("--start-by", type=INSTANT, metavar="TIME", help="Let it expire if it has not started by this time.")
+@click.option("--delay", type=DURATION, help="Do not start it until this long has passed.")
+@click.option("--start-by", type=INSTANT, metavar="TIME", help="Expire it if it has not started by this time.")
 @click.option("--max-attempts", type=INTEGER, metavar="N", help="Maximum number of attempts.  [default: 3]")
 @click.option(
     "--backoff",
@@ -44,15 +44,15 @@ RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
     "--rescue", metavar="retry|resume|fail", help="After a lost attempt: retry, resume from its checkpoint, or fail."
 )
 @click.option("--label", "labels", multiple=True, metavar="LABEL", help="Require this label of the worker; repeatable.")
-@click.option("--dedupe-key", metavar="KEY", help="Enqueue it only if no other job occupies this key.")
-@click.option("--dedupe-for", type=DURATION, help="Let it occupy its key this long.  [default: until it ends]")
+@click.option("--dedupe-key", metavar="KEY", help="Enqueue it only if no other job holds this key.")
+@click.option("--dedupe-for", type=DURATION, help="Hold its key this long.  [default: until it ends]")
 @click.option(
-    "--on-duplicate", metavar="raise|skip|replace", help="What to do if another job occupies the key.  [default: raise]"
+    "--on-duplicate", metavar="raise|skip|replace", help="What to do if another job holds the key.  [default: raise]"
 )
-@click.option("--dedupe-failed", is_flag=True, help="Keep its key occupied even if it does not complete.")
+@click.option("--dedupe-failed", is_flag=True, help="Hold its key even if it does not complete.")
 @click.option("--parent", type=JOB, metavar="ID", help="Job that enqueues it.")
 @click.option(
-    "--after", type=JOB, multiple=True, metavar="ID", help="Let it wait until this job has completed; repeatable."
+    "--after", type=JOB, multiple=True, metavar="ID", help="Start it only after this job has completed; repeatable."
 )
 @click.option("--after-mode", metavar="all|any", help="Wait for all of them, or for one.  [default: all]")
 @click.option(
