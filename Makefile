@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 export PIP_CONSTRAINT := constraints.txt
-# Tests differ a lot in length: a worker that has none left takes half of those that another one still has.
-# Rewriting the assertions of all test files takes ten seconds of each worker, so their bytecode is kept, and made once beside the linters.
+# Tests differ a lot in length: a worker without tests takes half of another worker's remaining ones. Rewriting the assertions of all test
+# files takes ten seconds in each worker, so their bytecode is cached, and created once while the linters run.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --dist worksteal
 
 .PHONY: help run test quick coverage demo bench faults tools operations format lint advisories schema pins docs site clean
@@ -73,7 +73,7 @@ advisories: .venv/test ## look for known vulnerabilities in the versions of cons
 schema: .venv/test ## generate sql/schema.sql and coordinator/model/catalogue.py after a change to the SQL files
 	$(BIN)/python -m tests.generate schema
 
-# What the image installs, with the hashes of all files of each release; those of an extra are what it adds to run.txt.
+# The packages of the image, with the hashes of all files of each release; the file of an extra lists only what it adds to run.txt.
 PINS := $(BIN)/uv pip compile --quiet --no-header --no-annotate --generate-hashes --python-version 3.13 -c constraints.txt
 pins: .venv/test ## generate deploy/image/*.txt after a change to dependencies or constraints.txt
 	$(PIP) --quiet uv
@@ -85,7 +85,7 @@ pins: .venv/test ## generate deploy/image/*.txt after a change to dependencies o
 docs: .venv/test ## generate the tables and references in docs/ after a change to what they list
 	$(BIN)/python -m tests.generate docs
 
-# Quietly it would also keep quiet about what is broken.
+# Not with --quiet, which would also hide broken links.
 site: .venv/test ## build docs/ as a site into site/; a broken link or a page that the navigation lacks is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 

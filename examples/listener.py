@@ -1,6 +1,6 @@
-"""A listener: follows one noun of a project by LISTEN, with a driver alone, and misses nothing. usage: listener.py URL [NOUN [PROJECT]].
+"""A listener: follows one noun of a project by LISTEN, using only a driver, and misses nothing. usage: listener.py URL [NOUN [PROJECT]].
 
-It takes events from notifications, without reading the log. Where a notification was lost, the event after it shows that.
+It takes events from notifications, without reading the log. If a notification is lost, the next event shows it.
 """
 
 import json
@@ -25,9 +25,9 @@ async def follow(connection: asyncpg.Connection, noun: str, project: str) -> Asy
 
     cursor = await connection.fetchval("select coordinator.event_head()")
     await connection.add_listener(f"coordinator.{project}.{noun}", notified)
-    lost = True  # what was emitted before the LISTEN took effect
+    lost = True  # events from before the LISTEN took effect
     while True:
-        while lost:  # read the log up to its end
+        while lost:  # read the log to its end
             page = await connection.fetch(SINCE, cursor, project, [f"{noun}.*"])
             for row in page:
                 cursor = row["cursor"]

@@ -1,6 +1,6 @@
 """Functions that run jobs. usage: coordinator worker run examples.tasks:worker, or tasks.py URL.
 
-Then, elsewhere: coordinator job wait "$(coordinator job enqueue summarize '{"text": "Of mice and men"}' --output text)"
+In another terminal: coordinator job wait "$(coordinator job enqueue summarize '{"text": "Of mice and men"}' --output text)"
 """
 
 import sys
@@ -27,15 +27,17 @@ async def summarize(context: JobContext, payload: Text) -> Summary:
     words = payload.text.split()
     if not words:
         raise FailJob("the text is empty")  # another attempt would not help
-    for number, _ in enumerate(words, context.checkpoint or 0):  # where an earlier attempt ended
+    for number, _ in enumerate(words, context.checkpoint or 0):  # continue where an earlier attempt ended
         await context.progress(100 * number / len(words), checkpoint=number)
     return Summary(len(words), by=context.client.agent.name)
 
 
 @worker.job("shell")
 async def shell(context: JobContext, command: list[str]) -> str:
-    """Run a command that can report for itself: coordinator job progress "$COORDINATOR_JOB_ID" --fence "$COORDINATOR_JOB_FENCE"."""
-    done = await anyio.run_process(command, env=context.environment)  # a failure raises, and is retried
+    """Run a command that can report progress itself: coordinator job progress "$COORDINATOR_JOB_ID" --fence "$COORDINATOR_JOB_FENCE"."""
+    done = await anyio.run_process(
+        command, env=context.environment
+    )  # a failure raises an exception, and the job is retried
     return done.stdout.decode()
 
 

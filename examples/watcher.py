@@ -1,4 +1,4 @@
-"""A watcher: prints every change, across restarts of the database and of itself. usage: watcher.py URL [CURSOR]."""
+"""A watcher: prints every change, even across restarts of the database and of the watcher. usage: watcher.py URL [CURSOR]."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A worker: does each open task, reports its result, and ends on a directive. usage: worker.py URL."""
+"""A worker: does each open task, reports its result, and stops on a directive. usage: worker.py URL."""
 
 import sys
 
@@ -19,7 +19,7 @@ async def attempt(client: coordinator.Client, todo: str) -> None:
         text = (await client.signals.get(todo)).value
         await client.signals.set(f"{task}/COMPLETED", {"length": len(text)})
         await client.signals.delete(todo)
-    except NotFound:  # done a moment ago
+    except NotFound:  # another worker has just finished it
         pass
     await client.signals.delete(f"{task}/CLAIMED")
 

@@ -29,10 +29,10 @@ HERE = Path(__file__).parents[2]
 LIMIT_S = 300.0
 START_S = 60.0
 END_S = 15.0
-SETTLES_S = 10.0  # nobody is reaped until PostgreSQL has run for this long
-RESTART_AT = SHARES // 2  # shares that are half done
+SETTLES_S = 10.0  # no agent is reaped until PostgreSQL has run for this long
+RESTART_AT = SHARES // 2  # half of the shares are done
 FINISHED = "custom.fleet_finished"
-# Runs a command that ends when standard input does: with this process, however it ends.
+# Runs a command that ends when standard input closes: together with this process, however it ends.
 LEASH = 'exec 3<&0; "$@" & command=$!; (cat <&3 >/dev/null; kill $command) & wait $command'
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -42,7 +42,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 def processes(folder: Path) -> Iterator[Start]:
     """Start Python programs that end with this block."""
     config = folder / "coordinator.yaml"
-    config.touch()  # so that the configuration of this machine does not count
+    config.touch()  # an empty file, so that the configuration of this machine does not apply
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COORDINATOR_")}
     environment.pop("DATABASE_URL", None)
     environment |= {"COORDINATOR_CONFIG": str(config), "PYTHONPATH": str(HERE)}
@@ -72,7 +72,7 @@ def processes(folder: Path) -> Iterator[Start]:
 
 
 class Daemon:
-    """A daemon with a PostgreSQL of its own, which can be restarted."""
+    """A daemon with its own PostgreSQL, which can be restarted."""
 
     def __init__(self, start: Start, folder: Path) -> None:
         self._start = start
@@ -99,7 +99,7 @@ class Daemon:
         sys.exit(f"The daemon did not start:\n{log.read_text()}")
 
     async def restart(self) -> None:
-        """Stop it and its PostgreSQL in order, and start both again on the same data."""
+        """Stop the daemon and its PostgreSQL in order, and start both again on the same data."""
         if self._process is not None:
             self._process.stdin.close()  # type: ignore[union-attr]
             await anyio.to_thread.run_sync(self._process.wait)
@@ -107,12 +107,12 @@ class Daemon:
 
 
 class Fleet:
-    """The manager, the coders and QA, as this process sees them."""
+    """The manager, the coders and QA, from the point of view of this process."""
 
     def __init__(self, client: coordinator.Client, folder: Path, start: Start, daemon: Daemon | None = None) -> None:
         self.events: list[Any] = []
         self.killed: str | None = None
-        self.before: list[Message] = []  # what was said before the restart
+        self.before: list[Message] = []  # messages from before the restart
         self.restarted = False
         self._client = client
         self._folder = folder
@@ -121,7 +121,7 @@ class Fleet:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     async def run(self, url: str, project: str, root: str, after: str) -> str | None:
-        """Run to the end; return what went wrong with the processes, if anything."""
+        """Run to the end; return the errors of the processes, if any."""
         where = (url, project, root)
         self._processes["manager"] = self._start("manager", "examples.fleet.manager", *where)
         for name in (f"coder-{number}" for number in range(1, CODERS + 1)):
@@ -173,7 +173,7 @@ class Fleet:
             self.restarted = True
 
     async def missing(self, after: str) -> int:
-        """Count the events of the log that did not come, came twice, or came out of order."""
+        """Count events of the log that were missing, repeated or out of order."""
         seqs = [event.seq for event in self.events]
         log: list[int] = []
         while page := await self._client.events.since(after):

@@ -1,7 +1,8 @@
-"""A coder: claims one share after the other, counts its files, and hands the result to QA.
+"""A coder: claims one share after another, counts its files, and passes the result to QA.
 
-While it runs, a job holds the lock on its result: the manager asked for that. An attempt may break off anywhere, and another coder
-begins again: the artifact is replaced, and the message and the job for QA are there once, whoever sends them twice.
+While it runs, a job holds the lock on its result, as the manager has requested. An attempt may end at any point, and
+another coder starts again: the artifact is replaced, and the message and the job for QA are stored only once, even if
+they are sent twice.
 
 usage: python -m examples.fleet.coder URL PROJECT ROOT NAME
 """
@@ -19,7 +20,7 @@ from coordinator import JobContext, Worker
 from examples.fleet import work
 from examples.fleet.work import HALF_DONE, PACE_S, PLAN, Share
 
-CARELESS = 1  # the share whose first result is wrong, so that QA has something to find
+CARELESS = 1  # the share whose first result is wrong, so that QA rejects something
 
 url, project, root, name = sys.argv[1:]
 worker = Worker(concurrency=1, name=name)
@@ -39,7 +40,9 @@ async def code(context: JobContext, share: Share) -> dict[str, int]:
     await client.jobs.enqueue(
         "review",
         msgspec.to_builtins(share),
-        after=[context.id],  # QA looks when this job has ended, and not at what another attempt replaces
+        after=[
+            context.id
+        ],  # so that QA starts when this job has ended, and not while another attempt may replace the result
         dedupe_key=f"review/{context.id}",
         dedupe_for=3600,
         on_duplicate="skip",

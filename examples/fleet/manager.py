@@ -1,6 +1,6 @@
 """The manager: plans, enqueues a job for each share, waits until QA has passed all of them, and signs off.
 
-It keeps nothing in memory that it could not read again, so it may be started again at any point.
+It keeps nothing in memory that it cannot read again, so it can be restarted at any point.
 
 usage: python -m examples.fleet.manager URL PROJECT ROOT
 """
@@ -21,7 +21,7 @@ from examples.fleet.work import DONE, PASSED, PLAN, RETRY_S, SHARES
 
 
 async def plan(client: coordinator.Client, root: Path) -> None:
-    """Say what is to be done, and enqueue it. A second call changes nothing: keys and uids make both harmless."""
+    """Announce the plan and enqueue the jobs. A second call changes nothing: keys and uids make both harmless."""
     shares = work.shares(root)
     await client.messages.append(
         PLAN, "manager", f"Count {sum(map(len, shares))} files in {SHARES} shares.", uid="plan"
@@ -42,7 +42,7 @@ async def plan(client: coordinator.Client, root: Path) -> None:
 
 async def all_passed(client: coordinator.Client) -> None:
     """Return when QA has passed every share."""
-    after = await client.events.head()  # before the list, so that nothing falls between list and stream
+    after = await client.events.head()  # before the list, so that no event between list and stream is missed
     passed = {signal.key async for signal in client.signals.list("share/") if signal.key.endswith(PASSED)}
     if len(passed) < SHARES:
         async for event in client.events.stream(topics=["signal.set"], after=after):
@@ -53,7 +53,7 @@ async def all_passed(client: coordinator.Client) -> None:
 
 
 async def sign_off(client: coordinator.Client) -> None:
-    """Add up the results, file the report, and say that everybody may go."""
+    """Add up the results, store the report, and tell the other processes that they can stop."""
     total: Counter[str] = Counter()
     for number in range(1, SHARES + 1):
         total.update(json.loads(await client.artifacts.get(work.result_of(number), session=PLAN)))
@@ -70,7 +70,7 @@ async def main(url: str, project: str, root: str) -> None:
                 await all_passed(client)
                 await sign_off(client)
                 break
-            except DatabaseUnavailable:  # it restarts; everything above may be repeated
+            except DatabaseUnavailable:  # the database restarts; everything above can be repeated
                 await anyio.sleep(RETRY_S)
 
 

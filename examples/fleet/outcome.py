@@ -1,4 +1,4 @@
-"""Who did what, from the state alone: jobs, conversation, results. Nothing of it is in the memory of a process."""
+"""Who did what, read from the stored state alone: jobs, conversation, results. No process keeps any of it in memory."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Outcome:
 
     @property
     def rejected(self) -> list[Message]:
-        """What QA sent back."""
+        """The rejections by QA."""
         return [message for message in self.messages if message.role == "qa" and "rejected" in message.text]
 
     @property
     def complete(self) -> bool:
-        """Whether every share is counted and passed, QA rejected one, and the manager signed off what the results add up to."""
+        """Whether every share is counted and passed, QA rejected one, and the manager signed off the sum of the results."""
         total: Counter[str] = Counter()
         for result in self.results.values():
             total.update(result)
@@ -55,13 +55,13 @@ class Outcome:
 
 
 async def conversation(client: coordinator.Client) -> list[Message]:
-    """Read what was said so far."""
+    """Read the conversation so far."""
     try:
         return [
             Message(entry.seq, entry.role, entry.actor, str(entry.data["content"]))
             async for entry in client.messages.list(PLAN)
         ]
-    except NotFound:  # nothing yet
+    except NotFound:  # there are no messages yet
         return []
 
 
@@ -84,7 +84,7 @@ async def read(client: coordinator.Client) -> Outcome:
 
 
 def lines(outcome: Outcome) -> list[str]:
-    """Write the outcome for a person."""
+    """Format the outcome for people."""
     done: dict[str, Counter[str]] = {}
     for job in outcome.jobs:
         worker = done.setdefault(job["ended_by"] or job["worker"] or "nobody", Counter())

@@ -1,4 +1,4 @@
-"""QA: counts each share again. It passes what is the same, and sends back what is not, with the reason.
+"""QA: counts each share again. It passes equal results, and sends back the others, with the reason.
 
 usage: python -m examples.fleet.qa URL PROJECT ROOT NAME
 """
@@ -35,7 +35,7 @@ async def review(context: JobContext, share: Share) -> str | None:
         "code",
         {"share": number, "files": share.files, "feedback": reason},
         priority=10,
-        after=[context.id],  # nobody replaces the result while this job may look at it again
+        after=[context.id],  # so that nobody replaces the result while this job may still read it
         locks=[work.result_of(number)],
         dedupe_key=f"again/{context.id}",
         dedupe_for=3600,

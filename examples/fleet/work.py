@@ -1,4 +1,4 @@
-"""The files of a source tree, the work on them, which is counting, and what the processes call things."""
+"""The files of a source tree, the work on them (counting), and the names that the processes share."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["Share", "count", "find", "result_of", "shares"]
 
 CODERS = 4
 SHARES = 16
-PACE_S = 1.0  # for one share, so that a person can follow
+PACE_S = 1.0  # per share, so that a person can follow
 RETRY_S = 0.5
-RETRIES: dict[str, Any] = {"max_attempts": 20, "backoff": 1}  # of a job whose attempt broke off
+RETRIES: dict[str, Any] = {"max_attempts": 20, "backoff": 1}  # for a job whose attempt was interrupted
 
 PLAN = "plan"  # the session of the conversation and of the results
 REPORT = "report.json"
@@ -33,7 +33,7 @@ TODO = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
 
 
 class Share(msgspec.Struct):
-    """What a job is about: some of the files, and what QA said of an earlier result."""
+    """The payload of a job: some of the files, and QA's comment on an earlier result."""
 
     number: int = msgspec.field(name="share")
     files: list[str]
@@ -41,7 +41,7 @@ class Share(msgspec.Struct):
 
 
 def result_of(share: int) -> str:
-    """Return the name of the artifact with a result, which is the name of its lock, too."""
+    """Return the name of the artifact with a result, which is also the name of its lock."""
     return f"counts/{share}.json"
 
 
@@ -52,7 +52,7 @@ def shares(root: Path) -> list[list[str]]:
 
 
 def find(root: Path) -> list[str]:
-    """List the text files below a folder, at most `MAX_FILES`; hidden, linked and large files do not count."""
+    """List the text files below a folder, at most `MAX_FILES`, without hidden, linked and large files."""
     found: list[str] = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED)
@@ -64,7 +64,7 @@ def find(root: Path) -> list[str]:
 
 
 def count(root: Path, paths: Iterable[str]) -> dict[str, int]:
-    """Count what is in some files; whoever counts gets the same."""
+    """Count the contents of some files; every caller gets the same result."""
     total: Counter[str] = Counter()
     for path in paths:
         text = (root / path).read_text("utf-8", "replace")
