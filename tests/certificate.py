@@ -1,4 +1,4 @@
-"""Certificates for tests, by the openssl program."""
+"""Certificates for tests, made with the openssl program."""
 
 from __future__ import annotations
 

@@ -45,24 +45,25 @@ as $$ select coalesce(nullif(current_setting('coordinator.fake_now', true), ''):
 """
 
 
-# A copy continues the epoch of its template: else its first step would begin one and do nothing more.
+# A copy continues the epoch of its template: otherwise, its first step would only begin an epoch.
 ADOPT_EPOCH = """
 with adopted as (update coordinator.relay set identity = coordinator.relay_identity() returning 1)
 select setval('coordinator.epoch_mark', last_value >> 32 << 32 | coordinator.epoch_hash()) from coordinator.epoch_mark, adopted"""
 
 
-# The product ends a wait for another session after a second. In a test, another session waits while the test does what it is
-# about, however long that takes; those about the bound itself take `bounded_waits`.
+# # The product ends a wait for another session after a second. In a test, another session waits while the test runs,
+# however
+# # long that takes; tests of this limit use `bounded_waits`.
 BOUND_S = connecting.LOCK_WAIT_S
 connecting.LOCK_WAIT_S = DEADLINE_S
-# It also ends a session whose transaction is idle for a minute. In a test, one stays open while the test does what it is about.
+# It also ends a session whose transaction is idle for a minute. In a test, a transaction stays open while the test runs.
 connecting.PINNED["idle_in_transaction_session_timeout"] = "1h"
 BOUND_WAITS = """
 update pg_proc set proconfig = array_replace(proconfig, 'lock_timeout={}s', 'lock_timeout={}s')
 where pronamespace = 'coordinator'::regnamespace
 """
 
-# Keeps autovacuum from the tables, which would come at any moment, with a snapshot of its own.
+# Keeps autovacuum away from the tables, which would come at any moment, with its own snapshot.
 UNTENDED = """
 do $$
 declare
@@ -76,8 +77,9 @@ $$
 """
 
 
-# For each of 1,500 grants the server notes, once for all databases, that a role must not be dropped before it: what each copy writes
-# and each drop deletes again. Nobody drops these roles.
+# # For each of 1,500 grants, the server records in a shared catalogue that a role must not be dropped first. Each copy
+# writes
+# # these records, and each drop deletes them. Nobody drops these roles.
 FORGET_GRANTS = "delete from pg_shdepend where dbid = (select oid from pg_database where datname = current_database())"
 
 
@@ -90,7 +92,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Collect no garbage while there are ever more tests, which all stay: a fifth of this time."""
+    """Disable garbage collection during collection: all tests stay in memory, and this saves a fifth of the time."""
     gc.disable()
     try:
         yield
@@ -111,9 +113,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many processes `-n auto` starts: two for each processor, since half of the time a test waits.
+    """Return how many processes `-n auto` starts: two for each processor, since tests wait half of the time.
 
-    Each process has a server of its own, so they share only the processors. If a server is given, one process uses it.
+    Each process has its own server, so they share only the processors. If a server is given, only one process runs.
     """
     given = "COORDINATOR_TEST_DATABASE_URL" in os.environ
     return 0 if given else min(2 * len(os.sched_getaffinity(0)), MAX_WORKERS)
@@ -170,7 +172,7 @@ async def admin(url: str, *statements: str) -> None:
 
 @pytest.fixture
 def fake_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
-    """An object store that this process, and those that it starts, find in their environment."""
+    """An object store that this process, and those that it starts, find through their environment."""
     from tests.fake_s3 import FakeS3
 
     with FakeS3() as fake:
@@ -181,12 +183,12 @@ def fake_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
 
 @pytest.fixture(scope="session")
 def pristine(server_url: str) -> str:
-    """Name of a database with the schema alone, which is copied and never used itself."""
+    """Name of a database with only the schema, which is copied and never used itself."""
     return with_schema(server_url)
 
 
 def with_schema(server_url: str) -> str:
-    """Create a database with the schema alone, and return its name."""
+    """Create a database with only the schema, and return its name."""
     name = f"pristine_{uuid4().hex[:8]}"
 
     async def make() -> None:
@@ -194,7 +196,9 @@ def with_schema(server_url: str) -> str:
         connection = await connect(with_database(server_url, name))
         try:
             await schema.apply(connection)
-            await connection.execute("vacuum full pg_proc")  # a third of what each copy writes is versions of functions
+            await connection.execute(
+                "vacuum full pg_proc"
+            )  # a third of what each copy writes is old versions of functions
         finally:
             await connection.close()
 
@@ -239,14 +243,14 @@ async def database_url(server_url: str, template: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def bounded_waits(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have waits in the test's database end when those of the product do."""
+    """End waits in the test's database when the product's waits end."""
     monkeypatch.setattr(connecting, "LOCK_WAIT_S", BOUND_S)
     await admin(database_url, BOUND_WAITS.format(f"{DEADLINE_S:g}", f"{BOUND_S:g}"))
 
 
 @pytest.fixture
 async def untended(database_url: str) -> None:
-    """Have the tables of the test's database vacuumed and analyzed by nobody else: for what depends on statistics or snapshots."""
+    """Disable autovacuum for the tables of the test's database: for tests that depend on statistics or snapshots."""
     await admin(database_url, UNTENDED)
 
 
@@ -259,7 +263,7 @@ async def empty_url(server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 def seed() -> int:
-    """Seed of what happens at random, printed when the test fails; COORDINATOR_FAULTS_SEED repeats it."""
+    """Seed of everything random, printed when the test fails; COORDINATOR_FAULTS_SEED repeats it."""
     chosen = int(os.environ.get("COORDINATOR_FAULTS_SEED") or random.randrange(1_000_000))
     print(f"COORDINATOR_FAULTS_SEED={chosen}")  # noqa: T201
     return chosen
@@ -267,7 +271,7 @@ def seed() -> int:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder whose path is short enough for a socket below it; in a process of many, `tmp_path` is not."""
+    """A folder whose path is short enough for a socket in it; with many processes, `tmp_path` is too long."""
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -317,14 +321,14 @@ class Transaction:
 
 
 class Sessions:
-    """One session of each database, which tests use one after another: it knows the schema and its plans already."""
+    """One session of each database, which tests use one after another: it has cached the schema and its plans."""
 
     def __init__(self) -> None:
         self._kept: dict[str, asyncpg.Connection] = {}
 
     @asynccontextmanager
     async def transaction(self, url: str) -> AsyncIterator[asyncpg.Connection]:
-        """Roll back what the block does, with its settings."""
+        """Roll back everything that the block does, including its settings."""
         if url not in self._kept or self._kept[url].is_closed():
             self._kept[url] = await connect(url)
         connection = self._kept[url]
@@ -337,7 +341,7 @@ class Sessions:
                 if not connection.is_closed():
                     await transaction.rollback()
                     await connection.reset()
-            except BaseException:  # no other test must meet what is left of this one
+            except BaseException:  # no other test may see what is left of this one
                 connection.terminate()
                 raise
 
@@ -361,7 +365,7 @@ async def tx(kept: Sessions, shared_url: str) -> AsyncIterator[Transaction]:
 
 @pytest.fixture
 def spans() -> Iterator[Spans]:
-    """The spans of this test, which are made from now on."""
+    """The spans of this test, from now on."""
     from tests.spans import kept  # imports OpenTelemetry
 
     with kept() as spans:

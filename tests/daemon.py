@@ -28,8 +28,9 @@ from tests.waiting import until
 class Daemon:
     """One daemon process, killed when the block ends.
 
-    `constants` sets constants of the daemon's modules, by their dotted names. Make a fallback slower than `DEADLINE_S`, and
-    the test passes only by the mechanism that it is about. `root` is another tree of the sources, whose daemon it is.
+    `constants` sets constants of the daemon's modules, by their dotted names. Make a fallback slower than `DEADLINE_S`,
+    so that the test passes only through the mechanism that it tests. `root` is another source tree, whose daemon is
+    started.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Daemon:
             "max_connections": 5,
             "log_level": "debug",
             "access": "open",
-            "slow_call_s": 3600,  # else a loaded machine adds lines to the log
+            "slow_call_s": 3600,  # otherwise a busy machine adds lines to the log
             **settings,
         }
         arguments = ("tests.daemon_process", json.dumps(given, default=str))
@@ -62,7 +63,7 @@ class Daemon:
                 stderr=self._output,
             )
         )
-        weakref.finalize(self, self.process.kill)  # whatever became of the test
+        weakref.finalize(self, self.process.kill)  # whatever happens to the test
 
     def output(self) -> str:
         """Return everything that the process has written to standard error."""
@@ -70,7 +71,7 @@ class Daemon:
         return os.pread(self._output.fileno(), size, 0).decode()
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """Return the complete log lines, of one event if it is named."""
+        """Return the complete log lines, optionally only those of one event."""
         whole = self.output().rpartition("\n")[0].splitlines()
         return [line for line in map(json.loads, whole) if event in (None, line["event"])]
 
@@ -85,7 +86,7 @@ class Daemon:
 
     @property
     def leads(self) -> bool:
-        """Whether it leads, by its last log line about it."""
+        """Whether it leads, according to its last log line about this."""
         return bool((self.lines("leader.changed") or [{"leads": False}])[-1]["leads"])
 
     async def get(self, path: str) -> httpx.Response:
@@ -102,13 +103,13 @@ class Daemon:
         return (await self.metrics())[name]
 
     async def heartbeats(self) -> int:
-        """Return how many heartbeats it has sent: time as the daemon counts it, however slow the machine is."""
+        """Return how many heartbeats it has sent: time as the daemon measures it, however slow the machine is."""
         return int(await self.metric('coordinator_call_seconds_count{function="leader_renew"}'))
 
     async def heartbeats_until(self, condition: Callable[[], Awaitable[object]], what: str, *, since: int) -> int:
-        """Wait for a condition; return the heartbeats since that count, up to the last look at which it did not hold yet.
+        """Wait for a condition; return the heartbeats since that count, up to the last check at which it did not hold yet.
 
-        A busy machine looks less often: it may see fewer heartbeats than there were, and never more.
+        A busy machine checks less often: it may count fewer heartbeats than there were, but never more.
         """
         seen = since
 
@@ -133,7 +134,7 @@ class Daemon:
         return self
 
     async def logged(self, event: str, **parts: str) -> dict[str, Any]:
-        """Wait for a log line, some of whose fields have these parts, and return the first one."""
+        """Wait for a log line whose fields contain these parts, and return the first one."""
 
         async def look() -> list[dict[str, Any]]:
             return [
@@ -218,7 +219,7 @@ def check_unavailable(answer: httpx.Response) -> None:
 
 
 def note(what: str, values: Sequence[float]) -> None:
-    """Append a measurement to the file that COORDINATOR_TEST_NOTES names, if it is set."""
+    """Append a measurement to the file in COORDINATOR_TEST_NOTES, if that is set."""
     if path := os.environ.get("COORDINATOR_TEST_NOTES"):
         with Path(path).open("a") as file:
             file.write(json.dumps({what: [round(value, 3) for value in values]}) + "\n")

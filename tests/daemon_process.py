@@ -1,7 +1,8 @@
 """The program that `tests.daemon` starts: `python -m tests.daemon_process <settings as JSON>`.
 
-The secrets among the settings may come from an environment, as `variables`. It runs one daemon, logs JSON to standard error, and exits with the code of the error table. It imports little beside the
-product, since the suite starts it often.
+Secrets among the settings may come from an environment, as `variables`. The program runs one daemon, logs JSON to
+standard error, and exits with the code of the error table. It imports little besides the product, since the suite
+starts it often.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Packages of Debian for `make operations`: installed without starting their services, or unpacked without being installed."""
+"""Debian packages for `make operations`: installed without starting their services, or unpacked without installation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 
 __all__ = ["install", "unpack"]
 
-POLICY = Path("/usr/sbin/policy-rc.d")  # what packages ask before they start a service
+POLICY = Path("/usr/sbin/policy-rc.d")  # packages run it before they start a service
 
 
 def install(packages: Mapping[str, str]) -> None:
-    """Install the packages whose programs are missing, without what they only recommend. Nothing is started."""
+    """Install the packages whose programs are missing, without recommended packages. No service is started."""
     missing = sorted({package for program, package in packages.items() if not shutil.which(program)})
     if not missing:
         return
@@ -33,7 +33,7 @@ def install(packages: Mapping[str, str]) -> None:
 
 
 def unpack(package: str, folder: Path) -> None:
-    """Unpack a package into a folder, without installing it or what it depends on."""
+    """Unpack a package into a folder, without installing it or its dependencies."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         if os.geteuid() == 0:

@@ -1,7 +1,7 @@
-"""An object store in this process, for tests: PUT, GET with a range, HEAD and DELETE of S3, path style, strict about what it is sent.
+"""An object store in this process, for tests: PUT, GET with a range, HEAD and DELETE of S3, in path style, with strict checks of requests.
 
-`failing(method)` is the status of the next answers to a method, `hold` lets a request wait before it is carried out or before its answer, and
-after `silent.set()` there is no answer at all.
+`failing(method)` sets the status of the next responses to a method. `hold` lets a request wait before it is carried out
+or before its response. After `silent.set()`, there are no responses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOLDER = "/bucket/some/prefix/"
 
 
 class Held:
-    """A request that waits: `reached` is set when it does, `go` lets it go on."""
+    """A request that waits: `reached` is set when it does, and `go` lets it continue."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
@@ -47,7 +47,7 @@ class FakeS3(ThreadingHTTPServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which a process finds it."""
+        """The environment variables through which a process finds it."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
@@ -57,7 +57,7 @@ class FakeS3(ThreadingHTTPServer):
 
     @contextmanager
     def failing(self, *methods: str, status: int = 403) -> Iterator[None]:
-        """Answer requests with a status; the client does not repeat what is refused with 403."""
+        """Respond to requests with a status; the client does not repeat a request that was refused with 403."""
         self.statuses |= dict.fromkeys(methods, status)
         try:
             yield
@@ -66,11 +66,11 @@ class FakeS3(ThreadingHTTPServer):
                 del self.statuses[method]
 
     def hold(self, method: str, *, done: bool) -> Held:
-        """Let the next request of a method wait: when it is carried out (``done``), or before."""
+        """Let the next request of a method wait: after it was carried out (``done``), or before."""
         return self.held.setdefault((method, "done" if done else "asked"), Held())
 
     def wait_for_the_end(self) -> None:
-        """Hold a request that gets no answer."""
+        """Hold a request that gets no response."""
         self._over.wait(60)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -78,7 +78,7 @@ class FakeS3(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that was killed."""
+        """Do not report clients that were killed."""
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_DELETE = _handle  # noqa: N815
 
     def _wrong(self, path: str, body: bytes) -> str | None:
-        """Return what is wrong with a request."""
+        """Return what is wrong with a request, if anything."""
         credential = f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/"
         scope = "/eu-central-1/s3/aws4_request"
         authorization = self.headers.get("Authorization", "")

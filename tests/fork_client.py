@@ -1,7 +1,8 @@
 """Asks the fork server of the suite for a process: see `tests.forked`.
 
-As a program, `python -I -S fork_client.py <address> <constants> <module> [argument…]` stands for `python -m <module>` where another program
-starts it, such as a shell or git. It starts in a twentieth of the time, so it imports little.
+As a program, `python -I -S fork_client.py <address> <constants> <module> [argument…]` replaces `python -m <module>`
+where another program starts it, such as a shell or git. It starts in a twentieth of the time, because it imports
+little.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import IO
 
 
 def ask(address: str, request: Sequence[object], files: Sequence[int]) -> IO[bytes]:
-    """Start a process with these standard streams; return what reports its id and then how it ended, each in a line.
+    """Start a process with these standard streams; return a stream that reports its id and then how it ended, each on a line.
 
-    A request is the module, its arguments, its folder, its environment, and the constants that are set.
+    A request consists of the module, its arguments, its folder, its environment, and the constants to set.
     """
     data = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as connection:

@@ -1,10 +1,10 @@
-"""`python -m <module>` as a process that is forked from one that has imported the product already.
+"""`python -m <module>` as a process that is forked from a process that has already imported the product.
 
-Such a process has its own files, folder, environment and signals like any other, but it starts in a tenth of the time. Start
-a real one where the start itself matters: what it imports, or how the interpreter reads its environment.
+Such a process has its own files, folder, environment and signals, but starts in a tenth of the time. Start a real
+process if the start itself matters: what it imports, or how the interpreter reads its environment.
 
-Each process of the suite has a server that imports the product and then forks programs. It reports the process id of each,
-and then how it ended.
+Each process of the suite has a server that imports the product and then forks programs. The server reports the process
+id of each, and then how it ended.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PRELOADED = (
 
 
 class Forked(subprocess.Popen[Any]):
-    """One such process, with everything that `subprocess.Popen` has. Its standard input is empty unless one is given.
+    """A forked process with everything that `subprocess.Popen` has. Its standard input is empty unless one is given.
 
     `constants` sets constants of its modules, by their dotted names.
     """
@@ -65,7 +65,10 @@ class Forked(subprocess.Popen[Any]):
         super().__init__(words, **{"cwd": ROOT, "stdin": subprocess.DEVNULL, **options})
 
     def _execute_child(self, words: list[str], *options: Any) -> None:
-        folder, pipes = options[4], options[9:15]  # as Popen lists them; the rest is for what executes a file
+        folder, pipes = (
+            options[4],
+            options[9:15],
+        )  # in the order of Popen's parameters; the others are for executing a file
         files = [given if given >= 0 else number for number, given in enumerate(pipes[i] for i in (0, 3, 5))]
         self._reports = ask(_address(), [words[0], words[1:], str(folder), *self._given], files)
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
@@ -91,14 +94,14 @@ class Forked(subprocess.Popen[Any]):
 
 
 def forking(module: str, constants: Mapping[str, float] | None = None) -> list[str]:
-    """Return the command that forks a module wherever it is executed, with the standard streams that it gets there."""
+    """Return the command that forks a module where it is executed, with the standard streams that it gets there."""
     given = json.dumps(dict(constants or {}))
     return [sys.executable, "-I", "-S", fork_client.__file__, _address(), given, module]
 
 
 @cache
 def _address() -> str:
-    """Start the server, which ends with this process; return the socket on which it takes requests, of this user only."""
+    """Start the server, which ends with this process; return the socket on which it accepts requests, only from this user."""
     folder = tempfile.TemporaryDirectory(prefix="f-", dir="/tmp")
     address = f"{folder.name}/s"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -116,7 +119,7 @@ def _address() -> str:
 
 
 def _serve(listener: socket.socket) -> list[Any] | None:
-    """Fork a program for each request, and report how it ended. Return the request there, None when the suite has ended."""
+    """Fork a program for each request, and report how it ended. In the forked process, return the request; return None when the suite has ended."""
     asked: dict[int, socket.socket] = {}  # by the id of the process
     woken, wake = socket.socketpair()
     for end in (woken, wake):
@@ -187,7 +190,7 @@ def _main(fd: int) -> None:
     except SystemExit as end:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else 0)  # without taking the interpreter down, which takes 40 ms
+        os._exit(end.code if isinstance(end.code, int) else 0)  # without finalising the interpreter, which takes 40 ms
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A project with one of everything, and valid calls of every function in it. What is of a noun is in `tests.nouns`."""
+"""A project with one of everything, and valid calls of every function in it. The parts that belong to a noun are in `tests.nouns`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is generated: `python -m tests.generate` writes it, and tests/catalogue/test_generated.py compares it."""
+"""Generated files: `python -m tests.generate` writes them, and tests/catalogue/test_generated.py compares them."""

@@ -47,7 +47,7 @@ def _of_verb(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def _help(command: click.Command) -> str:
-    """Return the help; a paragraph after a form feed's escape is shown as it is."""
+    """Return the help; a paragraph after an escaped form feed is shown unchanged."""
     paragraphs = (command.help or "").split("\n\n")
     return "\n\n".join(
         "```text\n" + paragraph.strip("\b\n") + "\n```" if paragraph.startswith("\b") else escaped(paragraph)

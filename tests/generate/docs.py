@@ -1,4 +1,4 @@
-"""The generated tables and references in `docs/`. Each is between two comments that name it; people write the prose around it."""
+"""The generated tables and references in `docs/`. Each is between two comments that name it; the prose around it is written by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PART = re.compile(r'(<!-- "make docs" generates this (?:table|part): (\w+) -->\n
 
 
 async def pages(connection: asyncpg.Connection) -> dict[Path, str]:
-    """Return the pages with their tables made again; the database gives events, limits and rights."""
+    """Return the pages with their tables generated again; the database provides events, limits and rights."""
     roles = dict(await connection.fetch("select function, role from coordinator.rights"))
     tables = {
         "events": await _events(connection),
@@ -144,7 +144,7 @@ def _settings(settings: Iterable[Setting]) -> str:
 
 
 def declared_metrics() -> dict[str, Metric]:
-    """Return every metric by the name under which Prometheus sees it."""
+    """Return every metric by its name in Prometheus."""
     found: dict[str, Metric] = {}
     for collector in metrics.REGISTRY._collector_to_names:
         if isinstance(collector, Samples):

@@ -11,18 +11,18 @@ from tests.generate.markdown import escaped, table
 
 __all__ = ["http"]
 
-GENERAL = ("project", "limit", "after", "at_least", "wait", "Idempotency-Key")  # described once, in the page
+GENERAL = ("project", "limit", "after", "at_least", "wait", "Idempotency-Key")  # described once, at the top of the page
 
 
 def http(roles: Mapping[str, str]) -> str:
-    """Describe every path, by noun, and then every object that is returned; ``roles`` has those that functions need."""
+    """Describe every path, by noun, and then every returned object; ``roles`` has the roles that functions need."""
     document = openapi.document()
     schemas = document["components"]["schemas"]
     by_noun: dict[str, list[str]] = {}
     bodies: set[str] = set()
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            if method == "parameters":  # of every path; described once, in the page
+            if method == "parameters":  # of every path; described once, at the top of the page
                 continue
             lines = by_noun.setdefault(operation["tags"][0], [])
             lines += _operation(

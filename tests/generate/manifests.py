@@ -1,4 +1,4 @@
-"""The generated manifest: the rules and alerts of `deploy/prometheus/`, as the Prometheus operator reads them."""
+"""The generated manifest: the rules and alerts of `deploy/prometheus/`, in the form for the Prometheus operator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ spec:
 
 
 def files() -> dict[Path, str]:
-    """Return the manifest with its text: an object for each file, whose groups keep their text, comments and all."""
+    """Return the manifest with its text: an object for each file, whose groups keep their text, including comments."""
     objects = []
     for name in ("rules", "alerts"):
         _, groups = (DEPLOY / "prometheus" / f"{name}.yaml").read_text("utf-8").split("\ngroups:\n")

@@ -1,4 +1,4 @@
-"""Markdown as the generated parts of `docs/` use it."""
+"""Markdown for the generated parts of `docs/`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["coded", "escaped", "names", "table"]
 
-CODE = re.compile(r"(`+)(.+?)\1|([A-Za-z]\w*_\w+)")  # marked as such, or a name with an underscore
+CODE = re.compile(r"(`+)(.+?)\1|([A-Za-z]\w*_\w+)")  # marked as code, or a name with an underscore
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -20,7 +20,7 @@ def names(found: Iterable[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return prose from the program or the catalogue as one line of Markdown, which may stand in a table."""
+    """Return prose from the program or the catalogue as one line of Markdown, which can be used in a table."""
     parts: list[str] = []
     end = 0
     for code in CODE.finditer(text):
@@ -30,10 +30,10 @@ def escaped(text: str) -> str:
 
 
 def coded(text: str) -> str:
-    """Return code that may stand in a table."""
+    """Return code that can be used in a table."""
     if "|" not in text:
         return f"`{text}`"
-    # In backticks, an escaped | loses its backslash on GitHub only.
+    # In backticks, an escaped | loses its backslash only on GitHub.
     for character, name in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
         text = text.replace(character, name)
     return f"<code>{text}</code>"

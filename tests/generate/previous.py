@@ -1,7 +1,8 @@
-"""sql/previous.json: what the previous release uses of the schema, so that this one keeps it. `python -m tests.generate previous <commit>`.
+"""sql/previous.json: the parts of the schema that the previous release uses and this one must keep. `python -m tests.generate previous <commit>`.
 
-It has the commit of that release, its newest migration, and of its schema: the parameters, results and rights of functions, the columns of
-views and tables, the data of events. Functions and tables that a comment calls internal are in it if the program's own text has their names.
+It contains the commit of that release, its newest migration, and from its schema: the parameters, results and rights of
+functions, the columns of views and tables, and the data of events. Functions and tables that a comment calls internal
+are included if the program's own text contains their names.
 """
 
 from __future__ import annotations
@@ -75,13 +76,13 @@ def text_of(folder: Path, kind: str) -> str:
 
 
 async def contract(connection: asyncpg.Connection, text: str) -> dict[str, Any]:
-    """Return what a program of this text uses of the schema that the connection's database has."""
+    """Return what a program with this text uses of the schema in the connection's database."""
     said, read = set(re.findall(r"\w+", text)), set(re.findall(r"\bcoordinator\.(\w+)", text))
     functions = {
         row["name"]: {
             "kind": row["kind"],
             "parameters": row["parameters"] or [],
-            # The row's columns are compared on their own: they may get more.
+            # The columns of a row are compared separately, since more may be added.
             "result": "rows" if row["columns"] else row["result"],
             "columns": row["columns"] or [],
             "role": row["role"],

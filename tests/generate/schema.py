@@ -1,8 +1,8 @@
-"""What is generated from the database alone: sql/schema.sql and coordinator/model/catalogue.py.
+"""Files generated from the database alone: sql/schema.sql and coordinator/model/catalogue.py.
 
-The schema is taken from PostgreSQL's catalogue so that it
-does not depend on the server's version: tables with columns, constraints and indexes, views, sequences, and functions by
-their signatures, each with its comment. It is there to be read, not to be run.
+The schema is read from PostgreSQL's catalogue, so that it does not depend on the server's version: tables with columns,
+constraints and indexes, views, sequences, and functions by their signatures, each with its comment. It is for reading,
+not for execution.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ left join pg_collation l on l.oid = a.attcollation
 left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped order by a.attnum
 """
-# PostgreSQL 18 keeps "not null" as a constraint, too: the column says it.
+# PostgreSQL 18 also stores "not null" as a constraint; the column already shows it.
 CONSTRAINTS = """
 select conname as name, pg_get_constraintdef(oid) as definition from pg_constraint
 where conrelid = $1 and contype in ('p', 'u', 'f', 'c', 'x')
@@ -87,7 +87,7 @@ __all__ = ["CHECKS", "EVENT_TYPES", "LIMITS", "METRICS", "PARTS", "ROLES"]
 
 
 async def dump(connection: asyncpg.Connection) -> str:
-    """Write down the schema that the connection's database has."""
+    """Write the schema of the connection's database as text."""
     async with connection.transaction(readonly=True):
         await connection.execute("set local search_path = pg_catalog")
         await connection.execute("set local intervalstyle = postgres")
@@ -113,7 +113,7 @@ async def dump(connection: asyncpg.Connection) -> str:
 
 
 def spelled(arguments: str, result: str | None) -> tuple[str, str]:
-    """Return the arguments and the result of a function as people write them, whatever the version of the server."""
+    """Return the arguments and the result of a function in readable form, independent of the server's version."""
     # Some versions write a default's type where others do not.
     arguments = re.sub(r"DEFAULT ('[^']*'|NULL)::[a-z\[\] ]+?(?=,|$)", r"default \1", arguments)
     arguments = arguments.replace("DEFAULT ", "default ").replace("default NULL", "default null")

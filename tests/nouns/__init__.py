@@ -28,7 +28,7 @@ Known = dict[str, Any]
 
 
 class Pages(NamedTuple):
-    """A list that comes in pages, what fills it, and how many rows it then has at least."""
+    """A list with pages, what fills it, and the minimum number of rows that it then has."""
 
     fill: Callable[[Transaction], Awaitable[None]]
     operation: Operation[Any]
@@ -41,14 +41,14 @@ _NOUNS = {
 
 
 def each(name: str) -> Iterator[tuple[str, Any]]:
-    """Yield what this name means in the file of each noun that has it, under the noun."""
+    """Yield the value of this name in the file of each noun that has it, with the noun."""
     for noun, module in _NOUNS.items():
         if hasattr(module, name):
             yield noun, getattr(module, name)
 
 
 def table(name: str) -> dict[Any, Any]:
-    """Return a table with the rows of all nouns, no two of which have the same key."""
+    """Return a table with the rows of all nouns, which must have different keys."""
     rows: dict[Any, Any] = {}
     for noun, its in each(name):
         twice = rows.keys() & its.keys()
