@@ -39,7 +39,7 @@ def _import_msgspec() -> None:
     """Import msgspec without typing_extensions and inspect, which saves a tenth of the instructions of ``hook run``; typing has what it needs."""
     if "typing_extensions" in sys.modules:
         return
-    sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # whoever imports it is told that it is not installed
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # imports of it fail as if it were not installed
     with suppress(ImportError):
         import msgspec  # noqa: F401, PLC0415
     del sys.modules["typing_extensions"]

@@ -1746,7 +1746,7 @@ create view coordinator.job_steps (
   kind        text, -- step: done by a worker; wait: outcome of a wait; answer: answer to a question.
   result      jsonb, -- Result of the step.
   fence       bigint, -- Fence of the attempt that finished the step or began the wait.
-  actor       text, -- Who finished the step: the worker, whoever answered, or coordinator.
+  actor       text, -- Who finished the step: the worker, the one who answered, or coordinator.
   finished_at timestamp with time zone, -- When it finished.
   project     text -- Name of the project.
 );

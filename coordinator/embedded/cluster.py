@@ -75,7 +75,7 @@ _POSTGRESQL_CONF = """\
 include_if_exists = 'coordinator.conf'
 """
 _HBA_CONF = """\
-# The socket's folder has mode 0700: whoever can reach the socket can connect. There is no TCP.
+# The socket's folder has mode 0700, so everyone who can reach the socket may connect. There is no TCP.
 local all all trust
 local replication all trust
 """

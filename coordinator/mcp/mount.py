@@ -58,7 +58,7 @@ class Mount:
         except ImportError as error:  # the SDK is missing, or its version does not fit: nothing else depends on it
             log.warning("mcp.import_failed", error=str(error))
         if module is not None:
-            assert self._inner is not None  # noqa: S101 - whoever asks has come through the application
+            assert self._inner is not None  # noqa: S101 - requests come through the application
             async with module.serving(self._inner, self._access, self._gateway, self._agent, self._listeners) as app:
                 self._app = app
                 self._ready.set()

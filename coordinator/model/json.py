@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class Exact(msgspec.Struct, frozen=True, dict=True):
-    """A row with content that passes byte for byte. Whoever prints it sees the value of that content."""
+    """A row with content that passes byte for byte. Its representation shows the value of that content."""
 
     def __repr__(self) -> str:
         values = zip(

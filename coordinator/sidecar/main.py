@@ -132,7 +132,7 @@ async def serve_mcp(config: Config, ttl: timedelta, role: Role) -> None:
 
     name = config.agent or config.pod_name or f"mcp-{uuid4().hex[:8]}"
     registration = _registration(config, name, ttl, (), ())
-    config = replace(config, access="open")  # whoever holds the pipe is the agent
+    config = replace(config, access="open")  # the process at the other end of the pipe is the agent
 
     async def run(lifetime: Lifetime) -> None:
         @asynccontextmanager

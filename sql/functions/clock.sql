@@ -1,5 +1,5 @@
 -- The one clock. Tests replace this function with one that reads coordinator.fake_now; the product's must not do so, since
--- whoever moves the clock could take over what others hold.
+-- anyone who moves the clock could take over locks of others.
 
 insert into coordinator.rights (function, role) values
   ('now_utc', 'reader');

@@ -32,7 +32,7 @@ insert into coordinator.limits (name, value, unit, meaning) values
 create or replace function coordinator.event_extend(p_ahead integer default 16) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '50ms' -- whoever waits for this lock makes others wait: readers that look into events_beyond
+set lock_timeout = '50ms' -- a waiting lock request blocks readers that look into events_beyond
 as $$
 declare
   v_first bigint := (select last_value / 1000000 from coordinator.event_ids);
@@ -507,7 +507,7 @@ begin
                   where first_id >= v_number * 1000000 and last_seq > 0 order by first_id limit 1), true) then
     return false;
   end if;
-  lock table only coordinator.events in exclusive mode; -- whoever takes an id has locked the table before: nobody takes one now
+  lock table only coordinator.events in exclusive mode; -- a transaction that takes an id has locked the table before, so nobody takes one now
   perform setval('coordinator.event_ids', (v_number + 1) * 1000000 - 1) from coordinator.event_ids where last_value < (v_number + 1) * 1000000;
   return true;
 exception when lock_not_available then

@@ -149,7 +149,7 @@ comment on column coordinator.job_steps.ordinal     is 'Number of the step among
 comment on column coordinator.job_steps.kind        is 'step: done by a worker; wait: outcome of a wait; answer: answer to a question.';
 comment on column coordinator.job_steps.result      is 'Result of the step.';
 comment on column coordinator.job_steps.fence       is 'Fence of the attempt that finished the step or began the wait.';
-comment on column coordinator.job_steps.actor       is 'Who finished the step: the worker, whoever answered, or coordinator.';
+comment on column coordinator.job_steps.actor       is 'Who finished the step: the worker, the one who answered, or coordinator.';
 comment on column coordinator.job_steps.finished_at is 'When it finished.';
 comment on column coordinator.job_steps.project     is 'Name of the project.';
 

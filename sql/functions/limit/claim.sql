@@ -2,7 +2,7 @@
 -- jobs that it picked, so claims never wait for each other's permits. It locks the buckets of rates after permits, in the order of their
 -- ids, and before jobs: claims that need the same rate take turns.
 --
--- Wake-ups. A claim that leaves jobs behind because it lacks a limit inserts a row into job_limit_waits. Whoever frees some of the limit
+-- Wake-ups. A claim that leaves jobs behind because it lacks a limit inserts a row into job_limit_waits. The transaction that frees some of the limit
 -- emits limit.freed and deletes the row. If a claim and an end run at the same time, neither sees the other. The loop limit_refill then
 -- wakes workers, because it sees what both have committed: a free permit or, with slots per key, a lane of a class whose line was empty.
 

@@ -2,7 +2,7 @@
 -- interval, or cost in a period. A tree has at most one limit of each kind.
 --
 -- A class does not know trees, so a claim checks what its jobs need of their trees after it has picked them. A job that gets none waits in
--- jobs_waiting (cause: limit), holds nothing, and blocks nobody. Whoever returns a permit, or frees some of a budget, wakes the next jobs,
+-- jobs_waiting (cause: limit), holds nothing, and blocks nobody. A transaction that returns a permit, or frees some of a budget, wakes the next jobs,
 -- as many of each class, because nobody knows which of the classes has workers. Jobs that find the limit used up wait again.
 --
 -- Jobs of a tree cannot state costs: each takes one slot, one token, and the reserve of the budget. So no cheap job overtakes another.

@@ -1,10 +1,10 @@
--- Acquiring locks (see lock.sql). Nearly always a call wants one plain path or name and nothing is in its way: lock_acquire
--- handles that itself, with one look and one row. lock_acquire_any handles everything else, including invalid arguments. Both
--- take the same locks in the same order and decide by the same rows; the lock tests run on either path.
+-- Acquiring locks (see lock.sql). Nearly every call wants one plain path or name, and nothing blocks it: lock_acquire handles this case
+-- itself, with one lookup and one row. lock_acquire_any handles everything else, including invalid arguments. Both take the same locks
+-- in the same order and decide by the same rows; the lock tests run with either path.
 --
--- The brevity comes from counting the server's instructions (callgrind): in functions of this size, starting a statement or an
--- expression, again in every transaction, costs more than running it. An acquire and a release went from 1,700 thousand
--- instructions to 860 (PostgreSQL 15; 736 on 18); two bare single-row writes take 95.
+-- The code is terse because the server's instructions were counted (callgrind): in functions of this size, starting a statement or an
+-- expression, again in every transaction, costs more than running it. An acquire and a release went from 1,700 thousand instructions to
+-- 860 (PostgreSQL 15; 736 on 18); two bare single-row writes take 95.
 
 create or replace function coordinator.lock_may_use(p_agent uuid, p_owner text, p_of_agent uuid, p_of_owner text) returns boolean
 language sql immutable parallel safe
@@ -150,7 +150,7 @@ begin
     set expires_at = greatest(expires_at, p_new.expires_at),
         free_at = case when isfinite(free_at) then greatest(expires_at, p_new.expires_at) + p_new.delay else free_at end,
         ttl = p_new.ttl, delay = p_new.delay, claimed = true,
-        -- A named owner that acquires it again has to release it as often; a repetition of a request does not count.
+        -- A named owner that acquires it again has to release it as often; a repeated request does not count.
         requests = case when owner = '' or p_new.request_id = any (coalesce(requests, array[request_id])) then requests
                         else coalesce(requests, array[request_id]) || p_new.request_id end
     where project_id = p_new.project_id and resource = p_new.resource and agent_id is not distinct from p_new.agent_id
@@ -163,7 +163,7 @@ begin
       end if;
       return v_lock;
     end if;
-    delete from coordinator.locks -- from shared to exclusive
+    delete from coordinator.locks -- upgrade from shared to exclusive
     where project_id = p_new.project_id and resource = p_new.resource and agent_id is not distinct from p_new.agent_id
       and owner = p_new.owner and expires_at > p_new.acquired_at;
   end if;
@@ -191,7 +191,7 @@ returns setof coordinator.lock_grant
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the tables are small must also serve large ones
-set plan_cache_mode = force_generic_plan -- the length of an array is no reason to plan each call again
+set plan_cache_mode = force_generic_plan -- the length of an array does not justify planning each call again
 as $$
 declare
   v_all     coordinator.lock_resource[];
@@ -265,7 +265,7 @@ begin
               select from coordinator.locks l
               where l.project_id = v_agent.project_id and l.resource = r.resource and l.agent_id is not distinct from p_agent
                 and l.owner = p_owner and l.expires_at > coordinator.now_utc() and (p_shared or l.mode = 'exclusive'))
-        and (exists ( -- nearly always, if anybody waits at all: one look
+        and (exists ( -- nearly always the only lookup, if anybody waits at all
               select from coordinator.lock_waits w
               where w.project_id = v_agent.project_id and w.resource = r.resource
                 and not coordinator.lock_may_use(p_agent, p_owner, w.agent_id, w.owner) and (not p_shared or w.mode = 'exclusive'))
@@ -315,7 +315,7 @@ begin
     v_again := false;
     foreach v_lock in array v_expired loop
       if not coordinator.lock_expire_one(v_lock.project_id, p_project, v_lock.resource, v_lock.slot, v_now) then
-        v_again := true; -- renewed or deleted in between
+        v_again := true; -- renewed or deleted in the meantime
       end if;
     end loop;
     exit when not v_again;
@@ -358,7 +358,7 @@ returns setof coordinator.lock_grant
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the tables are small must also serve large ones
-set plan_cache_mode = force_generic_plan -- the length of an array is no reason to plan each call again
+set plan_cache_mode = force_generic_plan -- the length of an array does not justify planning each call again
 as $$
 declare
   v_project    bigint;
@@ -394,7 +394,7 @@ begin
         and not exists (select from coordinator.lock_waits w where w.project_id = v_project)
         and not exists (select from coordinator.locks l where l.project_id = v_project and l.resource = p_resources[1])
         and not exists (
-          select from unnest(v_places) place -- offset 0: each is looked up by index, and they are never hashed
+          select from unnest(v_places) place -- offset 0: look up each place by index, without a hash join
           where exists (select from coordinator.locks l where l.project_id + 0 = v_project and l.prefix = substr(place, 2) offset 0));
       if found then
         insert into coordinator.events (type, project, key, actor, at, data)
@@ -444,7 +444,7 @@ declare
   v_now   timestamptz;
   v_r     coordinator.lock_resource;
   v_held  record;
-  v_token bigint; -- of the lock in the way; null: a ticket is in the way
+  v_token bigint; -- of the blocking lock; null: a ticket blocks it
   v_until timestamptz;
   v_lock  coordinator.locks;
 begin
@@ -480,7 +480,7 @@ begin
     perform from coordinator.locks l
     where l.project_id = p_project_id and l.resource = v_held.resource and l.slot = v_held.slot for update skip locked;
     if not found and exists (select from coordinator.locks l where l.project_id = p_project_id and l.resource = v_held.resource and l.slot = v_held.slot) then
-      busy := true; -- a guarded transaction
+      busy := true; -- a guarded transaction holds it
       wanted := v_held.wanted;
       blocker := v_held.resource;
       free := '{}';
@@ -497,7 +497,7 @@ begin
   v_lock.fencing_token := coordinator.epoch_number('coordinator.lock_tokens');
   v_lock.ttl := '0';
   v_lock.delay := '0';
-  v_lock.requests := array['00000000-0000-0000-0000-000000000000'::uuid]; -- so that renewals only lengthen it
+  v_lock.requests := array['00000000-0000-0000-0000-000000000000'::uuid]; -- so that renewals only extend it
   v_lock.claimed := true;
   v_lock.acquired_at := v_now;
   v_lock.expires_at := p_until;

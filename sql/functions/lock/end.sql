@@ -21,7 +21,7 @@ begin
       if not p_wait then
         perform from coordinator.locks
         where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot for no key update skip locked;
-        continue when not found; -- lock_expire comes back to it
+        continue when not found; -- lock_expire handles it later
       end if;
       update coordinator.locks
       set expires_at = least(expires_at, p_now), free_at = least(expires_at, p_now) + delay, ended_at = p_now, claimed = true

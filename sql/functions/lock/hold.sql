@@ -1,4 +1,4 @@
--- Locks that are held: renewing, releasing, breaking and guarding them (see lock.sql).
+-- Held locks: renewing, releasing, breaking and guarding them (see lock.sql).
 
 create or replace function coordinator.lock_lost(
   p_project_id bigint, p_resource text, p_agent uuid, p_token bigint, p_errcode text) returns void
@@ -17,7 +17,7 @@ begin
   from coordinator.agents_ended e where e.id = p_agent;
   select * into v_broken from coordinator.lock_breaks
   where fencing_token = p_token and project_id = p_project_id and resource = p_resource limit 1;
-  -- The current holder, or else the caller's own row if it is still there.
+  -- The current holder or, if there is none, the caller's own row if it still exists.
   select * into v_lock from coordinator.locks
   where project_id = p_project_id and resource = p_resource
   order by expires_at > v_now desc, fencing_token desc limit 1;
@@ -87,7 +87,7 @@ begin
     v_now := coordinator.now_utc();
     update coordinator.locks l
     set ttl = coalesce(p_ttl, l.ttl), claimed = true,
-        -- Of several acquisitions, each relies on its own TTL.
+        -- If there are several acquisitions, each relies on its own TTL.
         expires_at = greatest(v_now + coalesce(p_ttl, l.ttl), case when l.requests is not null then l.expires_at end),
         free_at = case when isfinite(l.free_at) then greatest(v_now + coalesce(p_ttl, l.ttl), case when l.requests is not null then l.expires_at end) + l.delay
                        else l.free_at end
@@ -113,7 +113,7 @@ declare
   v_now  timestamptz := coordinator.now_utc();
   v_lock record;
 begin
-  for v_lock in -- few: of many calls a minute, one writes
+  for v_lock in -- usually empty: of many calls a minute, only a few need to write
     select l.project_id, l.resource, l.slot, l.fencing_token from coordinator.locks l
     where l.agent_id = p_agent and l.claimed and isfinite(l.free_at) and l.expires_at > v_now and l.expires_at < v_now + 0.9 * l.ttl
     order by l.resource, l.slot for no key update skip locked
@@ -141,7 +141,7 @@ declare
   v_name    text;
   v_owner   text;
 begin
-  perform coordinator.lock_enter(v_project, v_all); -- so that nobody enqueues for them unseen
+  perform coordinator.lock_enter(v_project, v_all); -- so that no enqueue for them is missed
   v_now := coordinator.now_utc();
   for v_i in 1 .. cardinality(v_all) loop
     update coordinator.locks l
@@ -182,13 +182,13 @@ declare
   v_owner   text;
   v_waited  boolean;
 begin
-  -- A fast path, as in lock_acquire. Only for what is plain: a directory or glob taken for a path would share a key here that
-  -- lock_release_any then wants exclusively, and two releases that share it would wait for each other.
+  -- A fast path, as in lock_acquire, only for plain resources. A directory or glob that is treated as a path would share a key here
+  -- that lock_release_any then needs exclusively, and two releases that share it would wait for each other.
   if coordinator.lock_is_plain(p_resources[1]) and cardinality(p_resources) = 1 and cardinality(p_tokens) = 1
      and coordinator.roles_unbound() and current_setting('transaction_isolation') = 'read committed' then
     select id into v_project from coordinator.projects where name = p_project;
     if found then
-      v_places := coordinator.lock_enter_plain(v_project, p_resources[1]); -- so that nobody enqueues for it unnoticed
+      v_places := coordinator.lock_enter_plain(v_project, p_resources[1]); -- so that no enqueue for it is missed
       v_now := coordinator.now_utc();
       delete from coordinator.locks l -- found by its primary key, not by its agent
       where l.project_id = v_project and l.resource = p_resources[1] and l.agent_id is not distinct from p_agent
@@ -227,12 +227,12 @@ declare
   v_lock    coordinator.locks;
   v_count   integer := 0;
 begin
-  perform coordinator.check_reason(coalesce(p_reason, '')); -- it is required
+  perform coordinator.check_reason(coalesce(p_reason, '')); -- the reason is required
   if p_delay is not null then
     perform coordinator.lock_check_options(v_all, false, null, null, p_delay);
   end if;
   p_actor := coordinator.actor_name(p_actor);
-  perform coordinator.project_hold(v_project); -- before the lock, as project_delete does
+  perform coordinator.project_hold(v_project); -- before the lock, like project_delete
   perform coordinator.lock_enter(v_project, v_all);
   v_now := coordinator.now_utc();
   for v_lock in
@@ -241,7 +241,7 @@ begin
       and (p_agent is null or agent_id = p_agent) and (p_token is null or fencing_token = p_token)
     order by slot
   loop
-    -- The holder's guarded transaction may be what hangs, so do not wait for it. The lock ends; its row stays until that is over.
+    -- The holder's guarded transaction may hang, so do not wait for it. The lock ends; its row stays until that transaction ends.
     perform from coordinator.locks
     where project_id = v_project and resource = v_lock.resource and slot = v_lock.slot and fencing_token = v_lock.fencing_token
       and coalesce(p_delay, delay) = '0' for update skip locked;
@@ -294,7 +294,7 @@ begin
   perform coordinator.lock_enter(v_project, v_all);
   perform coordinator.lock_queue_enter(v_project);
   v_now := coordinator.now_utc();
-  -- Holders and waiters give the same number, so any row has it.
+  -- Holders and waiters have the same number of slots, so any row has it.
   select x.slots into v_before
   from (select slots, expires_at from coordinator.locks where project_id = v_project and resource = v_all[1].resource
         union all
@@ -328,7 +328,7 @@ declare
   v_project  bigint := coordinator.project_id(p_project);
   v_resource text := (coordinator.lock_read(p_project, p_resource)).resource;
 begin
-  -- Key share: renewals do not wait; whatever takes the lock away deletes the row, so it does.
+  -- For key share: renewals do not wait, but taking the lock away deletes the row, and therefore waits.
   perform from coordinator.locks
   where project_id = v_project and resource = v_resource and fencing_token = p_token and expires_at > coordinator.now_utc()
   for key share;

@@ -8,7 +8,7 @@
 --                     [!ab-d] match one character of it, ** matches any number of whole segments, including none; a trailing
 --                     / is short for /**. A * also matches a leading dot.
 --                     Brackets also stand for themselves: many files have names such as app/[id]/page.tsx. So a glob matches
---                     its own text, and whoever locks a text finds it locked.
+--                     its own text, and a lock on a text always includes the file with this name.
 --   path:app/[id]/x   a path (or directory) taken literally, for names that contain *, ? or [; glob:… is its counterpart
 -- Paths are relative to the project; a leading "./" is dropped. lock_texts applies the project's rule for paths (project_set), and
 -- lock_parse gives each resource its one spelling: that is compared byte by byte. Two resources overlap if a name is in both sets. Two globs may be reported to overlap when they do not (a class

@@ -1,4 +1,4 @@
--- Waiting for locks, as a waiter sees it: asking what became of a ticket, and cancelling it (see queue.sql).
+-- Waiting for locks from the waiter's point of view: polling a ticket, and cancelling it (see queue.sql).
 
 create or replace function coordinator.lock_ticket(p_project_id bigint, p_ticket bigint, p_agent uuid)
 returns setof coordinator.lock_grant
@@ -31,8 +31,8 @@ declare
   v_now   timestamptz;
   v_count integer;
 begin
-  -- Wait for no row: whoever changes one may wait for the queue, which this transaction may hold. The time is read afterwards: if
-  -- another transaction has deleted one of the ticket's locks because it expired, all of them have expired by now.
+  -- Do not wait for rows: a transaction that changes one may wait for the queue, which this transaction may hold. The time is read
+  -- afterwards: if another transaction has deleted one of the ticket's locks because it expired, all of them have expired by then.
   perform from coordinator.locks l
   where l.ticket = p_ticket and l.project_id = p_project_id and l.agent_id = p_agent and not l.claimed
   for no key update skip locked;
@@ -60,8 +60,8 @@ declare
   v_ttl     interval;
   v_way     record;
 begin
-  -- Without the queue lock only one thing is certain: that a ticket waits whose time has not passed. A transaction that is still
-  -- open may have handed it the locks.
+  -- Without the queue lock, only one thing is certain: a ticket whose time has not passed still waits. A transaction that is still open
+  -- may have granted it the locks.
   select max(w.expires_at), max(w.ttl) into v_expires, v_ttl from coordinator.lock_waits w
   where w.ticket = p_ticket and w.agent_id = p_agent and w.project_id = v_project;
   if v_expires is null then
@@ -74,8 +74,8 @@ begin
        select from coordinator.lock_waits w, lateral coordinator.lock_blockers(
          w.project_id, w.agent_id, w.owner, w.ticket, coordinator.lock_parse(w.resource), w.mode, w.slots) b where w.ticket = p_ticket) then
     if coordinator.lock_queue_try(v_project) and not coordinator.lock_ticket_grant(v_project, p_project, p_ticket, true) then
-      -- A statement of its own, whose snapshot is of after the queue lock. Whoever takes that lock later also finds that the time
-      -- has passed, and grants nothing.
+      -- A separate statement, so that its snapshot is taken after the queue lock. Later holders of that lock also find that the time
+      -- has passed, and grant nothing.
       select b.* into v_way
       from (select w.agent_id, w.owner, w.mode, w.slots, array_agg(coordinator.lock_parse(w.resource)) as resources from coordinator.lock_waits w
             where w.ticket = p_ticket and w.expires_at <= coordinator.now_utc() group by 1, 2, 3, 4) w,
@@ -142,8 +142,8 @@ as $$
 declare
   v_until timestamptz := coordinator.now_utc() + p_wait;
 begin
-  -- Whoever has one of the rows serves or drops the ticket: do not wait for that. A ticket whose time has passed and which nobody
-  -- has dropped yet keeps its place. Of many repetitions, few write.
+  -- A transaction that has locked one of the rows serves or drops the ticket, so do not wait for it. A ticket whose time has passed
+  -- keeps its place until it is dropped. Only a few of many repetitions need to write.
   update coordinator.lock_waits w set expires_at = v_until
   from (select o.project_id, o.resource, o.ticket from coordinator.lock_waits o
         where o.agent_id = p_agent and o.request_id = p_request_id and o.owner = p_owner and o.project_id = p_project_id

@@ -1,7 +1,7 @@
 -- Queues of jobs: the policy by which jobs are claimed. A row exists from the first use of a queue, or since it was set.
 --
--- Whoever adds jobs to a queue shares its advisory lock, and queue_set takes it exclusively: so a job is placed by the policy that
--- applies when its transaction commits. A row lock would become a multixact of all who enqueue.
+-- A transaction that adds jobs to a queue shares its advisory lock, and queue_set takes it exclusively. So a job is placed by the
+-- policy that applies when its transaction commits. A row lock would become a multixact of all enqueues.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('queue.set',     'name of the queue', '{fair_by,ageing_s,max_waiting,max_waiting_per_key,events}', 'The policy of a queue was changed. The view queues_live has its weights.'),
@@ -165,7 +165,7 @@ begin
   perform coordinator.check_max_waiting('max_waiting_per_key', p_max_waiting_per_key);
   perform coordinator.check_isolation('policies of queues change');
   perform coordinator.queue_make(v_project, p_queue, v_actor);
-  perform coordinator.advisory_enter(coordinator.queue_key(v_project, p_queue)); -- after the row, as enqueues do
+  perform coordinator.advisory_enter(coordinator.queue_key(v_project, p_queue)); -- after the row, like enqueues
   v_now := coordinator.now_utc();
   select * into v_before from coordinator.queues q where q.project_id = v_project and q.name = p_queue for no key update;
   if not found then
@@ -257,7 +257,7 @@ declare
 begin
   perform coordinator.check_name('the name of the queue', p_queue, 100);
   perform coordinator.check_isolation('queues are deleted');
-  perform coordinator.advisory_enter(coordinator.queue_key(v_project, p_queue)); -- nobody adds jobs
+  perform coordinator.advisory_enter(coordinator.queue_key(v_project, p_queue)); -- nobody can add jobs now
   -- One statement finds a job in one of the four tables, even if another transaction is moving it.
   select jsonb_object_agg(s.status, s.jobs order by s.place) filter (where s.jobs > 0) into v_open
   from (

@@ -1,4 +1,4 @@
--- Expiry: what is removed when its TTL has passed, or some time after it was deleted or last used.
+-- Expiry: removing objects whose TTL has passed, or that were deleted or last used long enough ago.
 
 create or replace function coordinator.document_expire(p_limit integer default 1000) returns setof coordinator.retention_result
 language plpgsql volatile security definer
@@ -55,7 +55,7 @@ begin
     select * from coordinator.sessions s where s.trim_at <= v_now order by s.trim_at limit p_limit for update skip locked
   loop
     v_idle_at := v_session.updated_at + coordinator.retention_age(v_session.project_id, 'session', '*');
-    if v_idle_at is null or v_idle_at > v_now then -- it has been used since
+    if v_idle_at is null or v_idle_at > v_now then -- it has been used in the meantime
       update coordinator.sessions s set trim_at = v_idle_at where s.id = v_session.id;
     elsif coordinator.session_kept(v_session.id) then
       update coordinator.sessions s set trim_at = v_now + interval '1 day' where s.id = v_session.id;
@@ -63,7 +63,7 @@ begin
       v_gone := coordinator.session_remove(v_session.id, 'expired', 'coordinator', v_now);
     end if;
     return next row('session', '*', v_gone::integer)::coordinator.retention_result;
-    exit when v_idle_at <= v_now; -- one removal is a batch
+    exit when v_idle_at <= v_now; -- the removal of one session is a batch
   end loop;
 end
 $$;
@@ -83,7 +83,7 @@ begin
   v_due := array(select a.id from coordinator.artifacts a where a.trim_at <= v_now order by a.trim_at limit p_limit for update skip locked);
   update coordinator.artifacts a set trim_at = coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at)
   where a.id = any (v_due) and a.trim_at is distinct from coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at);
-  -- In one statement: what follows the locks of contents is what their projects use.
+  -- In one statement, because the usage of projects is locked after the contents.
   for v_gone in delete from coordinator.artifacts a where a.id = any (v_due) and a.trim_at <= v_now returning * loop
     perform coordinator.event_append('artifact.deleted', (select p.name from coordinator.projects p where p.id = v_gone.project_id), v_gone.name,
       'coordinator', v_now, jsonb_build_object('session', null, 'sha256', v_gone.sha256));

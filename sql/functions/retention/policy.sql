@@ -3,11 +3,11 @@
 -- A policy has two bounds. Without a bound, everything is kept:
 --
 --   subject    max_age                                              max_count
---   log        age at which an entry goes                           newest entries that each log keeps
---   document   time after its deletion at which a document goes     newest versions that each document keeps
---   session    time without activity after which it goes            -
---   artifact   time since its content was stored after which it     -
---              goes; those of a session go with it
+--   log        maximum age of an entry                              newest entries that each log keeps
+--   document   time for which a deleted document is kept            newest versions that each document keeps
+--   session    time for which an inactive session is kept           -
+--   artifact   time for which an artifact is kept after its         -
+--              content was stored; with a session, as long as that
 --
 -- The most specific policy applies: that for the kind in the project, then for the kind in all projects, then for * in the project, then
 -- for * in all projects. The last one always exists.
@@ -36,7 +36,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   values ('log', '*', null::interval, null::bigint),
          ('log', 'audit', '365 days', null),
-         ('log', 'message', null, null), -- they go with their session
+         ('log', 'message', null, null), -- messages are removed with their session
          ('log', 'observation', '7 days', 10000),
          ('log', 'step', '30 days', null),
          ('document', '*', '7 days', 10),

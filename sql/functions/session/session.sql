@@ -2,7 +2,7 @@
 --
 -- The first append or put under a session's key creates it (session_enter), and locks its row for share until the commit. Later ones only
 -- check whether it is archived (session_continue), after they have locked their header. session_archive changes the session's row first,
--- and then waits for all headers of the session, so whoever locks a header afterwards sees that the session is archived.
+-- and then waits for all headers of the session, so transactions that lock a header afterwards see that the session is archived.
 -- Locks: the user, the project, the session, then headers of logs and documents. session_continue skips a session that another
 -- transaction has locked.
 
