@@ -1,10 +1,10 @@
 """One HTTP/1.1 connection for programs that make a few calls and end: blocking, without an event loop.
 
-httptools reads the responses, as it reads the requests of the daemon. The standard library's client imports the reader of e-mails and
-TLS first, which takes a program that only calls a daemon on its own machine a tenth of its time.
+httptools parses the responses, as it parses the requests of the daemon. The standard library's client first imports the
+e-mail parser and TLS, which takes a program that only calls a daemon on its own machine a tenth of its time.
 
-On failure: ``OSError`` for the connection, ``ConnectionResetError`` where it ended before a response; ``NotHttp``, ``Truncated``, and
-``ValueError`` for a header that cannot be sent. After each of them, the connection has to be closed.
+On failure: ``OSError`` for the connection, ``ConnectionResetError`` if it ended before a response; ``NotHttp``,
+``Truncated``, and ``ValueError`` for a header that cannot be sent. After each of them, the connection must be closed.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from urllib.parse import SplitResult
 from httptools.parser.errors import HttpParserError, HttpParserUpgrade
 from httptools.parser.parser import HttpResponseParser
 
-__all__ = ["BriefConnection", "NotHttp", "Response", "Truncated"]
+__all__ = ["BriefConnection", "BriefResponse", "NotHttp", "Truncated"]
 
 MAX_HEAD = 64 << 10
 MAX_BODY = 512 << 20  # as in http_pool
 PIECE = 256 << 10
-FINAL = 200  # the first status that is not followed by another
+FINAL = 200  # the first status of a final response
 
 
 class NotHttp(Exception):
-    """What came is not a response of HTTP."""
+    """The received data is not an HTTP response."""
 
 
 class Truncated(Exception):
     """The connection ended in the middle of a response."""
 
 
-class Response(NamedTuple):
-    """A response. ``position``: its header of that name."""
+class BriefResponse(NamedTuple):
+    """A response. ``position`` is the value of the header Position."""
 
     status: int
     position: str | None
@@ -44,7 +44,7 @@ class Response(NamedTuple):
 class BriefConnection:
     """A connection that is opened when it is first used, and again after it was closed.
 
-    ``left_s`` returns how long any wait may last from now on, so that a server that drips takes no longer than another.
+    ``left_s`` returns how long the next wait may last, so that a server that sends slowly takes no longer than another.
     """
 
     def __init__(self, parts: SplitResult, left_s: Callable[[], float]) -> None:
@@ -67,7 +67,7 @@ class BriefConnection:
             return
         host = parts.hostname or "localhost"
         secure = parts.scheme == "https"
-        # As bytes, or the codec of international names would be loaded.
+        # As bytes, since otherwise the codec for international names would be loaded.
         address: Any = (host.encode(), parts.port or (443 if secure else 80))
         self._socket = socket.create_connection(address, timeout=self._left_s())
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -85,9 +85,9 @@ class BriefConnection:
             self._socket.close()
             self._socket = None
 
-    def exchange(self, method: str, path: str, headers: Mapping[str, str], content: bytes | None) -> Response:
+    def exchange(self, method: str, path: str, headers: Mapping[str, str], content: bytes | None) -> BriefResponse:
         """Send a request and read its response. The caller has connected."""
-        assert self._socket is not None  # noqa: S101 - see above
+        assert self._socket is not None  # noqa: S101 - the caller has connected
         request = _written(method, path, {"Host": self._host(), **headers}, content)
         self._socket.settimeout(self._left_s())
         self._socket.sendall(request)
@@ -97,7 +97,7 @@ class BriefConnection:
             reading.feed(self._socket.recv(PIECE))
         if not reading.kept:
             self.close()
-        return Response(reading.status, reading.position, b"".join(reading.pieces))
+        return BriefResponse(reading.status, reading.position, b"".join(reading.pieces))
 
     def _host(self) -> str:
         parts = self._parts
@@ -111,7 +111,7 @@ class BriefConnection:
 def _written(method: str, path: str, headers: Mapping[str, str], content: bytes | None) -> bytes:
     """Write a request.
 
-    Raises: ``ValueError`` for what would be more than one header, or none.
+    Raises: ``ValueError`` for a value that would be more than one header, or none.
     """
     if " " in path:
         raise ValueError("a space in a path")
@@ -124,7 +124,7 @@ def _written(method: str, path: str, headers: Mapping[str, str], content: bytes 
 
 
 class _Reading:
-    """A response while it arrives. What is called ``on_…`` is called by the parser."""
+    """A response while it arrives. The parser calls the methods ``on_…``."""
 
     def __init__(self) -> None:
         self.complete = False
@@ -133,13 +133,13 @@ class _Reading:
         self.position: str | None = None
         self.pieces: list[bytes] = []
         self._parser = HttpResponseParser(self)
-        self._sized = False  # it says where it ends
+        self._sized = False  # whether the response states its length
         self._in_body = False
         self._size = 0
         self._too_large = False
 
     def feed(self, received: bytes) -> None:
-        """Take what has arrived; nothing is the end of the connection.
+        """Process received data; no data means the end of the connection.
 
         Raises: ``NotHttp``, ``Truncated``, ``ConnectionError``.
         """
@@ -153,7 +153,7 @@ class _Reading:
             raise NotHttp("another protocol") from error
         except HttpParserError as error:
             if self.complete:
-                return  # what follows the response
+                return  # data after the response
             if self._in_body:
                 raise Truncated from error
             raise NotHttp(str(error)) from error
@@ -170,12 +170,12 @@ class _Reading:
         self.complete = True
 
     def on_message_begin(self) -> None:
-        """Begin a response: the first one, or that after an interim one."""
+        """Begin a response: the first one, or the one after an interim response."""
         self._sized = self._in_body = False
         self.position = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Read a header."""
+        """Process a header."""
         match name.lower():
             case b"position":
                 self.position = value.decode("latin-1")
@@ -192,7 +192,7 @@ class _Reading:
         self.kept = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
-        """Take a piece of the body."""
+        """Store a piece of the body."""
         self.pieces.append(piece)
 
     def on_message_complete(self) -> None:

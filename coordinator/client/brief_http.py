@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlsplit
 
-from coordinator.client.brief_connection import BriefConnection, NotHttp, Response, Truncated
+from coordinator.client.brief_connection import BriefConnection, BriefResponse, NotHttp, Truncated
 from coordinator.client.problem import error_of
 from coordinator.client.request_span import outgoing, request_span, status_of
 from coordinator.client.wire import Message, including, message_of, result_of
@@ -85,13 +85,13 @@ class BriefExecutor:
         report(answer.position)
         return answer.body
 
-    def _traced(self, message: Message, *, again: bool) -> Response:
+    def _traced(self, message: Message, *, again: bool) -> BriefResponse:
         with request_span(message, self._url, again=again) as span:
             answer = self._attempt(message)
             status_of(span, answer.status)
         return answer
 
-    def _attempt(self, message: Message) -> Response:
+    def _attempt(self, message: Message) -> BriefResponse:
         connection = self._connection
         headers = outgoing()
         if message.content is not None:
