@@ -37,6 +37,9 @@ UNWANTED = {
     r"\b[Cc]ould not look\b": "the check failed",
     r"\bstands? (between|beside)\b": "is between, is beside",
     r"\bwithout a goodbye\b": "is killed",
+    r"\bhardly ever\b": "rarely",
+    r"\bin the same trip\b": "in the same call",
+    r"\bfor whoever\b": "for agents that, for callers that",
 }
 LEVELS = {"debug", "info", "warning", "error", "exception"}
 # noun.past_participle; a state that lasts is an adjective
