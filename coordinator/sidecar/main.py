@@ -10,9 +10,10 @@ TTL.
 Shutdown, on SIGTERM, SIGINT, or when the agent is gone: ``/readyz`` returns 503; HTTP ends streams and finishes
 requests in progress; the agent is deregistered, which releases everything that it held; then the connections close.
 
-On failure: at its start, the sidecar waits up to ``connect_limit_s`` for the database or daemon. Later, while that does
-not respond, the agent and its locks are UNKNOWN; connections are restored automatically. An agent that was reaped is
-LOST permanently, since others may now hold what it held. The sidecar never registers it again; restart the sidecar.
+On failure: at its start, the sidecar waits up to ``connect_limit_s`` for the database or daemon, and ends at once if the
+daemon refuses its token. Later, while the other side does not respond, the agent and its locks are UNKNOWN; connections are
+restored automatically. An agent that was reaped is LOST permanently, since others may now hold what it held. The sidecar
+never registers it again; restart the sidecar.
 
 What it deliberately does not do: listen where other machines can reach it. Anyone on this machine acts with the
 privileges of the sidecar's database role or token, unless ``access`` is ``tokens``.
@@ -109,7 +110,7 @@ async def serve(
 
 
 def _unstarted(source: Source, limit_s: float) -> CoordinatorError:
-    """Return why there is no connection after the limit: the daemon's last response, such as that it refuses the token."""
+    """Return why there is no connection after the limit: the daemon's last response."""
     trouble = source.trouble if isinstance(source, Upstream) else None
     return trouble or DatabaseUnavailable(
         f"no answer within {limit_s:g} seconds", hint="Is the address correct, and does a server run there?"

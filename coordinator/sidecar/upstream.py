@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from coordinator.backoff import Backoff
 from coordinator.client.http import HttpExecutor
 from coordinator.db.session import SessionWake
-from coordinator.errors import CoordinatorError, PermissionDenied
+from coordinator.errors import CoordinatorError, PermissionDenied, Unauthenticated
 from coordinator.model.operation import Operation, Scope
 from coordinator.operations.events import POLL_S, Head
 from coordinator.progress import Progress
@@ -120,6 +120,8 @@ class _Stream:
                 if isinstance(error, PermissionDenied) and not upstream.confined:
                     upstream.confined = True
                     continue
+                if not self.heard_at and isinstance(error, (PermissionDenied, Unauthenticated)):
+                    raise  # at the start, no waiting helps; later, somebody may give the token its rights back
                 upstream.trouble = error
                 if progress.failed(error):
                     log.warning("upstream.lost", error=error.message)

@@ -19,7 +19,7 @@ from coordinator.config import Config
 from coordinator.db import schema
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
-from coordinator.errors import InvalidArgument, NotFound, PermissionDenied
+from coordinator.errors import InvalidArgument, NotFound, PermissionDenied, ServerBehind
 from coordinator.model.token import new_secret
 from coordinator.operations import agents, events, locks, projects, tokens
 from coordinator.sidecar import main
@@ -290,22 +290,30 @@ async def test_a_reaped_agent_is_shown_as_lost_and_not_registered_again(db: Data
         assert await db.run(agents.List(project="default")) == []
 
 
-async def test_a_sidecar_without_a_token_ends_with_what_the_daemon_said_and_not_with_its_silence(
-    database_url: str,
+@pytest.mark.parametrize(
+    ("known_in", "wanted"), [(None, "the request has no token"), ("nowhere", "token"), ("elsewhere", "elsewhere")]
+)
+async def test_a_sidecar_whose_token_is_refused_ends_at_once(
+    db: Database, database_url: str, known_in: str | None, wanted: str
 ) -> None:
+    made = new_secret()
+    if known_in == "elsewhere":
+        await db.run(projects.Create(project=known_in))
+        await db.run(tokens.Create(name="e", role="agent", hash=made.hash, prefix=made.prefix, project=known_in))
+    given = {"COORDINATOR_CONNECT_LIMIT_S": "600"} | ({"COORDINATOR_TOKEN": made.text} if known_in else {})
     with Daemon(database_url, access="tokens") as daemon:
         await daemon.ready()
-        async with main._source(Config(database_url=daemon.url)) as source, anyio.create_task_group() as tasks:
-            assert isinstance(source, Upstream)
-            assert main._unstarted(source, 60).message == "no answer within 60 seconds"
-            tasks.start_soon(source.session().run_forever)
+        with sidecar(daemon.url, "--agent", "a", **given) as beside:
+            assert await beside.ended() == 5
+            assert wanted in beside.output()
+            assert "Traceback" not in beside.output()
 
-            async def refused() -> bool:
-                return source.trouble is not None
 
-            await until(refused, "the daemon has refused a call")
-            assert main._unstarted(source, 60).message == "the request has no token"
-            tasks.cancel_scope.cancel()
+def test_a_sidecar_whose_start_takes_too_long_ends_with_what_the_daemon_said_and_not_with_its_silence() -> None:
+    source = Upstream(None, "default")
+    assert main._unstarted(source, 60).message == "no answer within 60 seconds"
+    source.trouble = ServerBehind("the server is behind")
+    assert main._unstarted(source, 60) is source.trouble
 
 
 async def test_through_a_daemon_it_needs_no_connection_to_the_database(db: Database, database_url: str) -> None:
