@@ -2118,7 +2118,17 @@ create function coordinator.actor_name(p_actor text, p_agent_name text default n
   returns text
   stable;
 
--- Take an advisory lock until the end of the transaction. Waits at most one second; then 55P03 names the session that holds it. Internal.
+-- Take an advisory lock until the end of the transaction; wait no longer than lock_timeout. Internal.
+create function coordinator.advisory_await(p_key bigint, p_shared boolean)
+  returns void
+  volatile;
+
+-- Take an advisory lock until the end of the transaction; wait at most one second. Internal.
+create function coordinator.advisory_await_a_second(p_key bigint, p_shared boolean)
+  returns void
+  volatile;
+
+-- Take an advisory lock until the end of the transaction. Waits at most one second, or lock_timeout if that is shorter; then 55P03 names the session that holds it. Internal.
 create function coordinator.advisory_enter(p_key bigint, p_shared boolean default false)
   returns void
   volatile;
@@ -4004,7 +4014,7 @@ create function coordinator.job_wait_hold(p_held jsonb, p_found jsonb)
   immutable;
 
 -- Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind, except those in p_held. Return outcomes by job: up to 1,000, and not many more than 4 MB; and up to which event they are complete. Internal.
-create function coordinator.job_wait_listen(p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_held jsonb, p_now timestamp with time zone, OUT p_found jsonb, OUT p_reached bigint)
+create function coordinator.job_wait_listen(p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_held jsonb, p_now timestamp with time zone, OUT outcomes jsonb, OUT reached bigint)
   returns record
   stable;
 
@@ -4688,6 +4698,11 @@ create function coordinator.lock_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
+-- Do the work of lock_expire in a project; p_project null: it does not exist any more. Internal.
+create function coordinator.lock_expire_in(p_project_id bigint, p_project text, p_now timestamp with time zone, p_limit integer)
+  returns integer
+  volatile;
+
 -- Delete an expired lock and emit the event; false if it is gone or was renewed. Waits for a guarded transaction. Internal.
 create function coordinator.lock_expire_one(p_project_id bigint, p_project text, p_resource text, p_slot bigint, p_now timestamp with time zone)
   returns boolean
@@ -5362,6 +5377,11 @@ create function coordinator.project_import(p_project text, p_export text, p_line
 create function coordinator.project_list(p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.projects_live
   stable security definer;
+
+-- Warn that a loop omits a project until its next run, because of an error. Internal.
+create function coordinator.project_passed_over(p_loop text, p_project_id bigint, p_error text)
+  returns void
+  stable;
 
 -- Return a project as callers see it. Internal.
 create function coordinator.project_row(p_project_id bigint)

@@ -4,10 +4,36 @@
 -- short, reads take none, and an error names the session that holds the lock. Waits for rows have the same limit: schema_close sets
 -- lock_timeout in each function that callers may use.
 
-create or replace function coordinator.advisory_enter(p_key bigint, p_shared boolean default false) returns void
+create or replace function coordinator.advisory_await(p_key bigint, p_shared boolean) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_shared then
+    perform pg_advisory_xact_lock_shared(p_key);
+  else
+    perform pg_advisory_xact_lock(p_key);
+  end if;
+end
+$$;
+comment on function coordinator.advisory_await(bigint, boolean) is
+  'Take an advisory lock until the end of the transaction; wait no longer than lock_timeout. Internal.';
+
+create or replace function coordinator.advisory_await_a_second(p_key bigint, p_shared boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '1s'
+as $$
+begin
+  perform coordinator.advisory_await(p_key, p_shared);
+end
+$$;
+comment on function coordinator.advisory_await_a_second(bigint, boolean) is
+  'Take an advisory lock until the end of the transaction; wait at most one second. Internal.';
+
+create or replace function coordinator.advisory_enter(p_key bigint, p_shared boolean default false) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_holder record;
@@ -16,10 +42,10 @@ begin
     return;
   end if;
   begin
-    if p_shared then
-      perform pg_advisory_xact_lock_shared(p_key);
+    if current_setting('lock_timeout')::interval between '1 millisecond' and '999 milliseconds' then -- 0: no limit
+      perform coordinator.advisory_await(p_key, p_shared);
     else
-      perform pg_advisory_xact_lock(p_key);
+      perform coordinator.advisory_await_a_second(p_key, p_shared);
     end if;
   exception when lock_not_available then
     select a.pid, a.usename into v_holder
@@ -37,7 +63,7 @@ begin
 end
 $$;
 comment on function coordinator.advisory_enter(bigint, boolean) is
-  'Take an advisory lock until the end of the transaction. Waits at most one second; then 55P03 names the session that holds it. Internal.';
+  'Take an advisory lock until the end of the transaction. Waits at most one second, or lock_timeout if that is shorter; then 55P03 names the session that holds it. Internal.';
 
 create or replace function coordinator.advisory_inherit(p_class integer, p_object integer) returns boolean
 language plpgsql volatile
@@ -61,3 +87,18 @@ end
 $$;
 comment on function coordinator.advisory_inherit(integer, integer) is
   'End the session of the same role that holds an advisory lock, and take the lock as soon as it is free, until this session ends. Waits at most one second. Returns whether this session has the lock. Internal.';
+
+-- A loop that works for all projects handles one project after the other, each in a savepoint, and waits at most 0.1 seconds for what another
+-- transaction holds. So a transaction that stays open, or a row that cannot be handled, obstructs its own project only. A run passes over five
+-- projects at most, because it holds meanwhile what it has locked of the others.
+create or replace function coordinator.project_passed_over(p_loop text, p_project_id bigint, p_error text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise warning using message = format('%s passes over project "%s" until its next run: %s', p_loop,
+    (select p.name from coordinator.projects p where p.id = p_project_id), left(p_error, 500));
+end
+$$;
+comment on function coordinator.project_passed_over(text, bigint, text) is
+  'Warn that a loop omits a project until its next run, because of an error. Internal.';

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from uuid import uuid4
@@ -20,7 +21,7 @@ from coordinator.db import lookout, schema
 from coordinator.db.call import statement
 from coordinator.db.database import Database
 from coordinator.errors import CoordinatorError, DatabaseBusy, InvalidArgument, NotFound, Unauthenticated
-from coordinator.operations import agents, directives, idempotency, locks, rules, signals
+from coordinator.operations import agents, directives, idempotency, locks, projects, rules, signals
 from tests.concurrency.pooler import CACHE_SIZE, pooled
 from tests.conftest import admin
 from tests.daemon import opened
@@ -34,6 +35,11 @@ select pg_advisory_xact_lock(key) from (
   union all select hashtextextended('coordinator.lock_queue:' || p.id, 0) from coordinator.projects p
   union all select hashtextextended('coordinator.directive:' || p.id || ':hot', 0) from coordinator.projects p
   union all select hashtextextended('coordinator.rule:' || p.id || ':', 0) from coordinator.projects p) keys (key)
+"""
+LATER = """
+create or replace function coordinator.now_utc() returns timestamptz language sql volatile parallel safe
+return clock_timestamp() + interval '1 day';
+create or replace function coordinator.server_settled() returns boolean language sql stable return true
 """
 
 
@@ -217,3 +223,39 @@ async def test_waits_are_bound_and_named_through_a_pooler_too(database_url: str,
 def test_the_statement_of_a_call_sets_nothing() -> None:
     """So a session keeps nothing that a pooler could pass on to another client."""
     assert statement(signals.Set).startswith("select ")
+
+
+async def test_what_a_transaction_holds_in_one_project_obstructs_the_loops_in_no_other(
+    db: Database, database_url: str
+) -> None:
+    """The project in the way is the first, so a loop that waited for it would not reach the other one."""
+    for project in ("held", "free"):
+        await db.run(projects.Create(project=project))
+        holder = await db.run(agents.Register(project=project, name="holder"))
+        waiter = await db.run(agents.Register(project=project, name="waiter"))
+        await db.run(locks.Acquire(project=project, agent=holder.id, resources=["x"], ttl=timedelta(seconds=1)))
+        [ticket] = await db.run(
+            locks.Acquire(project=project, agent=waiter.id, resources=["x"], wait=timedelta(hours=12))
+        )
+        assert not ticket.granted
+
+    async def held(table: str) -> set[str]:
+        query = f"select p.name from coordinator.{table} t join coordinator.projects p on p.id = t.project_id where p.name <> 'default'"
+        return {row["name"] for row in await connection.fetch(query)}
+
+    queue = "select pg_advisory_xact_lock(coordinator.lock_queue_key(id)) from coordinator.projects where name = 'held'"
+    async with opened(database_url) as connection:
+        await connection.execute(LATER)
+        warnings: list[str] = []
+        connection.add_log_listener(lambda _, message: warnings.append(message.message))
+        async with holding(database_url, queue):
+            assert await connection.fetchval("select coordinator.lock_expire()") == 2
+            assert await held("lock_waits") == {"held"}
+            assert await connection.fetchval("select reaped from coordinator.agent_reap()") == 2
+            assert await held("agents") == {"held"}
+            assert [w.split(": ")[0] for w in warnings] == [
+                f'{loop} passes over project "held" until its next run' for loop in ("lock_expire", "agent_reap")
+            ]
+        assert await connection.fetchval("select coordinator.lock_expire()") == 2
+        assert await connection.fetchval("select reaped from coordinator.agent_reap()") == 2
+        assert await held("lock_waits") == await held("agents") == set()

@@ -279,11 +279,17 @@ create or replace function coordinator.agent_reap(p_limit integer default 1000)
 returns table (reaped integer, missing integer, agents text[])
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms'
 as $$
 declare
-  v_now    timestamptz := clock_timestamp();
-  v_agent  record;
-  v_reaped text[] := '{}';
+  v_now     timestamptz := clock_timestamp();
+  v_ids     uuid[];
+  v_project bigint;
+  v_agent   record;
+  v_ended   text[];
+  v_reaped  text[] := '{}';
+  v_passed  bigint[] := '{}';
+  v_before  integer;
 begin
   perform coordinator.check_page(p_limit);
   if not coordinator.server_settled() then
@@ -293,26 +299,44 @@ begin
   -- A process whose connection broke has 0.7 seconds to reconnect.
   update coordinator.processes p set missing_at = case when coordinator.process_alive(p.id) then null else v_now end
   where (p.missing_at is null) = not coordinator.process_alive(p.id);
-  for v_agent in
-    select a.id, a.name, case when a.expires_at <= coordinator.now_utc() then 'expired' else 'process died' end as reason
-    from coordinator.agents a left join coordinator.processes p on p.id = a.process_id
-    -- The subquery finds agents by index. The condition is checked again when the row is locked: a heartbeat may have arrived in between.
-    where a.id = any (array(
-            (select e.id from coordinator.agents e where e.expires_at <= coordinator.now_utc() order by e.expires_at limit p_limit)
-            union all
-            select o.id from coordinator.agents o left join coordinator.processes d on d.id = o.process_id
-            where o.process_id is not null and (d.id is null or d.missing_at <= v_now - interval '0.7 seconds')))
-      and (a.expires_at <= coordinator.now_utc()
-           or a.process_id is not null and (p.id is null or p.missing_at <= v_now - interval '0.7 seconds'))
-    order by a.project_id, a.id limit p_limit -- agent_end locks the queues of locks, in the order of their projects
-    for update of a skip locked
   loop
-    -- The agent may have joined again with another process before its row was locked.
-    continue when v_agent.reason = 'process died' and exists (
-      select from coordinator.agents a join coordinator.processes p on p.id = a.process_id where a.id = v_agent.id and p.missing_at is null);
-    if coordinator.agent_end(v_agent.id, 'agent.reaped', 'coordinator', jsonb_build_object('reason', v_agent.reason)) then
-      v_reaped := v_reaped || format('%s (%s): %s', v_agent.name, v_agent.id, v_agent.reason);
-    end if;
+    v_before := cardinality(v_passed);
+    v_ids := array(
+      (select e.id from coordinator.agents e
+       where e.expires_at <= coordinator.now_utc() and e.project_id <> all (v_passed) order by e.expires_at limit p_limit)
+      union all
+      select o.id from coordinator.agents o left join coordinator.processes d on d.id = o.process_id
+      where o.process_id is not null and (d.id is null or d.missing_at <= v_now - interval '0.7 seconds') and o.project_id <> all (v_passed));
+    -- agent_end locks the queues of locks, in the order of their projects.
+    for v_project in select distinct a.project_id from coordinator.agents a where a.id = any (v_ids) order by a.project_id loop
+      v_ended := '{}';
+      begin
+        for v_agent in
+          select a.id, a.name, case when a.expires_at <= coordinator.now_utc() then 'expired' else 'process died' end as reason
+          from coordinator.agents a left join coordinator.processes p on p.id = a.process_id
+          -- The condition is checked again when the row is locked: a heartbeat may have arrived in between.
+          where a.id = any (v_ids) and a.project_id = v_project
+            and (a.expires_at <= coordinator.now_utc()
+                 or a.process_id is not null and (p.id is null or p.missing_at <= v_now - interval '0.7 seconds'))
+          order by a.id limit p_limit - cardinality(v_reaped)
+          for update of a skip locked
+        loop
+          -- The agent may have joined again with another process before its row was locked.
+          continue when v_agent.reason = 'process died' and exists (
+            select from coordinator.agents a join coordinator.processes p on p.id = a.process_id where a.id = v_agent.id and p.missing_at is null);
+          if coordinator.agent_end(v_agent.id, 'agent.reaped', 'coordinator', jsonb_build_object('reason', v_agent.reason)) then
+            v_ended := v_ended || format('%s (%s): %s', v_agent.name, v_agent.id, v_agent.reason);
+          end if;
+        end loop;
+        v_reaped := v_reaped || v_ended;
+      exception when others then
+        v_passed := v_passed || v_project;
+        perform coordinator.project_passed_over('agent_reap', v_project, sqlerrm);
+      end;
+      exit when cardinality(v_passed) >= 5 or cardinality(v_reaped) >= p_limit;
+    end loop;
+    -- Those that were passed over may have hidden others behind the limit.
+    exit when cardinality(v_passed) = v_before or cardinality(v_passed) >= 5 or cardinality(v_reaped) >= p_limit;
   end loop;
   delete from coordinator.processes p
   where p.missing_at <= v_now - interval '0.7 seconds'

@@ -75,7 +75,7 @@ comment on function coordinator.job_wait_full(jsonb) is
 
 create or replace function coordinator.job_wait_listen(
   p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_held jsonb, p_now timestamptz,
-  out p_found jsonb, out p_reached bigint)
+  out outcomes jsonb, out reached bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -87,8 +87,8 @@ declare
   v_met   jsonb;
   v_count integer := 0;
 begin
-  p_found := '{}';
-  p_reached := p_until;
+  outcomes := '{}';
+  reached := p_until;
   for v_hit in
     select w.job_id, w.project_id, w.conditions, w.fence, e.*
     from (select c.*, coordinator.event_topics(c.type) as topics from coordinator.chunk_events(p_chunk, p_after) c where c.seq <= p_until) e
@@ -102,14 +102,14 @@ begin
     where e.seq > w.after_seq and (w.behind or not p_behind)
     order by e.seq
   loop
-    continue when p_held ? v_hit.job_id::text or p_found ? v_hit.job_id::text;
-    if v_count = 1000 or coordinator.job_wait_full(p_found) then
-      p_reached := v_hit.seq - 1; -- this event may have ended other waits, which are gone in the next run
+    continue when p_held ? v_hit.job_id::text or outcomes ? v_hit.job_id::text;
+    if v_count = 1000 or coordinator.job_wait_full(outcomes) then
+      reached := v_hit.seq - 1; -- this event may have ended other waits, which are gone in the next run
       return;
     end if;
     v_met := coordinator.job_wait_hear(v_hit.project_id, v_hit.conditions, v_hit.type, v_hit.key, v_hit.actor, v_hit.at, coordinator.event_data(v_hit.data), p_now);
     if v_met is not null then
-      p_found := p_found || jsonb_build_object(v_hit.job_id, jsonb_build_object(
+      outcomes := outcomes || jsonb_build_object(v_hit.job_id, jsonb_build_object(
         'fence', v_hit.fence, 'result', v_met || jsonb_build_object('cursor', coordinator.cursor_text(v_hit.seq))));
       v_count := v_count + 1;
     end if;
