@@ -11,7 +11,6 @@ field that names an agent cannot reach the database unchecked.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
@@ -185,7 +184,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
             *(["after", "limit"] if cls.page_by else []),
             *(["expect"] if cls.conditional else []),
         }
-        missing = needed.difference(*(inspect.get_annotations(base) for base in cls.__mro__))
+        missing = needed.difference(*(getattr(base, "__annotations__", ()) for base in cls.__mro__))
         if missing:
             raise TypeError(f"{cls.__qualname__} has no field {', '.join(sorted(missing))}, which it declares to have")
         if cls.versioned and "version" not in getattr(cls.answer()[1], "__struct_fields__", ()):
