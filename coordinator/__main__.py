@@ -11,7 +11,6 @@ import gc
 import os
 import signal
 import sys
-from contextlib import suppress
 
 __all__ = ["main"]
 
@@ -24,7 +23,6 @@ gc.disable()  # imported modules stay in memory, and searching them for garbage 
 def main() -> None:
     """Run the program and end the process."""
     if sys.argv[1:3] == ["hook", "run"]:
-        _import_msgspec()
         from coordinator.cli.hook_run import answer  # noqa: PLC0415
 
         answer(sys.argv[3:])
@@ -33,16 +31,6 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     run()
-
-
-def _import_msgspec() -> None:
-    """Import msgspec without typing_extensions and inspect, which saves a tenth of the instructions of ``hook run``; typing has what it needs."""
-    if "typing_extensions" in sys.modules:
-        return
-    sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # imports of it fail as if it were not installed
-    with suppress(ImportError):
-        import msgspec  # noqa: F401, PLC0415
-    del sys.modules["typing_extensions"]
 
 
 if __name__ == "__main__":

@@ -150,7 +150,6 @@ def test_a_unix_socket_is_an_address(short_path: Path) -> None:
         (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", "has more than"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "lost in the middle"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nx", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 70_000, "not HTTP: got more than 65536 bytes"),
     ],
 )
@@ -256,21 +255,6 @@ def test_a_short_program_on_the_database_imports_neither_metrics_nor_http() -> N
     loaded = {*done.stdout.split()}
     assert "asyncpg" in loaded
     assert {"prometheus_client", "http.client", "anyio", "structlog", "opentelemetry"}.isdisjoint(loaded)
-
-
-def test_a_short_program_on_a_daemon_imports_neither_the_reader_of_mails_nor_tls() -> None:
-    code = "import coordinator.client.brief_http, sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {*done.stdout.split()}
-    assert "httptools" in loaded
-    assert {"http.client", "email", "ssl", "secrets", "random", "aiohttp"}.isdisjoint(loaded)
-
-
-def test_an_interim_response_is_not_the_end_of_a_kept_connection() -> None:
-    processing = b"HTTP/1.1 102 Processing\r\nPosition: 1\r\n\r\n"
-    with server([processing + ANSWER, ANSWER]) as (url, requests):
-        assert run(url, DELETE, DELETE) == [7, 7]
-    assert len(requests) == 2
 
 
 def test_a_server_that_closes_gets_the_next_call_on_a_new_connection() -> None:
