@@ -6081,7 +6081,7 @@ create function coordinator.webhook_claim(p_limit integer default 64, p_slow int
   returns SETOF coordinator.webhook_work
   volatile security definer;
 
--- List the deliveries of a webhook, newest first; p_status: waiting, delivered or dead. Of the ended deliveries, the newest 1,000 are kept for at most 30 days. p_after: array[delivery] of the last row read.
+-- List the deliveries of a webhook, newest first; p_status: waiting, delivered or dead. Of the ended deliveries, the newest 1,000 are kept for at most 30 days. p_after: array[delivery] of the last row read. ZC223: there is no such webhook.
 create function coordinator.webhook_deliveries(p_project text, p_webhook bigint, p_status text default null, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.webhook_deliveries_live
   stable security definer;

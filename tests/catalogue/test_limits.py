@@ -61,6 +61,8 @@ async def test_the_limit_is_accepted_and_the_next_value_rejected_with_a_hint(
         await tx.connection.execute("select coordinator.directive_send('default', 'x', 'a')")
     if "message_window" in sql:
         await tx.connection.execute("select coordinator.message_append('default', 's', '1', 'user')")
+    if "coordinator.webhooks)" in sql:
+        await tx.connection.execute("select coordinator.webhook_add('default', 'https://example.com/', '{*}')")
     if AGENT in sql:
         await tx.connection.execute("select coordinator.agent_register('default', 'a')")
     before = await tx.events()

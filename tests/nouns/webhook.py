@@ -23,7 +23,7 @@ LIMITS = {
     "list": [f"coordinator.webhook_redrive('default', w.webhook, null, array_fill('x'::text, array[$1::integer])) from {ADDED}"],
     "page": [
         "coordinator.webhook_list('default', p_limit => $1::integer)",
-        "coordinator.webhook_deliveries('default', 1, p_limit => $1::integer)",
+        "coordinator.webhook_deliveries('default', (select max(id) from coordinator.webhooks), p_limit => $1::integer)",
         "coordinator.webhook_fill($1::integer)",
         "coordinator.webhook_claim($1::integer)",
         "coordinator.webhook_prune($1::integer)",

@@ -267,6 +267,17 @@ async def test_a_receiver_that_is_gone_or_fails_for_three_days_disables_the_webh
     assert [key for one, key in await hooks.deliver() if one == failing] == ["a", "b"]
 
 
+async def test_deliveries_of_a_webhook_that_does_not_exist_are_an_error(hooks: Hooks) -> None:
+    added = await hooks.run(webhooks.Add(project="default", url="https://example.com/", topics=["*"]))
+    listing = webhooks.Deliveries(project="default", webhook=added.webhook)
+    assert await hooks.run(listing) == []
+    await hooks.run(webhooks.Remove(project="default", webhook=added.webhook))
+    with pytest.raises(NotFound) as raised:
+        await hooks.run(listing)
+    assert raised.value.code == "ZC223"
+    assert raised.value.hint
+
+
 async def test_dead_deliveries_are_redriven_by_number_and_by_filter_with_the_same_id(hooks: Hooks) -> None:
     webhook = await hooks.add()
     for key in ("a", "b", "c"):

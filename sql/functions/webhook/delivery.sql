@@ -100,8 +100,9 @@ returns setof coordinator.webhook_deliveries_live
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_project bigint := coordinator.project_id(p_project);
 begin
-  perform coordinator.project_id(p_project);
   perform coordinator.check_page(p_limit, p_after, '{number}');
   if p_status not in ('waiting', 'delivered', 'dead') then
     raise exception using errcode = 'ZC105', message = format('invalid status "%s" of a delivery', left(p_status, 100)),
@@ -112,10 +113,13 @@ begin
     where l.project = p_project and l.webhook = p_webhook and l.delivery < coalesce(p_after[1]::bigint, 9223372036854775807)
       and (p_status is null or l.status = p_status)
     order by l.delivery desc limit p_limit;
+  if not found and not exists (select from coordinator.webhooks w where w.id = p_webhook and w.project_id = v_project) then
+    perform coordinator.webhook_missing(p_project, p_webhook);
+  end if;
 end
 $$;
 comment on function coordinator.webhook_deliveries(text, bigint, text, text[], integer) is
-  'List the deliveries of a webhook, newest first; p_status: waiting, delivered or dead. Of the ended deliveries, the newest 1,000 are kept for at most 30 days. p_after: array[delivery] of the last row read.';
+  'List the deliveries of a webhook, newest first; p_status: waiting, delivered or dead. Of the ended deliveries, the newest 1,000 are kept for at most 30 days. p_after: array[delivery] of the last row read. ZC223: there is no such webhook.';
 
 create or replace function coordinator.webhook_delivery(p_project text, p_delivery bigint)
 returns setof coordinator.webhook_deliveries_live
