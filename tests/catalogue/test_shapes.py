@@ -120,16 +120,17 @@ def every_list() -> list[tuple[type[Operation[Any]], list[str]]]:
     ]
 
 
-REFUSED_TO_BOUND = """
+REFUSED = """
 select p.proname from pg_proc p
 where p.prosrc ~ 'everywhere_check|audit_find' and exists (select from coordinator.role_projects where role = session_user)
+union all select 'webhook_deliveries' where not exists (select from coordinator.webhooks)
 """
 
 
 async def lists(tx: Transaction, known: Known, among: Container[str], *, events: bool = True) -> None:
     """Read those lists, and every event, as the program does."""
     valid = {**known, "agent": "a"}
-    refused = {row["proname"] for row in await tx.connection.fetch(REFUSED_TO_BOUND)}  # after role_bind
+    refused = {row["proname"] for row in await tx.connection.fetch(REFUSED)}  # after role_bind, and webhook_remove
     for kind, required in every_list():
         if kind.function not in among or kind.function in refused:
             continue
