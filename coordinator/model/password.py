@@ -7,7 +7,10 @@ hashed.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+import secrets
 import unicodedata
 from typing import Any, get_args
 
@@ -21,7 +24,7 @@ DISTINCT_CHARACTERS = 5
 PART_MIN = 3  # characters of a name
 LEFT_CHARACTERS = 6  # of a password, without words that an attacker would try first
 _COST = "$scrypt$ln=15,r=8,p=3$"
-_SALT = re.escape(_COST) + r"([A-Za-z0-9+/]{22})"
+_SALT = re.compile(re.escape(_COST) + r"([A-Za-z0-9+/]{22})")
 _COMMON = (
     "password", "passwort", "passw0rd", "p@ssword", "p@ssw0rd", "motdepasse", "contraseña", "qwertyuiop", "qwertzuiop", "azertyuiop", "qwerty",
     "qwertz", "azerty", "asdfghjkl", "asdfgh", "zxcvbnm", "1q2w3e4r5t", "1q2w3e4r", "1qaz2wsx", "zaq12wsx", "letmein", "welcome", "iloveyou",
@@ -51,17 +54,10 @@ class Password:
 
         Raises: ``InvalidArgument`` for a text that cannot be a password.
         """
-        import base64  # noqa: PLC0415 - slow to import, like those below, and hardly any program hashes one
-        import hashlib  # noqa: PLC0415
-        import secrets  # noqa: PLC0415
-
-        def written(data: bytes) -> str:
-            return base64.b64encode(data).decode().rstrip("=")
-
-        found = re.match(_SALT, salted) if salted else None
+        found = _SALT.match(salted) if salted else None
         salt = secrets.token_bytes(16) if found is None else base64.b64decode(found[1] + "==")
         key = hashlib.scrypt(self._bytes(), salt=salt, n=2**15, r=8, p=3, maxmem=2**26, dklen=32)
-        return f"{_COST}{written(salt)}${written(key)}"
+        return f"{_COST}{_base64(salt)}${_base64(key)}"
 
     def _bytes(self) -> bytes:
         if len(self._text) > MAX_CHARACTERS:
@@ -102,3 +98,7 @@ def check_strength(password: Password, *related: str | None) -> None:
 
 def _normal(text: str) -> str:
     return unicodedata.normalize("NFKC", text)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode().rstrip("=")

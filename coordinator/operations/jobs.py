@@ -93,9 +93,9 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
 class EnqueueMany(Operation[list[model.JobReceipt]], frozen=True, kw_only=True):
     """Enqueue up to 10,000 jobs in order: all of them, or none.
 
-    A job is an object of the fields of ``Enqueue`` without the project, such as ``{"type": "summarize", "payload":
-    {}}``; durations are numbers of seconds, or texts such as "5 minutes". ``parent`` and ``after`` may refer to an
-    earlier job by its index from 0.
+    A job is an object of the fields of ``Enqueue`` without the project, such as
+    ``{"type": "summarize", "payload": {}}``; durations are numbers of seconds, or texts such as "5 minutes".
+    ``parent`` and ``after`` may refer to an earlier job by its index from 0.
 
     Raises: what ``Enqueue`` raises; ``detail`` has the index of the job, from 0, as ``job``.
     """

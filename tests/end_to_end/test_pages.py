@@ -60,10 +60,12 @@ EXCEPTED: dict[str, list[tuple[str, str]]] = {
             "writes to /backups; tests of backups run these commands",
         ),
         ("pgbackrest --stanza=coordinator stanza-create", "needs pgBackRest"),
+        ("set -e", "needs pgBackRest"),
         (
             "pgbackrest --stanza=coordinator --delta --type=time --target='2026-11-26 14:32:00+00' --target-action=promote restore",
             "needs pgBackRest",
         ),
+        ("pg_createcluster 18 look --port=5433", "needs pgBackRest"),
     ],
     "docs/containers.md": [
         ("docker build -t coordinator:0.1.0 .", "needs a container engine"),
