@@ -244,11 +244,15 @@ async def test_what_a_transaction_holds_in_one_project_obstructs_the_loops_in_no
         return {row["name"] for row in await connection.fetch(query)}
 
     queue = "select pg_advisory_xact_lock(coordinator.lock_queue_key(id)) from coordinator.projects where name = 'held'"
+    process = "; select from coordinator.processes where name = 'gone' for update"
     async with opened(database_url) as connection:
         await connection.execute(LATER)
+        await connection.execute(
+            "insert into coordinator.processes (kind, name, started_at) values ('client', 'gone', now())"
+        )
         warnings: list[str] = []
         connection.add_log_listener(lambda _, message: warnings.append(message.message))
-        async with holding(database_url, queue):
+        async with holding(database_url, queue + process):
             assert await connection.fetchval("select coordinator.lock_expire()") == 2
             assert await held("lock_waits") == {"held"}
             assert await connection.fetchval("select reaped from coordinator.agent_reap()") == 2
@@ -259,3 +263,4 @@ async def test_what_a_transaction_holds_in_one_project_obstructs_the_loops_in_no
         assert await connection.fetchval("select coordinator.lock_expire()") == 2
         assert await connection.fetchval("select reaped from coordinator.agent_reap()") == 2
         assert await held("lock_waits") == await held("agents") == set()
+        assert await connection.fetchval("select missing_at from coordinator.processes where name = 'gone'")

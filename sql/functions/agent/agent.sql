@@ -298,7 +298,8 @@ begin
   end if;
   -- A process whose connection broke has 0.7 seconds to reconnect.
   update coordinator.processes p set missing_at = case when coordinator.process_alive(p.id) then null else v_now end
-  where (p.missing_at is null) = not coordinator.process_alive(p.id);
+  where p.id = any (array(
+    select c.id from coordinator.processes c where (c.missing_at is null) = not coordinator.process_alive(c.id) for update skip locked));
   loop
     v_before := cardinality(v_passed);
     v_ids := array(
@@ -339,7 +340,7 @@ begin
     exit when cardinality(v_passed) = v_before or cardinality(v_passed) >= 5 or cardinality(v_reaped) >= p_limit;
   end loop;
   delete from coordinator.processes p
-  where p.missing_at <= v_now - interval '0.7 seconds'
+  where p.id = any (array(select c.id from coordinator.processes c where c.missing_at <= v_now - interval '0.7 seconds' for update skip locked))
     and not exists (select from coordinator.agents a where a.process_id = p.id);
   return query select cardinality(v_reaped), (select count(*)::integer from coordinator.processes where missing_at is not null), v_reaped;
 end
