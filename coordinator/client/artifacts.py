@@ -57,13 +57,12 @@ class Artifacts:
         ``InvalidArgument`` beyond 64 MiB, or if the project is full; ``OSError`` from the file.
         """
         begin = artifacts.Begin(
-            project=self._caller.project,
             artifact=artifact,
             media_type=media_type or media_type_of(artifact),
             session=session,
             sha256=sha256,
             expect=expect.sha256 if isinstance(expect, Artifact) else None if expect is None else str(expect),
-            actor=await self._caller.actor(),
+            **await self._caller.author(),
         )
         return await store(self._runner, begin, data, moved)
 
@@ -125,13 +124,7 @@ class Artifacts:
         Raises: ``NotFound``.
         """
         return await self._caller.run(
-            artifacts.Keep(
-                project=self._caller.project,
-                artifact=artifact,
-                session=session,
-                kept=kept,
-                actor=await self._caller.actor(),
-            )
+            artifacts.Keep(artifact=artifact, session=session, kept=kept, **await self._caller.author())
         )
 
     async def delete(self, artifact: str, *, session: str | None = None) -> bool:
@@ -140,9 +133,7 @@ class Artifacts:
         Raises: ``NotFound``.
         """
         return await self._caller.run(
-            artifacts.Delete(
-                project=self._caller.project, artifact=artifact, session=session, actor=await self._caller.actor()
-            )
+            artifacts.Delete(artifact=artifact, session=session, **await self._caller.author())
         )
 
 

@@ -67,13 +67,11 @@ class Audits:
 
         Events of ``audit.*`` are always audited, even without topics.
         """
-        return await self._caller.run(
-            audits.Set(project=self._caller.project, topics=[*topics], actor=await self._caller.actor())
-        )
+        return await self._caller.run(audits.Set(topics=[*topics], **await self._caller.author()))
 
     async def reset(self) -> AuditState:
         """Reset the audited topics to the default."""
-        return await self._caller.run(audits.Reset(project=self._caller.project, actor=await self._caller.actor()))
+        return await self._caller.run(audits.Reset(**await self._caller.author()))
 
     def _project(self, *, gone: bool) -> str | None:
         return None if gone else self._caller.project

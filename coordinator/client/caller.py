@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 from uuid import UUID
 
 import anyio
@@ -26,6 +26,11 @@ __all__ = ["Caller", "Duration", "as_duration"]
 Duration = timedelta | float
 
 R = TypeVar("R")
+
+
+class _Author(TypedDict):
+    project: str
+    actor: str | None
 
 
 class Caller:
@@ -112,6 +117,13 @@ class Caller:
             return None
         await self.presence.alive()
         return self.presence.name
+
+    async def author(self) -> _Author:
+        """Return the fields of a write that say in which project it is, and who makes it.
+
+        Raises: ``NotFound`` when the agent was reaped.
+        """
+        return {"project": self.project, "actor": await self.actor()}
 
     async def agent_name(self, agent: AgentRef | None) -> str:
         """Return the given name or id, or the name of this client's agent.

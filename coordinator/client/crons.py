@@ -42,13 +42,12 @@ class Crons:
         """
         return await self._caller.run(
             crons.Set(
-                project=self._caller.project,
                 cron=cron,
                 schedule=schedule,
                 job=None if job is None else dict(job),
                 zone=zone,
                 missed=missed,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -57,36 +56,28 @@ class Crons:
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            crons.Delete(project=self._caller.project, cron=cron, actor=await self._caller.actor())
-        )
+        return await self._caller.run(crons.Delete(cron=cron, **await self._caller.author()))
 
     async def pause(self, cron: str, *, reason: str | None = None) -> Cron:
         """Pause a cron: it does not fire, and times that pass do not count as missed. Pausing it again changes nothing.
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            crons.Pause(project=self._caller.project, cron=cron, reason=reason, actor=await self._caller.actor())
-        )
+        return await self._caller.run(crons.Pause(cron=cron, reason=reason, **await self._caller.author()))
 
     async def resume(self, cron: str) -> Cron:
         """Resume a paused cron. Resuming it again changes nothing.
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            crons.Resume(project=self._caller.project, cron=cron, actor=await self._caller.actor())
-        )
+        return await self._caller.run(crons.Resume(cron=cron, **await self._caller.author()))
 
     async def run(self, cron: str) -> JobReceipt:
         """Enqueue the job of a cron now, even if it is paused. Its next time does not change.
 
         Raises: ``NotFound``; what ``jobs.enqueue`` raises.
         """
-        return await self._caller.run(
-            crons.Run(project=self._caller.project, cron=cron, actor=await self._caller.actor())
-        )
+        return await self._caller.run(crons.Run(cron=cron, **await self._caller.author()))
 
     async def get(self, cron: str) -> Cron:
         """Return a cron.

@@ -46,7 +46,6 @@ class Directives:
         """
         return await self._caller.run(
             directives.Send(
-                project=self._caller.project,
                 body=body,
                 to_agent=None if to_agent is None else str(to_agent),
                 to_role=to_role,
@@ -56,7 +55,7 @@ class Directives:
                 ttl=as_duration(ttl),
                 key=key,
                 data=dict(data or {}),
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -97,12 +96,7 @@ class Directives:
         Raises: ``Conflict`` if it ended in another way; ``NotFound``.
         """
         return await self._caller.run(
-            directives.Revoke(
-                project=self._caller.project,
-                directive=_number(directive),
-                reason=reason,
-                actor=await self._caller.actor(),
-            )
+            directives.Revoke(directive=_number(directive), reason=reason, **await self._caller.author())
         )
 
     def pending(

@@ -48,14 +48,13 @@ class Documents:
         """
         return await self._caller.run(
             documents.Put(
-                project=self._caller.project,
                 kind=kind,
                 key=key,
                 value=text_of(value),
                 **_expected(expect, epoch),
                 ttl=None if ttl is None else as_duration(ttl),
                 session=session,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -103,12 +102,7 @@ class Documents:
         """
         return await self._caller.run(
             documents.Patch(
-                project=self._caller.project,
-                kind=kind,
-                key=key,
-                patch=text_of(patch),
-                **_expected(expect, epoch),
-                actor=await self._caller.actor(),
+                kind=kind, key=key, patch=text_of(patch), **_expected(expect, epoch), **await self._caller.author()
             )
         )
 
@@ -134,7 +128,6 @@ class Documents:
         """
         return await self._caller.run(
             documents.Item(
-                project=self._caller.project,
                 kind=kind,
                 key=key,
                 item=str(item),
@@ -142,7 +135,7 @@ class Documents:
                 path=None if path is None else list(map(str, path)),
                 field=field,
                 **_expected(expect, epoch),
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -152,13 +145,7 @@ class Documents:
         Raises: ``NotFound``, ``Conflict``.
         """
         return await self._caller.run(
-            documents.Delete(
-                project=self._caller.project,
-                kind=kind,
-                key=key,
-                **_expected(expect, epoch),
-                actor=await self._caller.actor(),
-            )
+            documents.Delete(kind=kind, key=key, **_expected(expect, epoch), **await self._caller.author())
         )
 
     async def keep(self, kind: str, key: str, *, kept: bool = True) -> bool:
@@ -166,11 +153,7 @@ class Documents:
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            documents.Keep(
-                project=self._caller.project, kind=kind, key=key, kept=kept, actor=await self._caller.actor()
-            )
-        )
+        return await self._caller.run(documents.Keep(kind=kind, key=key, kept=kept, **await self._caller.author()))
 
     async def restore(
         self,
@@ -188,13 +171,12 @@ class Documents:
         """
         return await self._caller.run(
             documents.Restore(
-                project=self._caller.project,
                 kind=kind,
                 key=key,
                 version=version,
                 **_expected(expect, epoch),
                 ttl=None if ttl is None else as_duration(ttl),
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 

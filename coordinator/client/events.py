@@ -45,15 +45,7 @@ class Events:
 
     async def emit(self, type: str, *, key: str | None = None, data: Mapping[str, Json] | None = None) -> None:
         """Emit a custom event, with a type ``custom.…``."""
-        await self._caller.run(
-            events.Emit(
-                project=self._caller.project,
-                type=type,
-                key=key,
-                data=dict(data or {}),
-                actor=await self._caller.actor(),
-            )
-        )
+        await self._caller.run(events.Emit(type=type, key=key, data=dict(data or {}), **await self._caller.author()))
 
     async def configure(self, payloads: str) -> bool:
         """Choose what NOTIFY sends to ``LISTEN`` clients: ``full``, ``pointer`` or ``head``; return false if nothing changed.

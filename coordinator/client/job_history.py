@@ -113,7 +113,6 @@ class JobHistory:
         """
         return await self._caller.run(
             job_history.Retry(
-                project=self._caller.project,
                 job=job,
                 status=None if status is None else [*status],
                 reason=reason,
@@ -121,9 +120,9 @@ class JobHistory:
                 queue=queue,
                 key=key,
                 limit=limit,
-                actor=await self._caller.actor(),
                 from_step=from_step,
                 from_ordinal=from_ordinal,
+                **await self._caller.author(),
             )
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
-from coordinator.client.job_waits import JobWaits, attempt_of
+from coordinator.client.job_waits import JobWaits
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.job import JobGrant, JobOutcome, JobReceipt
@@ -32,11 +32,7 @@ class JobTrees(JobWaits):
         Raises: ``Conflict`` if it has ended; ``NotFound``.
         """
         own = job if isinstance(job, UUID) else job.id
-        return await self._caller.run(
-            jobs.Cancel(
-                project=self._caller.project, job=own, tree=tree, reason=reason, actor=await self._caller.actor()
-            )
-        )
+        return await self._caller.run(jobs.Cancel(job=own, tree=tree, reason=reason, **await self._caller.author()))
 
     async def cancel_children(
         self,
@@ -53,15 +49,11 @@ class JobTrees(JobWaits):
 
         Raises: ``Conflict`` if the worker no longer has the job, or if a job is not below it.
         """
-        own, number = attempt_of(job, fence)
         return await self._caller.run(
             job_trees.CancelChildren(
-                project=self._caller.project,
-                job=own,
-                agent=await self._caller.acting(agent),
-                fence=number,
                 children=None if children is None else list(children),
                 reason=reason,
+                **await self._attempt(job, fence, agent),
             )
         )
 
@@ -73,11 +65,7 @@ class JobTrees(JobWaits):
         Raises: ``Conflict`` if there is nothing left to pause; ``NotFound``.
         """
         own = job if isinstance(job, UUID) else job.id
-        return await self._caller.run(
-            job_trees.Pause(
-                project=self._caller.project, job=own, tree=tree, reason=reason, actor=await self._caller.actor()
-            )
-        )
+        return await self._caller.run(job_trees.Pause(job=own, tree=tree, reason=reason, **await self._caller.author()))
 
     async def resume(self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False) -> JobOutcome:
         """Resume a job; with ``tree``, also the jobs below it, whoever paused them.
@@ -85,6 +73,4 @@ class JobTrees(JobWaits):
         Raises: ``Conflict`` if there is nothing left to resume; ``NotFound``.
         """
         own = job if isinstance(job, UUID) else job.id
-        return await self._caller.run(
-            job_trees.Resume(project=self._caller.project, job=own, tree=tree, actor=await self._caller.actor())
-        )
+        return await self._caller.run(job_trees.Resume(job=own, tree=tree, **await self._caller.author()))

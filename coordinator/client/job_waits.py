@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict
 from uuid import UUID
 
 from coordinator.client.caller import Duration, as_duration
@@ -16,25 +17,36 @@ from coordinator.model.job_wait import JobQuestion, JobSuspension
 from coordinator.model.operation import Json
 from coordinator.operations import job_waits
 
-__all__ = ["JobWaits", "attempt_of"]
+__all__ = ["JobWaits"]
 
 
-def attempt_of(job: JobGrant | UUID, fence: int | None) -> tuple[UUID, int]:
-    """Return the id of a job and its fence.
-
-    Raises: ``InvalidArgument`` if the fence is missing.
-    """
-    own, known = (job, None) if isinstance(job, UUID) else (job.id, job.fence)
-    number = known if fence is None else fence
-    if number is None:
-        raise InvalidArgument(
-            "the fence of the job is missing", hint="Pass what claim returned, or fence=… with the id."
-        )
-    return own, number
+class _Attempt(TypedDict):
+    project: str
+    job: UUID
+    agent: UUID
+    fence: int
 
 
 class JobWaits(JobHistory):
     """Steps that a worker stores, and waits of its jobs."""
+
+    async def _attempt(self, job: JobGrant | UUID, fence: int | None, agent: AgentRef | None) -> _Attempt:
+        """Return the fields of an operation that identify an attempt.
+
+        Raises: ``InvalidArgument`` if the fence or the agent is missing; ``NotFound``.
+        """
+        own, known = (job, None) if isinstance(job, UUID) else (job.id, job.fence)
+        number = known if fence is None else fence
+        if number is None:
+            raise InvalidArgument(
+                "the fence of the job is missing", hint="Pass what claim returned, or fence=… with the id."
+            )
+        return {
+            "project": self._caller.project,
+            "job": own,
+            "agent": await self._caller.acting(agent),
+            "fence": number,
+        }
 
     async def step(
         self,
@@ -52,17 +64,8 @@ class JobWaits(JobHistory):
 
         Raises: ``Conflict`` if the job is no longer the worker's, or the step has finished with another result.
         """
-        own, number = attempt_of(job, fence)
         return await self._caller.run(
-            job_waits.FinishStep(
-                project=self._caller.project,
-                job=own,
-                agent=await self._caller.acting(agent),
-                fence=number,
-                step=step,
-                result=result,
-                ordinal=ordinal,
-            )
+            job_waits.FinishStep(step=step, result=result, ordinal=ordinal, **await self._attempt(job, fence, agent))
         )
 
     async def suspend(
@@ -87,18 +90,14 @@ class JobWaits(JobHistory):
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
-        own, number = attempt_of(job, fence)
         return await self._caller.run(
             job_waits.Suspend(
-                project=self._caller.project,
-                job=own,
-                agent=await self._caller.acting(agent),
-                fence=number,
                 step=step,
                 conditions=[dict(condition) for condition in conditions],
                 ttl=None if ttl is None else as_duration(ttl),
                 ordinal=ordinal,
                 after=after,
+                **await self._attempt(job, fence, agent),
             )
         )
 
@@ -122,19 +121,15 @@ class JobWaits(JobHistory):
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
-        own, number = attempt_of(job, fence)
         return await self._caller.run(
             job_waits.Ask(
-                project=self._caller.project,
-                job=own,
-                agent=await self._caller.acting(agent),
-                fence=number,
                 step=step,
                 question=question,
                 options=None if options is None else list(options),
                 ttl=None if ttl is None else as_duration(ttl),
                 fallback=fallback,
                 ordinal=ordinal,
+                **await self._attempt(job, fence, agent),
             )
         )
 
@@ -153,13 +148,7 @@ class JobWaits(JobHistory):
         """
         return await self._caller.run(
             job_waits.Answer(
-                project=self._caller.project,
-                job=job,
-                value=value,
-                reason=reason,
-                step=step,
-                ordinal=ordinal,
-                actor=await self._caller.actor(),
+                job=job, value=value, reason=reason, step=step, ordinal=ordinal, **await self._caller.author()
             )
         )
 

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from coordinator.client.caller import Duration, as_duration
 from coordinator.client.job_trees import JobTrees
-from coordinator.client.job_waits import attempt_of
 from coordinator.errors import WaitTimedOut
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.job import JobCharge, JobGrant, JobLease, JobOutcome, JobReceipt, JobVerdict
@@ -107,7 +106,6 @@ class Jobs(JobTrees):
         """
         return await self._caller.run(
             operations.Enqueue(
-                project=self._caller.project,
                 type=type,
                 payload=payload,
                 queue=queue,
@@ -132,7 +130,7 @@ class Jobs(JobTrees):
                 on_failure=on_failure,
                 limits=dict(limits) if isinstance(limits, Mapping) else None if limits is None else list(limits),
                 locks=list(locks),
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -144,9 +142,7 @@ class Jobs(JobTrees):
         in the same way.
         """
         return await self._caller.run(
-            operations.EnqueueMany(
-                project=self._caller.project, jobs=[_order(job) for job in jobs], actor=await self._caller.actor()
-            )
+            operations.EnqueueMany(jobs=[_order(job) for job in jobs], **await self._caller.author())
         )
 
     async def claim(
@@ -195,10 +191,7 @@ class Jobs(JobTrees):
 
         Raises: ``Conflict`` if the job is no longer the worker's; ``detail`` says which worker has it, or how it ended.
         """
-        own, number = attempt_of(job, fence)
-        operation = operations.Complete(
-            project=self._caller.project, job=own, agent=await self._caller.acting(agent), fence=number, result=result
-        )
+        operation = operations.Complete(result=result, **await self._attempt(job, fence, agent))
         return await self._caller.run(operation, again=True)
 
     async def fail(
@@ -215,17 +208,8 @@ class Jobs(JobTrees):
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
-        own, number = attempt_of(job, fence)
         return await self._caller.run(
-            operations.Fail(
-                project=self._caller.project,
-                job=own,
-                agent=await self._caller.acting(agent),
-                fence=number,
-                error=error,
-                final=final,
-                retry_at=retry_at,
-            )
+            operations.Fail(error=error, final=final, retry_at=retry_at, **await self._attempt(job, fence, agent))
         )
 
     async def progress(
@@ -245,16 +229,9 @@ class Jobs(JobTrees):
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
-        own, number = attempt_of(job, fence)
         return await self._caller.run(
             operations.Report(
-                project=self._caller.project,
-                job=own,
-                agent=await self._caller.acting(agent),
-                fence=number,
-                percent=percent,
-                message=message,
-                checkpoint=checkpoint,
+                percent=percent, message=message, checkpoint=checkpoint, **await self._attempt(job, fence, agent)
             ),
             again=True,
         )
@@ -274,15 +251,7 @@ class Jobs(JobTrees):
 
         Raises: ``Conflict`` if the job is no longer the worker's; ``InvalidArgument`` if the output becomes too large.
         """
-        own, number = attempt_of(job, fence)
-        write = operations.Write(
-            project=self._caller.project,
-            job=own,
-            agent=await self._caller.acting(agent),
-            fence=number,
-            chunks=list(chunks),
-            seq=seq,
-        )
+        write = operations.Write(chunks=list(chunks), seq=seq, **await self._attempt(job, fence, agent))
         return await self._caller.run(write, again=seq is not None)
 
     async def spend(
@@ -301,16 +270,8 @@ class Jobs(JobTrees):
 
         Raises: ``Conflict`` if the job is no longer the worker's; ``NotFound`` if there is no such limit.
         """
-        own, number = attempt_of(job, fence)
         return await self._caller.run(
-            operations.Spend(
-                project=self._caller.project,
-                job=own,
-                agent=await self._caller.acting(agent),
-                fence=number,
-                budget=budget,
-                amount=amount,
-            )
+            operations.Spend(budget=budget, amount=amount, **await self._attempt(job, fence, agent))
         )
 
     async def snooze(
@@ -320,15 +281,8 @@ class Jobs(JobTrees):
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
-        own, number = attempt_of(job, fence)
         return await self._caller.run(
-            operations.Snooze(
-                project=self._caller.project,
-                job=own,
-                agent=await self._caller.acting(agent),
-                fence=number,
-                delay=as_duration(delay),
-            )
+            operations.Snooze(delay=as_duration(delay), **await self._attempt(job, fence, agent))
         )
 
     async def release(
@@ -338,12 +292,7 @@ class Jobs(JobTrees):
 
         Raises: ``Conflict`` if the job is no longer the worker's.
         """
-        own, number = attempt_of(job, fence)
-        return await self._caller.run(
-            operations.Release(
-                project=self._caller.project, job=own, agent=await self._caller.acting(agent), fence=number
-            )
-        )
+        return await self._caller.run(operations.Release(**await self._attempt(job, fence, agent)))
 
     async def reconcile(
         self, fences: Iterable[int], *, grace: Duration = GRACE_S, agent: AgentRef | None = None

@@ -46,7 +46,6 @@ class Knowledge:
         """
         return await self._caller.run(
             knowledge.Put(
-                project=self._caller.project,
                 key=key,
                 content=content,
                 title=title,
@@ -56,7 +55,7 @@ class Knowledge:
                 language=language,
                 embedding=None if embedding is None else list(embedding),
                 **_expected(expect, epoch),
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -73,9 +72,7 @@ class Knowledge:
         Raises: ``NotFound``, ``Conflict``.
         """
         return await self._caller.run(
-            knowledge.Delete(
-                project=self._caller.project, key=key, **_expected(expect, epoch), actor=await self._caller.actor()
-            )
+            knowledge.Delete(key=key, **_expected(expect, epoch), **await self._caller.author())
         )
 
     def list(

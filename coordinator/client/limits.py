@@ -52,7 +52,6 @@ class Limits:
         """
         return await self._caller.run(
             limits.Set(
-                project=self._caller.project,
                 name=name,
                 slots=slots,
                 rate=rate,
@@ -66,15 +65,13 @@ class Limits:
                 type=type,
                 per_key=per_key,
                 tree=tree,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
     async def delete(self, name: str) -> bool:
         """Delete a limit: jobs that name it start without it. Return whether it existed."""
-        return await self._caller.run(
-            limits.Delete(project=self._caller.project, name=name, actor=await self._caller.actor())
-        )
+        return await self._caller.run(limits.Delete(name=name, **await self._caller.author()))
 
     async def show(self, name: str) -> Limit:
         """Return a limit: how much of it is used and free, and until when it is held.
@@ -93,13 +90,7 @@ class Limits:
         Raises: ``NotFound``.
         """
         return await self._caller.run(
-            limits.Hold(
-                project=self._caller.project,
-                name=name,
-                ttl=as_duration(ttl),
-                reason=reason,
-                actor=await self._caller.actor(),
-            )
+            limits.Hold(name=name, ttl=as_duration(ttl), reason=reason, **await self._caller.author())
         )
 
     async def release(self, name: str) -> Limit:
@@ -107,6 +98,4 @@ class Limits:
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            limits.Release(project=self._caller.project, name=name, actor=await self._caller.actor())
-        )
+        return await self._caller.run(limits.Release(name=name, **await self._caller.author()))

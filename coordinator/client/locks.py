@@ -197,9 +197,7 @@ class Locks:
 
         Raises: ``NotFound``: no agent holds it. ``Conflict``: it has no slots.
         """
-        return await self._caller.run(
-            locks.Resize(project=self._caller.project, resource=resource, slots=slots, actor=await self._caller.actor())
-        )
+        return await self._caller.run(locks.Resize(resource=resource, slots=slots, **await self._caller.author()))
 
     async def break_(
         self,
@@ -216,13 +214,12 @@ class Locks:
         """
         return await self._caller.run(
             locks.Break(
-                project=self._caller.project,
                 resource=resource,
                 reason=reason,
                 agent=agent,
                 token=token,
                 delay=None if delay is None else as_duration(delay),
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 

@@ -60,14 +60,13 @@ class Logs:
         last, epoch = number_of(expect)
         return await self._caller.run(
             logs.Append(
-                project=self._caller.project,
                 kind=kind,
                 key=key,
                 entries=written(entries),
                 expect=last,
                 epoch=epoch,
                 session=session,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -162,13 +161,7 @@ class Logs:
         """
         return await self._caller.run(
             logs.Keep(
-                project=self._caller.project,
-                kind=kind,
-                key=key,
-                first_seq=first_seq,
-                last_seq=last_seq,
-                kept=kept,
-                actor=await self._caller.actor(),
+                kind=kind, key=key, first_seq=first_seq, last_seq=last_seq, kept=kept, **await self._caller.author()
             )
         )
 

@@ -39,7 +39,6 @@ class Memories:
         """
         return await self._caller.run(
             memories.Record(
-                project=self._caller.project,
                 lesson=lesson,
                 context=context,
                 tool_name=tool_name,
@@ -47,7 +46,7 @@ class Memories:
                 memory_scope=scope,
                 language=language,
                 embedding=None if embedding is None else list(embedding),
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -71,7 +70,6 @@ class Memories:
         """
         return await self._caller.run(
             memories.Supersede(
-                project=self._caller.project,
                 memory=memory,
                 lesson=lesson,
                 context=context,
@@ -80,7 +78,7 @@ class Memories:
                 memory_scope=scope,
                 language=language,
                 embedding=None if embedding is None else list(embedding),
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -89,9 +87,7 @@ class Memories:
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            memories.Forget(project=self._caller.project, memory=memory, actor=await self._caller.actor())
-        )
+        return await self._caller.run(memories.Forget(memory=memory, **await self._caller.author()))
 
     async def get(self, memory: str) -> MemoryEntry:
         """Return a memory, even if it was superseded.

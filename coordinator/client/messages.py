@@ -49,7 +49,6 @@ class Messages:
         last, epoch = number_of(expect)
         return await self._caller.run(
             messages.Append(
-                project=self._caller.project,
                 session=session,
                 content=text_of(content),
                 role=role,
@@ -58,7 +57,7 @@ class Messages:
                 needs=needs,
                 expect=last,
                 epoch=epoch,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -70,13 +69,12 @@ class Messages:
         last, epoch = number_of(expect)
         return await self._caller.run(
             logs.Append(
-                project=self._caller.project,
                 kind=KIND,
                 key=session,
                 entries=written(entries),
                 expect=last,
                 epoch=epoch,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 

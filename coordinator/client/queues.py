@@ -38,7 +38,6 @@ class Queues:
         """
         return await self._caller.run(
             queues.Set(
-                project=self._caller.project,
                 queue=queue,
                 fair_by=fair_by,
                 ageing=None if ageing is None else as_duration(ageing),
@@ -46,7 +45,7 @@ class Queues:
                 max_waiting=max_waiting,
                 max_waiting_per_key=max_waiting_per_key,
                 events=events,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -55,27 +54,21 @@ class Queues:
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            queues.Pause(project=self._caller.project, queue=queue, reason=reason, actor=await self._caller.actor())
-        )
+        return await self._caller.run(queues.Pause(queue=queue, reason=reason, **await self._caller.author()))
 
     async def resume(self, queue: str) -> Queue:
         """Resume a paused queue. Resuming it again changes nothing.
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            queues.Resume(project=self._caller.project, queue=queue, actor=await self._caller.actor())
-        )
+        return await self._caller.run(queues.Resume(queue=queue, **await self._caller.author()))
 
     async def delete(self, queue: str) -> bool:
         """Delete a queue without open jobs, and its policy. Ended jobs, limits and crons stay; the next job creates it again.
 
         Raises: ``Conflict`` if it has open jobs; ``NotFound``.
         """
-        return await self._caller.run(
-            queues.Delete(project=self._caller.project, queue=queue, actor=await self._caller.actor())
-        )
+        return await self._caller.run(queues.Delete(queue=queue, **await self._caller.author()))
 
     async def get(self, queue: str) -> Queue:
         """Return the policy of a queue, and how many jobs are in it.

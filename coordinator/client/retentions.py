@@ -36,13 +36,12 @@ class Retentions:
         """
         return await self._caller.run(
             retentions.Set(
-                project=self._caller.project,
                 subject=subject,
                 kind=kind,
                 max_age=None if max_age is None else as_duration(max_age),
                 max_count=max_count,
                 everywhere=everywhere,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -52,13 +51,7 @@ class Retentions:
         With ``everywhere``, reset the policy of all projects to its default.
         """
         return await self._caller.run(
-            retentions.Reset(
-                project=self._caller.project,
-                subject=subject,
-                kind=kind,
-                everywhere=everywhere,
-                actor=await self._caller.actor(),
-            )
+            retentions.Reset(subject=subject, kind=kind, everywhere=everywhere, **await self._caller.author())
         )
 
     def show(self, *, after: str | None = None, limit: int = PAGE) -> Listing[RetentionPolicy]:
@@ -71,4 +64,4 @@ class Retentions:
 
     async def run(self) -> bool:
         """Have the leading daemon remove now what ``plan`` lists, in paced batches, instead of when it is due."""
-        return await self._caller.run(retentions.Run(project=self._caller.project, actor=await self._caller.actor()))
+        return await self._caller.run(retentions.Run(**await self._caller.author()))

@@ -25,13 +25,7 @@ class Rules:
         are deleted.
         """
         return await self._caller.run(
-            rules.Set(
-                project=self._caller.project,
-                when_set=when_set,
-                clears=list(clears),
-                everywhere=everywhere,
-                actor=await self._caller.actor(),
-            )
+            rules.Set(when_set=when_set, clears=list(clears), everywhere=everywhere, **await self._caller.author())
         )
 
     def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Rule]:
@@ -43,11 +37,4 @@ class Rules:
 
         Raises: ``NotFound``.
         """
-        await self._caller.run(
-            rules.Delete(
-                project=self._caller.project,
-                when_set=when_set,
-                everywhere=everywhere,
-                actor=await self._caller.actor(),
-            )
-        )
+        await self._caller.run(rules.Delete(when_set=when_set, everywhere=everywhere, **await self._caller.author()))

@@ -35,14 +35,13 @@ class Sessions:
         """
         return await self._caller.run(
             sessions.Create(
-                project=self._caller.project,
                 session=session,
                 username=username,
                 title=title,
                 mission=mission,
                 status=status,
                 context=dict(context or {}),
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -84,14 +83,13 @@ class Sessions:
         """
         return await self._caller.run(
             sessions.Set(
-                project=self._caller.project,
                 session=session,
                 username=username,
                 title=title,
                 mission=mission,
                 status=status,
                 context=None if context is None else dict(context),
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -100,9 +98,7 @@ class Sessions:
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            sessions.Archive(project=self._caller.project, session=session, actor=await self._caller.actor())
-        )
+        return await self._caller.run(sessions.Archive(session=session, **await self._caller.author()))
 
     async def fork(
         self,
@@ -121,15 +117,7 @@ class Sessions:
         Raises: ``Conflict`` if the entry does not exist (any more) (``ZC335``), or if the key is taken; ``NotFound``.
         """
         return await self._caller.run(
-            sessions.Fork(
-                project=self._caller.project,
-                session=session,
-                seq=seq,
-                kind=kind,
-                copy=copy,
-                title=title,
-                actor=await self._caller.actor(),
-            )
+            sessions.Fork(session=session, seq=seq, kind=kind, copy=copy, title=title, **await self._caller.author())
         )
 
     async def delete(self, session: str) -> None:

@@ -38,7 +38,6 @@ class Signals:
         """
         return await self._caller.run(
             signals.Set(
-                project=self._caller.project,
                 key=key,
                 value=value,
                 ttl=None if ttl is None else as_duration(ttl),
@@ -46,7 +45,7 @@ class Signals:
                 expect=expect,
                 agent=await self._caller.agent_id() if agent is None else agent,
                 ephemeral=ephemeral,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 
@@ -66,6 +65,4 @@ class Signals:
 
         Raises: ``NotFound``, ``Conflict``.
         """
-        return await self._caller.run(
-            signals.Delete(project=self._caller.project, key=key, expect=expect, actor=await self._caller.actor())
-        )
+        return await self._caller.run(signals.Delete(key=key, expect=expect, **await self._caller.author()))

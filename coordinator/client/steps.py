@@ -39,13 +39,12 @@ class Steps:
         given = {"thought": thought, "action": action, "observation": observation}
         return await self._caller.run(
             steps.Append(
-                project=self._caller.project,
                 session=session,
                 step=text_of({name: value for name, value in given.items() if value is not None}),
                 uid=uid,
                 expect=last,
                 epoch=epoch,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )
 

@@ -30,13 +30,7 @@ class Webhooks:
         Raises: ``InvalidArgument``.
         """
         return await self._caller.run(
-            webhooks.Add(
-                project=self._caller.project,
-                url=url,
-                topics=list(topics),
-                after=after,
-                actor=await self._caller.actor(),
-            )
+            webhooks.Add(url=url, topics=list(topics), after=after, **await self._caller.author())
         )
 
     def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Webhook]:
@@ -55,29 +49,21 @@ class Webhooks:
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            webhooks.Remove(project=self._caller.project, webhook=webhook, actor=await self._caller.actor())
-        )
+        return await self._caller.run(webhooks.Remove(webhook=webhook, **await self._caller.author()))
 
     async def pause(self, webhook: int, *, reason: str | None = None) -> Webhook:
         """Pause a webhook: its events wait in the log. Pausing it again changes nothing.
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            webhooks.Pause(
-                project=self._caller.project, webhook=webhook, reason=reason, actor=await self._caller.actor()
-            )
-        )
+        return await self._caller.run(webhooks.Pause(webhook=webhook, reason=reason, **await self._caller.author()))
 
     async def resume(self, webhook: int) -> Webhook:
         """Resume a webhook that was paused or disabled: it continues where it was.
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            webhooks.Resume(project=self._caller.project, webhook=webhook, actor=await self._caller.actor())
-        )
+        return await self._caller.run(webhooks.Resume(webhook=webhook, **await self._caller.author()))
 
     async def rotate(self, webhook: int, *, overlap: Duration = OVERLAP_S) -> WebhookSecret:
         """Give a webhook a new secret, which is shown only this once. For ``overlap``, the former one signs as well.
@@ -85,12 +71,7 @@ class Webhooks:
         Raises: ``NotFound``.
         """
         return await self._caller.run(
-            webhooks.Rotate(
-                project=self._caller.project,
-                webhook=webhook,
-                overlap=as_duration(overlap),
-                actor=await self._caller.actor(),
-            )
+            webhooks.Rotate(webhook=webhook, overlap=as_duration(overlap), **await self._caller.author())
         )
 
     async def test(self, webhook: int) -> WebhookDelivery:
@@ -98,9 +79,7 @@ class Webhooks:
 
         Raises: ``NotFound``.
         """
-        return await self._caller.run(
-            webhooks.Test(project=self._caller.project, webhook=webhook, actor=await self._caller.actor())
-        )
+        return await self._caller.run(webhooks.Test(webhook=webhook, **await self._caller.author()))
 
     def deliveries(
         self,
@@ -136,12 +115,11 @@ class Webhooks:
         """
         return await self._caller.run(
             webhooks.Redrive(
-                project=self._caller.project,
                 webhook=webhook,
                 delivery=delivery,
                 topics=None if topics is None else list(topics),
                 since=since,
                 until=until,
-                actor=await self._caller.actor(),
+                **await self._caller.author(),
             )
         )

@@ -19,13 +19,7 @@ class Notes:
     async def write(self, key: str, text: str, *, ttl: Duration = 86400) -> Note:
         """Write a note, or replace the one with the same key."""
         return await self._caller.run(
-            notes.Write(
-                project=self._caller.project,
-                key=key,
-                text=text,
-                ttl=as_duration(ttl),
-                actor=await self._caller.actor(),
-            )
+            notes.Write(key=key, text=text, ttl=as_duration(ttl), **await self._caller.author())
         )
 
     def list(self, *, after: str | None = None, limit: int = PAGE) -> Listing[Note]:
@@ -37,4 +31,4 @@ class Notes:
 
         Raises: ``NotFound``.
         """
-        await self._caller.run(notes.Delete(project=self._caller.project, key=key, actor=await self._caller.actor()))
+        await self._caller.run(notes.Delete(key=key, **await self._caller.author()))
