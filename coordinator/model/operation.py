@@ -27,6 +27,7 @@ from coordinator.model.token import Role
 
 __all__ = [
     "Conditional",
+    "InProject",
     "Json",
     "JsonText",
     "Objects",
@@ -108,7 +109,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     so a caller may repeat it after a lost response. ``internal``: no interface offers it; only the daemon, its loops
     and transactions run it. ``procedure``: it commits while it runs, and its first parameter receives the result.
 
-    A public operation declares its ``scope``. A write also declares its ``speakers``: the fields that name the acting
+    A public operation declares its ``scope``; most inherit it from ``InProject``. A write also declares its ``speakers``: the fields that name the acting
     agent or person, by name or by id. If none of them is set, the caller's own name is used for the first one. The SQL
     function checks an agent that is given by id. ``registers``: the call registers its speaker as an agent, and has a
     field ``unreserved``.
@@ -172,7 +173,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         """
         super().__init_subclass__()
         cls.scope_field = _SCOPE_FIELDS.get(cls.scope) if cls.scope else None
-        if cls.internal:
+        if cls.internal or not hasattr(cls, "function"):  # without a function, it is a base of operations
             return
         if cls.scope is None:
             raise TypeError(f"{cls.__qualname__} declares no scope; say which projects it is about: scope = Scope.…")
@@ -275,8 +276,7 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     @classmethod
     def answer(cls) -> tuple[Shape, Any]:
         """Return the shape of the result, and the type of its rows or value."""
-        base = next(b for b in cls.__orig_bases__ if get_origin(b) is Operation)  # type: ignore[attr-defined]
-        (result,) = get_args(base)
+        (result,) = get_args(cls.__orig_bases__[0])  # type: ignore[attr-defined]
         if get_origin(result) is list:
             (row,) = get_args(result)
             if isinstance(row, type) and issubclass(row, msgspec.Struct):
@@ -284,6 +284,14 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
         if isinstance(result, type) and issubclass(result, msgspec.Struct):
             return Shape.ONE, result
         return Shape.SCALAR, result
+
+
+class InProject(Operation[R], frozen=True, kw_only=True):
+    """An operation on something in a project."""
+
+    scope = Scope.IN_PROJECT
+
+    project: str
 
 
 async def complete(operation: Operation[R], result: R, objects: Objects | None) -> R:

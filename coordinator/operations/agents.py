@@ -9,12 +9,12 @@ import msgspec
 
 from coordinator.model.agent import Agent, KnownAgent, Reaped
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation, Scope
 
 __all__ = ["Deregister", "Find", "Heartbeat", "Join", "List", "Named", "ProjectOf", "Prune", "Reap", "Register"]
 
 
-class Register(Operation[Agent], frozen=True, kw_only=True):
+class Register(InProject[Agent], frozen=True, kw_only=True):
     """Register an agent that starts; it gets a new ``id`` at each start.
 
     An agent that sends no heartbeat for ``ttl`` (1 second to 1 day) is reaped. With ``process``, it is also reaped within
@@ -26,11 +26,9 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
     """
 
     function = "agent_register"
-    scope = Scope.IN_PROJECT
     speakers = ("name",)
     registers = True
 
-    project: str
     name: str
     role: str | None = None
     job_types: list[str] = msgspec.field(default_factory=list)
@@ -41,7 +39,7 @@ class Register(Operation[Agent], frozen=True, kw_only=True):
     labels: list[str] = msgspec.field(default_factory=list)
 
 
-class Join(Operation[Agent], frozen=True, kw_only=True):
+class Join(InProject[Agent], frozen=True, kw_only=True):
     """Return the registered agent with a name, or register it: for programs that start and end often under one name, such as the session of a tool.
 
     A call is a heartbeat, and renews all leases of the agent. ``metadata`` is merged into what it has. With ``process``, it is also reaped
@@ -51,11 +49,9 @@ class Join(Operation[Agent], frozen=True, kw_only=True):
     """
 
     function = "agent_join"
-    scope = Scope.IN_PROJECT
     speakers = ("name",)
     registers = True
 
-    project: str
     name: str
     role: str | None = None
     metadata: dict[str, Json] | None = None
@@ -92,7 +88,7 @@ class Deregister(Operation[bool], frozen=True, kw_only=True):
     project: str | None = None
 
 
-class Find(Operation[UUID], frozen=True, kw_only=True):
+class Find(InProject[UUID], frozen=True, kw_only=True):
     """Return the id of an agent, given its name; an id is returned unchanged.
 
     Raises: ``NotFound``, which says when the last agent of this name ended, or which name was probably meant;
@@ -101,21 +97,17 @@ class Find(Operation[UUID], frozen=True, kw_only=True):
 
     function = "agent_find"
     reads = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     agent: str
 
 
-class List(Operation[list[KnownAgent]], frozen=True, kw_only=True):
+class List(InProject[list[KnownAgent]], frozen=True, kw_only=True):
     """List the agents of a project, by name; with ``ended``, also those that ended in the last 30 days."""
 
     function = "agent_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("name", "id")
 
-    project: str
     role: str | None = None
     ended: bool = False
     after: list[str] | None = None

@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from coordinator.model.artifact import Artifact, ArtifactObject, ArtifactPart, Upload
-from coordinator.model.operation import Objects, Operation, Scope
+from coordinator.model.operation import InProject, Objects, Operation
 
 __all__ = [
     "Abort",
@@ -31,7 +31,7 @@ __all__ = [
 OCTETS = "application/octet-stream"
 
 
-class Put(Operation[Artifact], frozen=True, kw_only=True):
+class Put(InProject[Artifact], frozen=True, kw_only=True):
     """Store an artifact of at most 1 MiB; it replaces one with the same name. Storing the same content again changes nothing.
 
     ``sha256``, in hexadecimal, is compared. ``expect`` is the hash of the content that the name must have now; 0: it must be absent.
@@ -41,11 +41,9 @@ class Put(Operation[Artifact], frozen=True, kw_only=True):
 
     function = "artifact_put"
     conditional = True
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     max_bytes = "artifact_part_bytes"
 
-    project: str
     artifact: str
     data: bytes
     media_type: str = OCTETS
@@ -55,7 +53,7 @@ class Put(Operation[Artifact], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Begin(Operation[Upload], frozen=True, kw_only=True):
+class Begin(InProject[Upload], frozen=True, kw_only=True):
     """Begin to upload an artifact in parts of 1 MiB, or continue: uploads with the same ``sha256`` are one.
 
     Write the missing parts in any order, then finish. The upload ends when nothing was written for an hour. ``expect`` is
@@ -67,10 +65,8 @@ class Begin(Operation[Upload], frozen=True, kw_only=True):
 
     function = "artifact_begin"
     conditional = True
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     artifact: str
     media_type: str = OCTETS
     session: str | None = None
@@ -80,7 +76,7 @@ class Begin(Operation[Upload], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Write(Operation[bool], frozen=True, kw_only=True):
+class Write(InProject[bool], frozen=True, kw_only=True):
     """Write a part of an upload, numbered from 1. Return false if the part already exists.
 
     Until the upload is finished, a crash of the database may lose the newest parts.
@@ -90,18 +86,16 @@ class Write(Operation[bool], frozen=True, kw_only=True):
 
     function = "artifact_write"
     durable = False  # artifact_finish is durable, and detects parts that a crash has lost
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     max_bytes = "artifact_part_bytes"
 
-    project: str
     upload: UUID
     number: int
     data: bytes
     actor: str | None = None
 
 
-class Finish(Operation[Artifact], frozen=True, kw_only=True):
+class Finish(InProject[Artifact], frozen=True, kw_only=True):
     """Verify that an upload is complete, with this size and hash, and store it under its name. Finishing again changes nothing.
 
     ``expect`` is the hash of the content that the name must have now; 0: it must be absent.
@@ -112,10 +106,8 @@ class Finish(Operation[Artifact], frozen=True, kw_only=True):
 
     function = "artifact_finish"
     conditional = True
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     upload: UUID
     artifact: str
     media_type: str = OCTETS
@@ -126,19 +118,17 @@ class Finish(Operation[Artifact], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Abort(Operation[bool], frozen=True, kw_only=True):
+class Abort(InProject[bool], frozen=True, kw_only=True):
     """End an upload and delete its parts. Return false if there is none, or it is finished."""
 
     function = "artifact_abort"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     upload: UUID
     actor: str | None = None
 
 
-class Show(Operation[Artifact], frozen=True, kw_only=True):
+class Show(InProject[Artifact], frozen=True, kw_only=True):
     """Read the metadata of an artifact, without its bytes.
 
     Raises: ``NotFound``.
@@ -146,15 +136,13 @@ class Show(Operation[Artifact], frozen=True, kw_only=True):
 
     function = "artifact_show"
     reads = True
-    scope = Scope.IN_PROJECT
     route = "/v1/artifact_details/{artifact}"
 
-    project: str
     artifact: str
     session: str | None = None
 
 
-class Part(Operation[ArtifactPart], frozen=True, kw_only=True):
+class Part(InProject[ArtifactPart], frozen=True, kw_only=True):
     """Read up to ``length`` bytes of an artifact from ``offset`` on, at most 1 MiB; the result is empty at its end.
 
     With ``sha256``, read that content, even if the name has another content by now.
@@ -165,10 +153,8 @@ class Part(Operation[ArtifactPart], frozen=True, kw_only=True):
     function = "artifact_part"
     reads = True
     fetches = True
-    scope = Scope.IN_PROJECT
     route = "/v1/artifact_parts/{artifact}"
 
-    project: str
     artifact: str
     session: str | None = None
     sha256: str | None = None
@@ -183,7 +169,7 @@ class Part(Operation[ArtifactPart], frozen=True, kw_only=True):
         return replace(result, data=data)
 
 
-class List(Operation[list[Artifact]], frozen=True, kw_only=True):
+class List(InProject[list[Artifact]], frozen=True, kw_only=True):
     """List the artifacts of a project and its sessions, or of one session, by name.
 
     ``media_type`` selects a type, or all types of ``text/*``.
@@ -191,10 +177,8 @@ class List(Operation[list[Artifact]], frozen=True, kw_only=True):
 
     function = "artifact_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("artifact", "id")
 
-    project: str
     prefix: str = ""
     session: str | None = None
     media_type: str | None = None
@@ -202,34 +186,30 @@ class List(Operation[list[Artifact]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class Keep(Operation[Artifact], frozen=True, kw_only=True):
+class Keep(InProject[Artifact], frozen=True, kw_only=True):
     """Keep an artifact, so that retention does not delete it; with ``kept`` false, no longer keep it.
 
     Raises: ``NotFound``.
     """
 
     function = "artifact_keep"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     artifact: str
     session: str | None = None
     kept: bool = True
     actor: str | None = None
 
 
-class Delete(Operation[bool], frozen=True, kw_only=True):
+class Delete(InProject[bool], frozen=True, kw_only=True):
     """Delete an artifact. Its bytes are deleted an hour later, unless another artifact has the same content.
 
     Raises: ``NotFound``.
     """
 
     function = "artifact_delete"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     artifact: str
     session: str | None = None
     actor: str | None = None

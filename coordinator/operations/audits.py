@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from coordinator.model.audit import AuditCheck, AuditEntry, AuditState
-from coordinator.model.operation import Operation, Scope
+from coordinator.model.operation import InProject, Operation, Scope
 
 __all__ = ["Copy", "List", "Reset", "Set", "Show", "Verify"]
 
@@ -56,31 +56,27 @@ class Verify(Operation[AuditCheck], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class Set(Operation[AuditState], frozen=True, kw_only=True):
+class Set(InProject[AuditState], frozen=True, kw_only=True):
     """Choose which events of a project are audited from now on, by ``topics`` such as ``lock.broken``, ``lock.*`` or ``*``.
 
     Events of ``audit.*`` are always audited, even without topics.
     """
 
     function = "audit_set"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"topics": ["token.*", "lock.broken"]}
 
-    project: str
     topics: list[str]
     actor: str | None = None
 
 
-class Reset(Operation[AuditState], frozen=True, kw_only=True):
+class Reset(InProject[AuditState], frozen=True, kw_only=True):
     """Reset the audited topics of a project to the default."""
 
     function = "audit_reset"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"project": "shop"}
 
-    project: str
     actor: str | None = None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 from coordinator.model.briefing import Briefing, BriefingItem
-from coordinator.model.operation import Operation, Scope
+from coordinator.model.operation import InProject, Operation
 
 __all__ = ["List", "Prune", "Read", "Subscribe"]
 
 
-class Read(Operation[list[BriefingItem]], frozen=True, kw_only=True):
+class Read(InProject[list[BriefingItem]], frozen=True, kw_only=True):
     """Brief an agent: return its directives, changes of the signals that it watches, the other agents, and the locks that they hold.
 
     Returned directives become seen. ``news``: only directives and signals, and only what is new: nothing is returned
@@ -21,40 +21,34 @@ class Read(Operation[list[BriefingItem]], frozen=True, kw_only=True):
     """
 
     function = "briefing_read"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     agent: str
     news: bool = False
     again: bool = True
 
 
-class Subscribe(Operation[Briefing], frozen=True, kw_only=True):
+class Subscribe(InProject[Briefing], frozen=True, kw_only=True):
     """Choose the signals whose changes an agent is told about, by patterns such as ``build/*``. Without patterns, the subscription ends.
 
     Raises: ``NotFound`` if no agent of this name or id is known.
     """
 
     function = "briefing_subscribe"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
     examples = {"patterns": ["build/*"]}
 
-    project: str
     agent: str
     patterns: list[str]
 
 
-class List(Operation[list[Briefing]], frozen=True, kw_only=True):
+class List(InProject[list[Briefing]], frozen=True, kw_only=True):
     """List what agents watch and were told, by name."""
 
     function = "briefing_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("agent",)
 
-    project: str
     after: list[str] | None = None
     limit: int = 1000
 

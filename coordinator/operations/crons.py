@@ -6,12 +6,12 @@ from datetime import datetime
 
 from coordinator.model.cron import Cron, CronTime
 from coordinator.model.job import JobReceipt
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation, Scope
 
 __all__ = ["Delete", "Fire", "Get", "List", "Pause", "Preview", "Resume", "Run", "Set"]
 
 
-class Set(Operation[Cron], frozen=True, kw_only=True):
+class Set(InProject[Cron], frozen=True, kw_only=True):
     """Create or change a cron. Omitted fields keep their values; a new cron needs ``schedule`` and ``job``.
 
     ``schedule`` is minute, hour, day, month and weekday in the time zone ``zone`` (UTC), such as ``30 8 * * mon-fri``; or @hourly,
@@ -21,7 +21,6 @@ class Set(Operation[Cron], frozen=True, kw_only=True):
     """
 
     function = "cron_set"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {
         "schedule": "30 8 * * mon-fri",
@@ -29,7 +28,6 @@ class Set(Operation[Cron], frozen=True, kw_only=True):
         "job": {"type": "report", "payload": {"of": "{fire_at}"}},
     }
 
-    project: str
     cron: str
     schedule: str | None = None
     job: dict[str, Json] | None = None
@@ -38,68 +36,60 @@ class Set(Operation[Cron], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Delete(Operation[bool], frozen=True, kw_only=True):
+class Delete(InProject[bool], frozen=True, kw_only=True):
     """Delete a cron, but not the jobs that it enqueued.
 
     Raises: ``NotFound``.
     """
 
     function = "cron_delete"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     cron: str
     actor: str | None = None
 
 
-class Pause(Operation[Cron], frozen=True, kw_only=True):
+class Pause(InProject[Cron], frozen=True, kw_only=True):
     """Pause a cron: it does not fire, and times that pass do not count as missed. Pausing it again changes nothing.
 
     Raises: ``NotFound``.
     """
 
     function = "cron_pause"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     cron: str
     reason: str | None = None
     actor: str | None = None
 
 
-class Resume(Operation[Cron], frozen=True, kw_only=True):
+class Resume(InProject[Cron], frozen=True, kw_only=True):
     """Resume a paused cron: it fires at its next time. Resuming it again changes nothing.
 
     Raises: ``NotFound``.
     """
 
     function = "cron_resume"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     cron: str
     actor: str | None = None
 
 
-class Run(Operation[JobReceipt], frozen=True, kw_only=True):
+class Run(InProject[JobReceipt], frozen=True, kw_only=True):
     """Enqueue the job of a cron now, even if it is paused. Its next time does not change.
 
     Raises: ``NotFound``; what ``jobs.Enqueue`` raises.
     """
 
     function = "cron_run"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     cron: str
     actor: str | None = None
 
 
-class Get(Operation[Cron], frozen=True, kw_only=True):
+class Get(InProject[Cron], frozen=True, kw_only=True):
     """Read a cron.
 
     Raises: ``NotFound``.
@@ -107,22 +97,18 @@ class Get(Operation[Cron], frozen=True, kw_only=True):
 
     function = "cron_get"
     reads = True
-    scope = Scope.IN_PROJECT
     route = "/v1/crons/{cron}"
 
-    project: str
     cron: str
 
 
-class List(Operation[list[Cron]], frozen=True, kw_only=True):
+class List(InProject[list[Cron]], frozen=True, kw_only=True):
     """List the crons of a project, by name."""
 
     function = "cron_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("cron",)
 
-    project: str
     after: list[str] | None = None
     limit: int = 1000
 

@@ -10,12 +10,12 @@ import msgspec
 
 from coordinator.model.agent_ref import is_agent_id
 from coordinator.model.directive import Directive, Pending, Receipt, Sent
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation
 
 __all__ = ["Acknowledge", "Expire", "Inbox", "List", "ListPending", "Prune", "Revoke", "Send"]
 
 
-class Send(Operation[Sent], frozen=True, kw_only=True):
+class Send(InProject[Sent], frozen=True, kw_only=True):
     """Send a directive to an agent, to a role, to the worker of a job, or to everyone. It is open for ``ttl`` (1 second to 366 days).
 
     ``priority`` is -100 to 100, higher first. With ``key``, it supersedes the open directive with the same key and
@@ -25,10 +25,8 @@ class Send(Operation[Sent], frozen=True, kw_only=True):
     """
 
     function = "directive_send"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     body: str
     to_agent: str | None = None
     to_role: str | None = None
@@ -41,7 +39,7 @@ class Send(Operation[Sent], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
+class Inbox(InProject[list[Directive]], frozen=True, kw_only=True):
     """List the open directives for an agent, for its roles, for the jobs that it runs and for everyone, by priority and order of sending.
 
     Raises: ``NotFound`` if no agent of this name or id is known.
@@ -49,11 +47,9 @@ class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
 
     function = "directive_inbox"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("priority", "id")
     woken_by = ("agent.registered", "directive.sent")
 
-    project: str
     agent: str
     after: list[str] | None = None
     limit: int = 100
@@ -63,62 +59,54 @@ class Inbox(Operation[list[Directive]], frozen=True, kw_only=True):
         return is_agent_id(self.agent) or data.get("to_agent", data.get("name")) in (None, self.agent)
 
 
-class Acknowledge(Operation[Receipt], frozen=True, kw_only=True):
+class Acknowledge(InProject[Receipt], frozen=True, kw_only=True):
     """Acknowledge a directive as seen, then as done or, with a reason, refused. Repeating an answer changes nothing.
 
     Raises: ``Conflict`` if the directive is no longer open or has another answer; ``NotFound``.
     """
 
     function = "directive_acknowledge"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     directive: int
     agent: str
     status: str = "done"
     reason: str | None = None
 
 
-class Revoke(Operation[bool], frozen=True, kw_only=True):
+class Revoke(InProject[bool], frozen=True, kw_only=True):
     """Revoke an open directive; return false if it was already revoked.
 
     Raises: ``Conflict`` if it ended in another way; ``NotFound``.
     """
 
     function = "directive_revoke"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     directive: int
     reason: str | None = None
     actor: str | None = None
 
 
-class List(Operation[list[Directive]], frozen=True, kw_only=True):
+class List(InProject[list[Directive]], frozen=True, kw_only=True):
     """List directives in order of sending; by default, only open ones."""
 
     function = "directive_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("id",)
 
-    project: str
     open: bool = True
     after: list[str] | None = None
     limit: int = 1000
 
 
-class ListPending(Operation[list[Pending]], frozen=True, kw_only=True):
+class ListPending(InProject[list[Pending]], frozen=True, kw_only=True):
     """List the agents that have not yet answered an open directive, or one directive, by priority, order of sending and agent name."""
 
     function = "directive_pending"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("priority", "id", "agent")
 
-    project: str
     directive: int | None = None
     after: list[str] | None = None
     limit: int = 1000

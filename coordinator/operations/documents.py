@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from coordinator.model.document import Document, DocumentHeader, DocumentVersion
-from coordinator.model.operation import JsonText, Operation, Scope
+from coordinator.model.operation import InProject, JsonText, Operation
 
 __all__ = ["Assert", "Delete", "Diff", "Get", "History", "Item", "Keep", "List", "Patch", "Prune", "Put", "Restore"]
 
 
-class Put(Operation[DocumentHeader], frozen=True, kw_only=True):
+class Put(InProject[DocumentHeader], frozen=True, kw_only=True):
     """Write a version of a document. It never expires, unless ``ttl`` is given: 1 second to 366 days.
 
     ``expect`` is the version that it must have now, and ``epoch`` the epoch of that version; 0 if it must be absent. A
@@ -21,13 +21,11 @@ class Put(Operation[DocumentHeader], frozen=True, kw_only=True):
     """
 
     function = "document_put"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
     versioned = True
     max_bytes = "document_body"
 
-    project: str
     kind: str
     key: str
     value: JsonText
@@ -38,7 +36,7 @@ class Put(Operation[DocumentHeader], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Get(Operation[Document], frozen=True, kw_only=True):
+class Get(InProject[Document], frozen=True, kw_only=True):
     """Read a document: the latest version, a version by its number, or the version at the instant ``at``.
 
     ``path`` leads to a part of it: keys, and indexes of lists from 0.
@@ -49,10 +47,8 @@ class Get(Operation[Document], frozen=True, kw_only=True):
 
     function = "document_get"
     reads = True
-    scope = Scope.IN_PROJECT
     versioned = True
 
-    project: str
     kind: str
     key: str
     version: int | None = None
@@ -60,7 +56,7 @@ class Get(Operation[Document], frozen=True, kw_only=True):
     path: list[str] | None = None
 
 
-class Patch(Operation[DocumentHeader], frozen=True, kw_only=True):
+class Patch(InProject[DocumentHeader], frozen=True, kw_only=True):
     """Merge an object into a document (RFC 7396): null deletes a key, objects are merged, any other value replaces the old one.
 
     Concurrent calls lose no updates, and callers need not read first.
@@ -69,14 +65,12 @@ class Patch(Operation[DocumentHeader], frozen=True, kw_only=True):
     """
 
     function = "document_patch"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
     versioned = True
     max_bytes = "document_body"
     examples = {"patch": {"status": "COMPLETED"}}
 
-    project: str
     kind: str
     key: str
     patch: JsonText
@@ -85,7 +79,7 @@ class Patch(Operation[DocumentHeader], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Item(Operation[DocumentHeader], frozen=True, kw_only=True):
+class Item(InProject[DocumentHeader], frozen=True, kw_only=True):
     """Merge an object into one item of a list in a document, found by its id, in one call.
 
     Concurrent calls lose no updates, and callers need not read first. ``path`` leads to the list; the default is the
@@ -97,14 +91,12 @@ class Item(Operation[DocumentHeader], frozen=True, kw_only=True):
     """
 
     function = "document_item"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
     versioned = True
     max_bytes = "document_body"
     examples = {"kind": "todo", "key": "release", "item": "3", "patch": {"status": "COMPLETED"}}
 
-    project: str
     kind: str
     key: str
     item: str
@@ -116,19 +108,17 @@ class Item(Operation[DocumentHeader], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Delete(Operation[DocumentHeader], frozen=True, kw_only=True):
+class Delete(InProject[DocumentHeader], frozen=True, kw_only=True):
     """Delete a document. Its versions are kept for 7 days; until then, ``Restore`` recovers it.
 
     Raises: ``NotFound``; ``Conflict`` as in ``Put``.
     """
 
     function = "document_delete"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
     versioned = True
 
-    project: str
     kind: str
     key: str
     expect: int | None = None
@@ -136,7 +126,7 @@ class Delete(Operation[DocumentHeader], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Keep(Operation[bool], frozen=True, kw_only=True):
+class Keep(InProject[bool], frozen=True, kw_only=True):
     """Keep a document, even a deleted one, so that retention does not delete it; with ``kept`` false, no longer keep it.
 
     Returns whether that changed anything.
@@ -145,17 +135,15 @@ class Keep(Operation[bool], frozen=True, kw_only=True):
     """
 
     function = "document_keep"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     kind: str
     key: str
     kept: bool = True
     actor: str | None = None
 
 
-class Restore(Operation[DocumentHeader], frozen=True, kw_only=True):
+class Restore(InProject[DocumentHeader], frozen=True, kw_only=True):
     """Write the value of an earlier version again, as a new version.
 
     The default is the latest value, which recovers a deleted or expired document.
@@ -164,12 +152,10 @@ class Restore(Operation[DocumentHeader], frozen=True, kw_only=True):
     """
 
     function = "document_restore"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
     versioned = True
 
-    project: str
     kind: str
     key: str
     version: int | None = None
@@ -179,22 +165,20 @@ class Restore(Operation[DocumentHeader], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class List(Operation[list[DocumentHeader]], frozen=True, kw_only=True):
+class List(InProject[list[DocumentHeader]], frozen=True, kw_only=True):
     """List documents, or those of a ``kind``, whose keys begin with ``prefix``, in byte order; without their values."""
 
     function = "document_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("kind", "key")
 
-    project: str
     kind: str | None = None
     prefix: str = ""
     after: list[str] | None = None
     limit: int = 1000
 
 
-class History(Operation[list[DocumentVersion]], frozen=True, kw_only=True):
+class History(InProject[list[DocumentVersion]], frozen=True, kw_only=True):
     """List the retained versions of a document, newest first, even if it is deleted or expired.
 
     Raises: ``NotFound``.
@@ -202,17 +186,15 @@ class History(Operation[list[DocumentVersion]], frozen=True, kw_only=True):
 
     function = "document_history"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("version",)
 
-    project: str
     kind: str
     key: str
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Diff(Operation[JsonText], frozen=True, kw_only=True):
+class Diff(InProject[JsonText], frozen=True, kw_only=True):
     """Return the JSON Patch (RFC 6902) from ``version`` of a document to ``other``, by default the latest.
 
     Raises: ``NotFound`` if there is no such version, or it is no longer kept (``ZC218``).
@@ -220,16 +202,14 @@ class Diff(Operation[JsonText], frozen=True, kw_only=True):
 
     function = "document_diff"
     reads = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     kind: str
     key: str
     version: int
     other: int | None = None
 
 
-class Assert(Operation[None], frozen=True, kw_only=True):
+class Assert(InProject[None], frozen=True, kw_only=True):
     """Require, in a transaction, that a document is at ``version``, and of ``epoch`` if that is given; 0: that it is absent.
 
     Raises: ``Conflict`` with the current version and epoch in ``detail``.
@@ -237,9 +217,7 @@ class Assert(Operation[None], frozen=True, kw_only=True):
 
     function = "assert_document"
     internal = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     kind: str
     key: str
     version: int

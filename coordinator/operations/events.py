@@ -8,21 +8,19 @@ from types import MappingProxyType
 import msgspec
 
 from coordinator.model.event import BOOKMARK, Event
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation, Scope
 
 __all__ = ["POLL_S", "Configure", "Emit", "Extend", "Head", "Prune", "Since"]
 
 POLL_S = 10.0  # without hints, a reader checks at this interval
 
 
-class Emit(Operation[None], frozen=True, kw_only=True):
+class Emit(InProject[None], frozen=True, kw_only=True):
     """Emit a custom event, with a type ``custom.…``."""
 
     function = "event_emit"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     type: str
     key: str | None = None
     data: dict[str, Json] = msgspec.field(default_factory=dict)

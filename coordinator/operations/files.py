@@ -7,14 +7,14 @@ from datetime import timedelta
 import msgspec
 
 from coordinator.model.file import FileGrant, FileStep, FileView
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation
 
 __all__ = ["TTL", "Edit", "Leave", "List", "Prune", "Record"]
 
 TTL = timedelta(minutes=10)  # longer than a model usually thinks between two calls
 
 
-class Edit(Operation[list[FileGrant]], frozen=True, kw_only=True):
+class Edit(InProject[list[FileGrant]], frozen=True, kw_only=True):
     """Begin to edit files: lease all of them, or none, and compare each with what its editor last saw.
 
     ``agent`` is a name or an id. It is registered if necessary, and lives for ``ttl`` after each call; ``owner`` edits
@@ -29,11 +29,9 @@ class Edit(Operation[list[FileGrant]], frozen=True, kw_only=True):
 
     function = "file_edit"
     examples = {"paths": ["src/a.py", "src/b.py"], "hashes": ["5891b5b5", "-"], "owner": "s1"}
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
     registers = True
 
-    project: str
     agent: str
     paths: list[str]
     hashes: list[str] = msgspec.field(default_factory=list)
@@ -46,7 +44,7 @@ class Edit(Operation[list[FileGrant]], frozen=True, kw_only=True):
     unreserved: bool = False
 
 
-class Record(Operation[int], frozen=True, kw_only=True):
+class Record(InProject[int], frozen=True, kw_only=True):
     """Record the content of files as an agent, or its ``owner``, sees it; return how many were recorded.
 
     ``step`` is ``reading`` before a read, ``read`` after it, ``written`` after a write. The agent is registered if necessary.
@@ -54,12 +52,10 @@ class Record(Operation[int], frozen=True, kw_only=True):
 
     function = "file_record"
     examples = {"paths": ["src/a.py"], "hashes": ["5891b5b5"], "step": "written", "owner": "s1"}
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
     registers = True
     durable = False  # a crash that loses a view also loses the server of its session
 
-    project: str
     agent: str
     paths: list[str]
     hashes: list[str] = msgspec.field(default_factory=list)
@@ -70,7 +66,7 @@ class Record(Operation[int], frozen=True, kw_only=True):
     unreserved: bool = False
 
 
-class Leave(Operation[int], frozen=True, kw_only=True):
+class Leave(InProject[int], frozen=True, kw_only=True):
     """Release everything that an agent holds and waits for, or one of its owners with those below it; return how many locks.
 
     ``paths`` limits it to these. ``end`` also deregisters the agent. Tokens and the number of acquisitions do not
@@ -79,25 +75,21 @@ class Leave(Operation[int], frozen=True, kw_only=True):
 
     function = "file_leave"
     examples = {"paths": ["src/a.py"], "owner": "s1"}
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     agent: str
     owner: str = ""
     paths: list[str] | None = None
     end: bool = False
 
 
-class List(Operation[list[FileView]], frozen=True, kw_only=True):
+class List(InProject[list[FileView]], frozen=True, kw_only=True):
     """List what the agents of a project, or the agent ``agent``, have seen of files, by path."""
 
     function = "file_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("path", "agent", "owner")
 
-    project: str
     agent: str | None = None
     after: list[str] | None = None
     limit: int = 1000

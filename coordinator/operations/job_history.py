@@ -18,7 +18,7 @@ from coordinator.model.job_history import (
     RetriedJob,
     WorkerStatus,
 )
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation
 
 __all__ = [
     "Attempts",
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-class Show(Operation[Job], frozen=True, kw_only=True):
+class Show(InProject[Job], frozen=True, kw_only=True):
     """Read a job; with a wait, as soon as it has ended.
 
     Raises: ``NotFound`` if there is no such job, or it was pruned after its end.
@@ -46,10 +46,8 @@ class Show(Operation[Job], frozen=True, kw_only=True):
 
     function = "job_show"
     reads = True
-    scope = Scope.IN_PROJECT
     woken_by = ("job.completed", "job.failed", "job.cancelled", "job.expired")
 
-    project: str
     job: UUID
 
     def answered(self, result: Job) -> bool:
@@ -61,7 +59,7 @@ class Show(Operation[Job], frozen=True, kw_only=True):
         return str(self.job) in data.get("ids", ())
 
 
-class List(Operation[list[Job]], frozen=True, kw_only=True):
+class List(InProject[list[Job]], frozen=True, kw_only=True):
     """List jobs, newest first.
 
     ``worker`` is a name or an id. A job has all ``labels``, contains ``payload`` as PostgreSQL's ``@>`` does, and has each of the
@@ -70,10 +68,8 @@ class List(Operation[list[Job]], frozen=True, kw_only=True):
 
     function = "job_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("id",)
 
-    project: str
     status: list[str] | None = None
     type: str | None = None
     queue: str | None = None
@@ -88,7 +84,7 @@ class List(Operation[list[Job]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class Attempts(Operation[list[JobAttempt]], frozen=True, kw_only=True):
+class Attempts(InProject[list[JobAttempt]], frozen=True, kw_only=True):
     """List the attempts of a job, oldest first: the running one, and the last 50 ended ones.
 
     Raises: ``NotFound``.
@@ -96,16 +92,14 @@ class Attempts(Operation[list[JobAttempt]], frozen=True, kw_only=True):
 
     function = "job_attempts"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("fence",)
 
-    project: str
     job: UUID
     after: list[str] | None = None
     limit: int = 1000
 
 
-class ListSteps(Operation[list[JobStep]], frozen=True, kw_only=True):
+class ListSteps(InProject[list[JobStep]], frozen=True, kw_only=True):
     """List the finished steps of a job with their results, in the order in which they finished.
 
     Raises: ``NotFound``.
@@ -113,16 +107,14 @@ class ListSteps(Operation[list[JobStep]], frozen=True, kw_only=True):
 
     function = "job_steps"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("place",)
 
-    project: str
     job: UUID
     after: list[str] | None = None
     limit: int = 1000
 
 
-class ReadOutput(Operation[list[JobChunk]], frozen=True, kw_only=True):
+class ReadOutput(InProject[list[JobChunk]], frozen=True, kw_only=True):
     """List the output of a job; with a wait, as soon as there is more. The last row of a job that has ended has its status.
 
     Raises: ``NotFound``.
@@ -130,12 +122,10 @@ class ReadOutput(Operation[list[JobChunk]], frozen=True, kw_only=True):
 
     function = "job_output"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("seq",)
     grows = True
     woken_by = ("job.output", *Show.woken_by)
 
-    project: str
     job: UUID
     after: list[str] | None = None
     limit: int = 1000
@@ -149,29 +139,25 @@ class ReadOutput(Operation[list[JobChunk]], frozen=True, kw_only=True):
         return str(self.job) in data.get("ids", ())
 
 
-class ListWorkers(Operation[list[WorkerStatus]], frozen=True, kw_only=True):
+class ListWorkers(InProject[list[WorkerStatus]], frozen=True, kw_only=True):
     """List workers, those of one job type if ``type`` is given, by name."""
 
     function = "worker_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("name", "id")
 
-    project: str
     type: str | None = None
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Stats(Operation[list[JobStatistics]], frozen=True, kw_only=True):
+class Stats(InProject[list[JobStatistics]], frozen=True, kw_only=True):
     """Count jobs by queue and type, with wait and run times of jobs that ended in the last ``period``; ``hourly``: by hour."""
 
     function = "job_stats"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("queue", "type", "hour")
 
-    project: str
     queue: str | None = None
     type: str | None = None
     period: timedelta = timedelta(days=1)
@@ -180,7 +166,7 @@ class Stats(Operation[list[JobStatistics]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class Why(Operation[JobExplanation], frozen=True, kw_only=True):
+class Why(InProject[JobExplanation], frozen=True, kw_only=True):
     """Explain in one sentence why a job is in its state.
 
     Raises: ``NotFound``.
@@ -188,13 +174,11 @@ class Why(Operation[JobExplanation], frozen=True, kw_only=True):
 
     function = "job_why"
     reads = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     job: UUID
 
 
-class Retry(Operation[list[RetriedJob]], frozen=True, kw_only=True):
+class Retry(InProject[list[RetriedJob]], frozen=True, kw_only=True):
     """Enqueue ended jobs again: one, or up to ``limit`` that meet all conditions, oldest first and each only once.
 
     By default, the conditions select failed jobs. Repeating the call for one job returns the same new job. With
@@ -205,11 +189,9 @@ class Retry(Operation[list[RetriedJob]], frozen=True, kw_only=True):
     """
 
     function = "job_retry"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"status": ["failed"]}
 
-    project: str
     job: UUID | None = None
     status: list[str] | None = None
     reason: str | None = None

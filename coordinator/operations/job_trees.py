@@ -7,12 +7,12 @@ from uuid import UUID
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.job import JobOutcome
 from coordinator.model.job_history import Job
-from coordinator.model.operation import Operation, Scope
+from coordinator.model.operation import InProject, Operation
 
 __all__ = ["CancelChildren", "Pause", "Resume", "Settle", "Tree"]
 
 
-class Tree(Operation[list[Job]], frozen=True, kw_only=True):
+class Tree(InProject[list[Job]], frozen=True, kw_only=True):
     """List a job and all those below it, whether they wait, run or have ended, oldest first: a parent before its children.
 
     Raises: ``NotFound``.
@@ -20,16 +20,14 @@ class Tree(Operation[list[Job]], frozen=True, kw_only=True):
 
     function = "job_tree"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("id",)
 
-    project: str
     job: UUID
     after: list[str] | None = None
     limit: int = 1000
 
 
-class CancelChildren(Operation[int], frozen=True, kw_only=True):
+class CancelChildren(InProject[int], frozen=True, kw_only=True):
     """Cancel children of the job that the worker has under ``fence``, with all below them; return how many had not ended.
 
     ``children`` may also name jobs further below; without it, all children are cancelled.
@@ -38,10 +36,8 @@ class CancelChildren(Operation[int], frozen=True, kw_only=True):
     """
 
     function = "job_cancel_children"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
@@ -49,34 +45,30 @@ class CancelChildren(Operation[int], frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class Pause(Operation[JobOutcome], frozen=True, kw_only=True):
+class Pause(InProject[JobOutcome], frozen=True, kw_only=True):
     """Pause a job; with ``tree``, also the jobs below it and their later children: none of them can be claimed. Running attempts continue.
 
     Raises: ``Conflict`` if it has ended; with ``tree``, if all below it have ended as well. ``NotFound``.
     """
 
     function = "job_pause"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     job: UUID
     tree: bool = False
     reason: str | None = None
     actor: str | None = None
 
 
-class Resume(Operation[JobOutcome], frozen=True, kw_only=True):
+class Resume(InProject[JobOutcome], frozen=True, kw_only=True):
     """Resume a job; with ``tree``, also the jobs below it, whoever paused them.
 
     Raises: ``Conflict`` if it has ended; with ``tree``, if all below it have ended as well. ``NotFound``.
     """
 
     function = "job_resume"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     job: UUID
     tree: bool = False
     actor: str | None = None

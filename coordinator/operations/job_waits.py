@@ -8,12 +8,12 @@ from uuid import UUID
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.job_history import JobStep
 from coordinator.model.job_wait import JobQuestion, JobSuspension
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation
 
 __all__ = ["Answer", "Ask", "FinishStep", "ListQuestions", "Match", "Suspend"]
 
 
-class FinishStep(Operation[JobStep], frozen=True, kw_only=True):
+class FinishStep(InProject[JobStep], frozen=True, kw_only=True):
     """Store the result of a step of a job, for this attempt and the next ones. A repetition with the same result changes nothing.
 
     ``ordinal`` distinguishes steps with one name, from 1. The call counts as progress.
@@ -22,10 +22,8 @@ class FinishStep(Operation[JobStep], frozen=True, kw_only=True):
     """
 
     function = "job_step"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
@@ -34,7 +32,7 @@ class FinishStep(Operation[JobStep], frozen=True, kw_only=True):
     ordinal: int = 1
 
 
-class Suspend(Operation[JobSuspension], frozen=True, kw_only=True):
+class Suspend(InProject[JobSuspension], frozen=True, kw_only=True):
     """Suspend a job until the first of several conditions is met. Meanwhile, it holds no worker, slots or locks. No attempt is used up.
 
     A condition is ``{"at": instant}``, ``{"delay": duration}``, ``{"signal": key, "value": json}`` (without a value:
@@ -49,11 +47,9 @@ class Suspend(Operation[JobSuspension], frozen=True, kw_only=True):
     """
 
     function = "job_suspend"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
     examples = {"step": "reply", "conditions": [{"event": "custom.reply", "key": "7"}], "ttl": "1h"}
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
@@ -64,7 +60,7 @@ class Suspend(Operation[JobSuspension], frozen=True, kw_only=True):
     after: str | None = None
 
 
-class Ask(Operation[JobSuspension], frozen=True, kw_only=True):
+class Ask(InProject[JobSuspension], frozen=True, kw_only=True):
     """Ask managers a question, and let the job wait for the answer, without its worker. No attempt is used up.
 
     After ``ttl``, the answer is ``fallback``. The outcome is stored as a step: ``answer``, and ``by``, who gave it, or
@@ -74,11 +70,9 @@ class Ask(Operation[JobSuspension], frozen=True, kw_only=True):
     """
 
     function = "job_ask"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
     examples = {"step": "approval", "question": "Deploy 1.2?", "options": ["yes", "no"], "ttl": "1h", "fallback": "no"}
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
@@ -90,7 +84,7 @@ class Ask(Operation[JobSuspension], frozen=True, kw_only=True):
     ordinal: int = 1
 
 
-class Answer(Operation[JobStep], frozen=True, kw_only=True):
+class Answer(InProject[JobStep], frozen=True, kw_only=True):
     """Answer the question of a job; with ``step`` and ``ordinal``, only if this is its question. The agent that asked cannot answer.
 
     Raises: ``NotFound`` if it asks nothing; ``Conflict`` if the question is closed; ``PermissionDenied``;
@@ -98,11 +92,9 @@ class Answer(Operation[JobStep], frozen=True, kw_only=True):
     """
 
     function = "job_answer"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"value": "yes"}
 
-    project: str
     job: UUID
     value: Json
     reason: str | None = None
@@ -111,15 +103,13 @@ class Answer(Operation[JobStep], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class ListQuestions(Operation[list[JobQuestion]], frozen=True, kw_only=True):
+class ListQuestions(InProject[list[JobQuestion]], frozen=True, kw_only=True):
     """List the questions of jobs that wait for an answer, in the order of the jobs."""
 
     function = "job_questions"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("job",)
 
-    project: str
     after: list[str] | None = None
     limit: int = 1000
 

@@ -9,7 +9,7 @@ import msgspec
 
 from coordinator.model import job as model
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation
 
 __all__ = [
     "Assert",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
+class Enqueue(InProject[model.JobReceipt], frozen=True, kw_only=True):
     """Enqueue a job for workers that have ``type`` in their ``job_types``, and all ``labels``.
 
     ``at`` or ``delay``: start no earlier. ``start_by``: it expires unless an attempt began by then. After a failed
@@ -58,11 +58,9 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
     """
 
     function = "job_enqueue"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"type": "summarize", "payload": {"page": 7}}
 
-    project: str
     type: str
     payload: Json = msgspec.field(default_factory=dict)
     queue: str = "default"
@@ -90,7 +88,7 @@ class Enqueue(Operation[model.JobReceipt], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class EnqueueMany(Operation[list[model.JobReceipt]], frozen=True, kw_only=True):
+class EnqueueMany(InProject[list[model.JobReceipt]], frozen=True, kw_only=True):
     """Enqueue up to 10,000 jobs in order: all of them, or none.
 
     A job is an object of the fields of ``Enqueue`` without the project, such as
@@ -102,16 +100,14 @@ class EnqueueMany(Operation[list[model.JobReceipt]], frozen=True, kw_only=True):
 
     function = "job_enqueue_many"
     max_bytes = "job_batch_bytes"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     route = "/v1/jobs/enqueue_many"
 
-    project: str
     jobs: list[dict[str, Json]]
     actor: str | None = None
 
 
-class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
+class Claim(InProject[list[model.JobGrant]], frozen=True, kw_only=True):
     """Claim up to ``limit`` jobs for a worker, the best ones first, of its ``job_types`` and with labels that it has.
 
     In the same call, complete the jobs ``finished`` under ``fences`` with ``results``. Jobs that the worker no longer
@@ -122,11 +118,9 @@ class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
     """
 
     function = "job_claim"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
     woken_by = ("job.enqueued", "queue.resumed", "queue.arranged", "limit.freed", "limit.set", "limit.deleted")
 
-    project: str
     agent: AgentRef
     limit: int = 1
     queues: list[str] | None = None
@@ -141,34 +135,30 @@ class Claim(Operation[list[model.JobGrant]], frozen=True, kw_only=True):
         return bool(result) or not self.limit
 
 
-class Complete(Operation[model.JobOutcome], frozen=True, kw_only=True):
+class Complete(InProject[model.JobOutcome], frozen=True, kw_only=True):
     """Complete a job that the worker has under ``fence``; it ends as cancelled if that was requested. The call may be repeated.
 
     Raises: ``Conflict`` if the fence is stale; ``detail`` says which worker has the job now, or how it ended.
     """
 
     function = "job_complete"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
     result: Json = None
 
 
-class Fail(Operation[model.JobOutcome], frozen=True, kw_only=True):
+class Fail(InProject[model.JobOutcome], frozen=True, kw_only=True):
     """End an attempt with an error; the job is retried after its back-off, or at ``retry_at``, unless this is ``final``.
 
     Raises: ``Conflict`` if the fence is stale.
     """
 
     function = "job_fail"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
@@ -177,17 +167,15 @@ class Fail(Operation[model.JobOutcome], frozen=True, kw_only=True):
     retry_at: datetime | None = None
 
 
-class Report(Operation[model.JobLease], frozen=True, kw_only=True):
+class Report(InProject[model.JobLease], frozen=True, kw_only=True):
     """Report progress, and a checkpoint from which the next attempt can continue; return until when the worker may have the job.
 
     Raises: ``Conflict`` if the fence is stale.
     """
 
     function = "job_progress"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
@@ -196,7 +184,7 @@ class Report(Operation[model.JobLease], frozen=True, kw_only=True):
     checkpoint: Json = None
 
 
-class Write(Operation[int], frozen=True, kw_only=True):
+class Write(InProject[int], frozen=True, kw_only=True):
     """Append chunks to the output of a job; return the number of the last one. The call counts as progress.
 
     ``seq`` is the number of the first chunk. Existing chunks are not written again, so the call can be repeated.
@@ -205,10 +193,8 @@ class Write(Operation[int], frozen=True, kw_only=True):
     """
 
     function = "job_write"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
@@ -216,40 +202,36 @@ class Write(Operation[int], frozen=True, kw_only=True):
     seq: int | None = None
 
 
-class Snooze(Operation[model.JobOutcome], frozen=True, kw_only=True):
+class Snooze(InProject[model.JobOutcome], frozen=True, kw_only=True):
     """Postpone a job for ``delay``. It keeps its checkpoint, and no attempt is used up.
 
     Raises: ``Conflict`` if the fence is stale.
     """
 
     function = "job_snooze"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
     delay: timedelta
 
 
-class Release(Operation[model.JobOutcome], frozen=True, kw_only=True):
+class Release(InProject[model.JobOutcome], frozen=True, kw_only=True):
     """Return a job to its old place in the queue. It keeps its checkpoint, and no attempt is used up.
 
     Raises: ``Conflict`` if the fence is stale.
     """
 
     function = "job_release"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
 
 
-class Reconcile(Operation[list[model.JobVerdict]], frozen=True, kw_only=True):
+class Reconcile(InProject[list[model.JobVerdict]], frozen=True, kw_only=True):
     """Compare the jobs of a worker with the ``fences`` that it knows; return those that need attention.
 
     Jobs that it claimed more than ``grace`` ago and does not list are released, since the response to their claim was
@@ -259,16 +241,14 @@ class Reconcile(Operation[list[model.JobVerdict]], frozen=True, kw_only=True):
     """
 
     function = "job_reconcile"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     agent: AgentRef
     fences: list[int]
     grace: timedelta = timedelta(seconds=10)
 
 
-class Spend(Operation[model.JobCharge], frozen=True, kw_only=True):
+class Spend(InProject[model.JobCharge], frozen=True, kw_only=True):
     """Add ``amount`` to a job's spending of a budget that applies to it. It may exceed the reserved amount, and the budget.
 
     The end of the attempt charges the sum of these reports or, without reports, the amount that its claim reserved.
@@ -277,10 +257,8 @@ class Spend(Operation[model.JobCharge], frozen=True, kw_only=True):
     """
 
     function = "job_spend"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     job: UUID
     agent: AgentRef
     fence: int
@@ -288,7 +266,7 @@ class Spend(Operation[model.JobCharge], frozen=True, kw_only=True):
     amount: int
 
 
-class Cancel(Operation[model.JobOutcome], frozen=True, kw_only=True):
+class Cancel(InProject[model.JobOutcome], frozen=True, kw_only=True):
     """Cancel a job. A waiting job ends at once; the worker of a running job is asked to stop within 30 seconds.
 
     With ``tree``, also cancel all jobs below it, even if the job itself has ended.
@@ -297,17 +275,15 @@ class Cancel(Operation[model.JobOutcome], frozen=True, kw_only=True):
     """
 
     function = "job_cancel"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     job: UUID
     reason: str | None = None
     tree: bool = False
     actor: str | None = None
 
 
-class Assert(Operation[None], frozen=True, kw_only=True):
+class Assert(InProject[None], frozen=True, kw_only=True):
     """Require, in a transaction, that a job still runs under ``fence``; the attempt cannot end before the transaction does.
 
     Raises: ``Conflict`` if the fence is stale.
@@ -315,9 +291,7 @@ class Assert(Operation[None], frozen=True, kw_only=True):
 
     function = "assert_job"
     internal = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     job: UUID
     fence: int
 

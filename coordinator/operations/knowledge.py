@@ -5,12 +5,12 @@ from __future__ import annotations
 from msgspec import field
 
 from coordinator.model.knowledge import KnowledgeEntry, KnowledgeMatch
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json
 
 __all__ = ["Delete", "Get", "List", "Put", "Search"]
 
 
-class Put(Operation[KnowledgeEntry], frozen=True, kw_only=True):
+class Put(InProject[KnowledgeEntry], frozen=True, kw_only=True):
     """Put an entry of knowledge, which replaces the one with its key.
 
     ``title`` is by default the key. ``language`` is that in which the words are searched: english, german, or simple for any other.
@@ -21,14 +21,12 @@ class Put(Operation[KnowledgeEntry], frozen=True, kw_only=True):
     """
 
     function = "knowledge_put"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
     versioned = True
     max_bytes = "document_body"
     examples = {"key": "runbooks/rollback", "content": "To roll back, run make rollback.", "title": "Roll back"}
 
-    project: str
     key: str
     content: str
     title: str | None = None
@@ -42,7 +40,7 @@ class Put(Operation[KnowledgeEntry], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Get(Operation[KnowledgeEntry], frozen=True, kw_only=True):
+class Get(InProject[KnowledgeEntry], frozen=True, kw_only=True):
     """Read an entry of knowledge.
 
     Raises: ``NotFound``.
@@ -50,23 +48,19 @@ class Get(Operation[KnowledgeEntry], frozen=True, kw_only=True):
 
     function = "knowledge_get"
     reads = True
-    scope = Scope.IN_PROJECT
     versioned = True
     route = "/v1/knowledge/{key}"
 
-    project: str
     key: str
 
 
-class List(Operation[list[KnowledgeEntry]], frozen=True, kw_only=True):
+class List(InProject[list[KnowledgeEntry]], frozen=True, kw_only=True):
     """List entries of knowledge, the most recently put first; from a source, or with these members in their metadata."""
 
     function = "knowledge_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("updated_at", "key")
 
-    project: str
     source_type: str | None = None
     source_url: str | None = None
     metadata: Json = None
@@ -74,25 +68,23 @@ class List(Operation[list[KnowledgeEntry]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class Delete(Operation[bool], frozen=True, kw_only=True):
+class Delete(InProject[bool], frozen=True, kw_only=True):
     """Delete an entry of knowledge; with ``expect`` and ``epoch``, only at that version.
 
     Raises: ``NotFound``, ``Conflict``.
     """
 
     function = "knowledge_delete"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
 
-    project: str
     key: str
     expect: int | None = None
     epoch: str | None = None
     actor: str | None = None
 
 
-class Search(Operation[list[KnowledgeMatch]], frozen=True, kw_only=True):
+class Search(InProject[list[KnowledgeMatch]], frozen=True, kw_only=True):
     """Search knowledge for ``words``, an ``embedding``, or both; from a source, or with these members in the metadata.
 
     ``words`` are as in a web search: word other, "a phrase", or, -without. With both, the rank is the sum of 1 / (60 + place) in both
@@ -103,10 +95,8 @@ class Search(Operation[list[KnowledgeMatch]], frozen=True, kw_only=True):
 
     function = "knowledge_search"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("rank", "key")
 
-    project: str
     words: str | None = None
     source_type: str | None = None
     source_url: str | None = None

@@ -6,12 +6,12 @@ from datetime import timedelta
 from uuid import UUID
 
 from coordinator.model.limit import Limit
-from coordinator.model.operation import Operation, Scope
+from coordinator.model.operation import InProject, Operation
 
 __all__ = ["Delete", "Hold", "List", "Prune", "PruneKeys", "Refill", "Release", "Set", "Show"]
 
 
-class Set(Operation[Limit], frozen=True, kw_only=True):
+class Set(InProject[Limit], frozen=True, kw_only=True):
     """Set a limit, and create it if it does not exist. Omitted fields keep their values.
 
     A limit has one kind. ``slots``: maximum number of jobs that run at once. ``rate``: maximum number that start in
@@ -28,11 +28,9 @@ class Set(Operation[Limit], frozen=True, kw_only=True):
     """
 
     function = "limit_set"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"name": "dollars", "budget": 5000000}
 
-    project: str
     name: str
     slots: int | None = None
     rate: float | None = None
@@ -49,20 +47,18 @@ class Set(Operation[Limit], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Delete(Operation[bool], frozen=True, kw_only=True):
+class Delete(InProject[bool], frozen=True, kw_only=True):
     """Delete a limit: jobs that name it start without it. Return whether it existed."""
 
     function = "limit_delete"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"name": "dollars"}
 
-    project: str
     name: str
     actor: str | None = None
 
 
-class Show(Operation[Limit], frozen=True, kw_only=True):
+class Show(InProject[Limit], frozen=True, kw_only=True):
     """Read a limit: how much of it is used and free, and until when it is held.
 
     Raises: ``NotFound``.
@@ -70,56 +66,48 @@ class Show(Operation[Limit], frozen=True, kw_only=True):
 
     function = "limit_show"
     reads = True
-    scope = Scope.IN_PROJECT
     route = "/v1/limits/{name}"
 
-    project: str
     name: str
 
 
-class List(Operation[list[Limit]], frozen=True, kw_only=True):
+class List(InProject[list[Limit]], frozen=True, kw_only=True):
     """List the limits of a project, by name."""
 
     function = "limit_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("name",)
 
-    project: str
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Hold(Operation[Limit], frozen=True, kw_only=True):
+class Hold(InProject[Limit], frozen=True, kw_only=True):
     """Hold a limit: for ``ttl``, workers get no job that needs it. A longer existing hold is kept.
 
     Raises: ``NotFound``.
     """
 
     function = "limit_hold"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"name": "dollars"}
 
-    project: str
     name: str
     ttl: timedelta
     reason: str | None = None
     actor: str | None = None
 
 
-class Release(Operation[Limit], frozen=True, kw_only=True):
+class Release(InProject[Limit], frozen=True, kw_only=True):
     """End the hold of a limit. Releasing it again changes nothing.
 
     Raises: ``NotFound``.
     """
 
     function = "limit_release"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"name": "dollars"}
 
-    project: str
     name: str
     actor: str | None = None
 

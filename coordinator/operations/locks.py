@@ -16,7 +16,7 @@ import msgspec
 from coordinator.model import lock as model
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.lease import LeaseChange, LeaseStep
-from coordinator.model.operation import Operation, Scope
+from coordinator.model.operation import InProject, Operation
 
 __all__ = [
     "Acquire",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
+class Acquire(InProject[list[model.Grant]], frozen=True, kw_only=True):
     """Lock several resources atomically. With ``wait``, the result may be a ticket; poll with it.
 
     ``ttl`` is 1 second to 1 day, and ``wait`` at most 1 day. ``delay`` is at most 1 hour: nobody else gets the lock for this long after it
@@ -52,10 +52,8 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
     """
 
     function = "lock_acquire"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     resources: list[str]
     agent: AgentRef
     shared: bool = False
@@ -73,7 +71,7 @@ class Acquire(Operation[list[model.Grant]], frozen=True, kw_only=True):
             yield _change(LeaseStep.GRANTED if grant.granted else LeaseStep.WAITING, self, grant, self.ttl, self.owner)
 
 
-class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
+class Poll(InProject[list[model.Grant]], frozen=True, kw_only=True):
     """Poll for the locks that a ticket waits for. Poll within 10 seconds of the grant: the TTL starts then.
 
     Raises: ``WaitTimedOut``, which names the agent in the way, or if the ticket was cancelled or not polled in time:
@@ -81,12 +79,10 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
     """
 
     function = "lock_poll"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
     woken_by = ("lock.granted",)
     look_s: ClassVar[float] = 3.0
 
-    project: str
     ticket: int
     agent: AgentRef
 
@@ -105,14 +101,12 @@ class Poll(Operation[list[model.Grant]], frozen=True, kw_only=True):
         return bool(result) and all(grant.granted for grant in result)
 
 
-class Cancel(Operation[bool], frozen=True, kw_only=True):
+class Cancel(InProject[bool], frozen=True, kw_only=True):
     """Cancel a ticket, and release what it was granted in the meantime; return false if there is no such ticket."""
 
     function = "lock_cancel"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     ticket: int
     agent: AgentRef
 
@@ -121,17 +115,15 @@ class Cancel(Operation[bool], frozen=True, kw_only=True):
         yield LeaseChange(step=LeaseStep.ENDED, project=self.project, holder=self.agent, ticket=self.ticket)
 
 
-class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
+class Renew(InProject[list[model.Renewal]], frozen=True, kw_only=True):
     """Renew locks for their TTL, or for ``ttl``, all or none. ``tokens`` is one for all resources, or one for each.
 
     Raises: ``Conflict`` if one of them is lost: stop the work that it protects.
     """
 
     function = "lock_renew"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     resources: list[str]
     agent: AgentRef
     tokens: list[int]
@@ -151,7 +143,7 @@ class Renew(Operation[list[model.Renewal]], frozen=True, kw_only=True):
             )
 
 
-class Release(Operation[int], frozen=True, kw_only=True):
+class Release(InProject[int], frozen=True, kw_only=True):
     """Release locks, all or none, and pass them on to the next waiters. ``tokens`` is one for all resources, or one for each.
 
     With ``request_id``, only what that request acquired is released.
@@ -160,10 +152,8 @@ class Release(Operation[int], frozen=True, kw_only=True):
     """
 
     function = "lock_release"
-    scope = Scope.IN_PROJECT
     speakers = ("agent",)
 
-    project: str
     resources: list[str]
     agent: AgentRef
     tokens: list[int]
@@ -176,17 +166,15 @@ class Release(Operation[int], frozen=True, kw_only=True):
             yield LeaseChange(step=LeaseStep.ENDED, project=self.project, holder=self.agent, name=resource, token=token)
 
 
-class Break(Operation[int], frozen=True, kw_only=True):
+class Break(InProject[int], frozen=True, kw_only=True):
     """Take a lock from its holders, or only from the one with ``agent`` and ``token``; return how many lost it.
 
     Raises: ``NotFound`` if nobody holds it; ``Conflict`` if somebody else does.
     """
 
     function = "lock_break"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     resource: str
     reason: str
     agent: AgentRef | None = None
@@ -195,7 +183,7 @@ class Break(Operation[int], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Assert(Operation[None], frozen=True, kw_only=True):
+class Assert(InProject[None], frozen=True, kw_only=True):
     """Require, in a transaction, that ``token`` holds a lock; nobody takes the lock over before the transaction ends.
 
     Raises: ``Conflict`` if the token is stale.
@@ -203,14 +191,12 @@ class Assert(Operation[None], frozen=True, kw_only=True):
 
     function = "assert_fence"
     internal = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     resource: str
     token: int
 
 
-class Resize(Operation[int], frozen=True, kw_only=True):
+class Resize(InProject[int], frozen=True, kw_only=True):
     """Change the number of slots of a counted lock while it is held; return the former number.
 
     With fewer slots than holders, all holders keep theirs, and no agent gets one until enough are released.
@@ -219,43 +205,37 @@ class Resize(Operation[int], frozen=True, kw_only=True):
     """
 
     function = "lock_resize"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     resource: str
     slots: int
     actor: str | None = None
 
 
-class Check(Operation[list[model.PathCheck]], frozen=True, kw_only=True):
+class Check(InProject[list[model.PathCheck]], frozen=True, kw_only=True):
     """Check for each path whether an agent may write it: free, mine or held. At most 1,000 paths, taken literally."""
 
     function = "lock_check"
     reads = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     paths: list[str]
     agent: AgentRef | None = None
 
 
-class List(Operation[list[model.Lock]], frozen=True, kw_only=True):
+class List(InProject[list[model.Lock]], frozen=True, kw_only=True):
     """List locks in byte order: those of a project, of an agent, or all that overlap the directory ``under``."""
 
     function = "lock_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("resource", "fencing_token")
 
-    project: str
     under: str | None = None
     agent: AgentRef | None = None
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Show(Operation[list[model.Lock]], frozen=True, kw_only=True):
+class Show(InProject[list[model.Lock]], frozen=True, kw_only=True):
     """Show who holds a resource or one that overlaps it.
 
     Raises: ``NotFound`` if nobody does.
@@ -263,34 +243,27 @@ class Show(Operation[list[model.Lock]], frozen=True, kw_only=True):
 
     function = "lock_show"
     reads = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     resource: str
 
 
-class ListWaiting(Operation[list[model.Waiter]], frozen=True, kw_only=True):
+class ListWaiting(InProject[list[model.Waiter]], frozen=True, kw_only=True):
     """List who waits for a resource or one that overlaps it, in order."""
 
     function = "lock_waiting"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("ticket", "resource")
 
-    project: str
     resource: str
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Chains(Operation[list[model.LockBlocker]], frozen=True, kw_only=True):
+class Chains(InProject[list[model.LockBlocker]], frozen=True, kw_only=True):
     """List which tickets wait for which holders: the oldest 200."""
 
     function = "lock_chains"
     reads = True
-    scope = Scope.IN_PROJECT
-
-    project: str
 
 
 class Expire(Operation[int], frozen=True, kw_only=True):

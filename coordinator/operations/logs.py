@@ -7,14 +7,14 @@ from typing import Any
 
 from coordinator.errors import CoordinatorError
 from coordinator.model import log
-from coordinator.model.operation import JsonText, Operation, Scope
+from coordinator.model.operation import InProject, JsonText, Operation
 
 __all__ = ["ABSENT", "Append", "Clear", "Delete", "Keep", "List", "Pop", "Prune", "Read", "Show"]
 
 ABSENT = "ZC216"
 
 
-class Append(Operation[log.LogReceipt], frozen=True, kw_only=True):
+class Append(InProject[log.LogReceipt], frozen=True, kw_only=True):
     """Append entries to a log, all or none; the first append creates it.
 
     ``entries`` is a list of objects: ``data``, any JSON value, which is returned byte for byte; ``uid``, a name in this
@@ -29,12 +29,10 @@ class Append(Operation[log.LogReceipt], frozen=True, kw_only=True):
     """
 
     function = "log_append"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
     max_bytes = "log_batch_bytes"
 
-    project: str
     kind: str
     key: str
     entries: JsonText
@@ -44,7 +42,7 @@ class Append(Operation[log.LogReceipt], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
+class Read(InProject[list[log.LogEntry]], frozen=True, kw_only=True):
     """Read entries of a log in the order of their numbers.
 
     ``before``: only lower numbers. ``last``: start with the last of these entries, unless ``after`` has a position.
@@ -57,12 +55,10 @@ class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
 
     function = "log_read"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("epoch", "seq")
     grows = True
     woken_by = ("log.appended", "log.cleared", "log.deleted")
 
-    project: str
     kind: str
     key: str
     before: int | None = None
@@ -80,7 +76,7 @@ class Read(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
         return bool(data["kind"] == self.kind and data["name"] == self.key)
 
 
-class Pop(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
+class Pop(InProject[list[log.LogEntry]], frozen=True, kw_only=True):
     """Take the last entry from a log, or the ``last`` ones, and return them in the order of their numbers; none if it is empty.
 
     Concurrent callers get different entries. Their numbers are not reused. ``expect`` and ``epoch`` are as in
@@ -90,11 +86,9 @@ class Pop(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     """
 
     function = "log_pop"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
 
-    project: str
     kind: str
     key: str
     last: int = 1
@@ -103,7 +97,7 @@ class Pop(Operation[list[log.LogEntry]], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Clear(Operation[int], frozen=True, kw_only=True):
+class Clear(InProject[int], frozen=True, kw_only=True):
     """Delete the entries of a log, and return how many. The numbers continue.
 
     Kept entries, and entries that these need, stay; if the whole log is kept, all entries stay. With ``kept``, they are
@@ -113,11 +107,9 @@ class Clear(Operation[int], frozen=True, kw_only=True):
     """
 
     function = "log_clear"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
 
-    project: str
     kind: str
     key: str
     kept: bool = False
@@ -126,18 +118,16 @@ class Clear(Operation[int], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Delete(Operation[int], frozen=True, kw_only=True):
+class Delete(InProject[int], frozen=True, kw_only=True):
     """Delete a log, including kept entries, and return how many entries it had. For some days, a new log with its kind and key continues its numbers.
 
     Raises: ``NotFound``, ``Conflict``.
     """
 
     function = "log_delete"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
 
-    project: str
     kind: str
     key: str
     expect: int | None = None
@@ -145,7 +135,7 @@ class Delete(Operation[int], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Keep(Operation[int], frozen=True, kw_only=True):
+class Keep(InProject[int], frozen=True, kw_only=True):
     """Keep entries, so that retention does not delete them; return how many this changed. With ``kept`` false, no longer keep them.
 
     Without ``first_seq``, this applies to the whole log; without ``last_seq``, to that entry.
@@ -154,10 +144,8 @@ class Keep(Operation[int], frozen=True, kw_only=True):
     """
 
     function = "log_keep"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     kind: str
     key: str
     first_seq: int | None = None
@@ -173,7 +161,7 @@ class Prune(Operation[int], frozen=True, kw_only=True):
     internal = True
 
 
-class Show(Operation[log.Log], frozen=True, kw_only=True):
+class Show(InProject[log.Log], frozen=True, kw_only=True):
     """Show a log without its entries: their numbers, and the epoch of the last one.
 
     Raises: ``NotFound``.
@@ -181,22 +169,18 @@ class Show(Operation[log.Log], frozen=True, kw_only=True):
 
     function = "log_show"
     reads = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     kind: str
     key: str
 
 
-class List(Operation[list[log.Log]], frozen=True, kw_only=True):
+class List(InProject[list[log.Log]], frozen=True, kw_only=True):
     """List logs whose keys begin with ``prefix``, of one kind or of all kinds, by kind and key in byte order."""
 
     function = "log_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("kind", "key")
 
-    project: str
     kind: str | None = None
     prefix: str = ""
     after: list[str] | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from coordinator.model.memory import MemoryEntry, MemoryMatch
-from coordinator.model.operation import Operation, Scope
+from coordinator.model.operation import InProject
 
 __all__ = ["Forget", "Get", "List", "Record", "Search", "Supersede"]
 
 
-class Record(Operation[MemoryEntry], frozen=True, kw_only=True):
+class Record(InProject[MemoryEntry], frozen=True, kw_only=True):
     """Record a lesson, or reinforce the existing memory with the same lesson, context, tool and scope.
 
     ``confidence`` is 0 to 100. It halves every 90 days without another record; recording again combines the current
@@ -17,11 +17,9 @@ class Record(Operation[MemoryEntry], frozen=True, kw_only=True):
     """
 
     function = "memory_record"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"context": "integration tests", "tool_name": "pytest"}
 
-    project: str
     lesson: str
     context: str = ""
     tool_name: str | None = None
@@ -32,18 +30,16 @@ class Record(Operation[MemoryEntry], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Supersede(Operation[MemoryEntry], frozen=True, kw_only=True):
+class Supersede(InProject[MemoryEntry], frozen=True, kw_only=True):
     """Record a lesson that replaces a memory. Omitted fields keep the values of that memory. Lists and searches omit the replaced memory.
 
     Raises: ``NotFound``; ``Conflict`` if another memory has superseded it, with that one in ``detail``.
     """
 
     function = "memory_supersede"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"context": "integration tests", "tool_name": "pytest"}
 
-    project: str
     memory: str
     lesson: str
     context: str | None = None
@@ -55,22 +51,20 @@ class Supersede(Operation[MemoryEntry], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Forget(Operation[bool], frozen=True, kw_only=True):
+class Forget(InProject[bool], frozen=True, kw_only=True):
     """Forget a memory.
 
     Raises: ``NotFound``.
     """
 
     function = "memory_forget"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     memory: str
     actor: str | None = None
 
 
-class Get(Operation[MemoryEntry], frozen=True, kw_only=True):
+class Get(InProject[MemoryEntry], frozen=True, kw_only=True):
     """Read a memory, even if it was superseded.
 
     Raises: ``NotFound``.
@@ -78,22 +72,18 @@ class Get(Operation[MemoryEntry], frozen=True, kw_only=True):
 
     function = "memory_get"
     reads = True
-    scope = Scope.IN_PROJECT
     route = "/v1/memories/{memory}"
 
-    project: str
     memory: str
 
 
-class List(Operation[list[MemoryEntry]], frozen=True, kw_only=True):
+class List(InProject[list[MemoryEntry]], frozen=True, kw_only=True):
     """List memories, the most recently recorded first; with ``superseded``, also superseded ones."""
 
     function = "memory_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("updated_at", "memory_id")
 
-    project: str
     memory_scope: str | None = None
     tool_name: str | None = None
     superseded: bool = False
@@ -101,7 +91,7 @@ class List(Operation[list[MemoryEntry]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class Search(Operation[list[MemoryMatch]], frozen=True, kw_only=True):
+class Search(InProject[list[MemoryMatch]], frozen=True, kw_only=True):
     """Search memories for ``words``, an ``embedding``, or both; with ``superseded`` also those that were superseded.
 
     ``words`` are as in a web search: word other, "a phrase", or, -without. The rank is that of the words times the confidence. With
@@ -112,10 +102,8 @@ class Search(Operation[list[MemoryMatch]], frozen=True, kw_only=True):
 
     function = "memory_search"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("rank", "memory_id")
 
-    project: str
     words: str | None = None
     memory_scope: str | None = None
     tool_name: str | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from coordinator.model.log import LogEntry, LogReceipt
-from coordinator.model.operation import JsonText, Operation, Scope
+from coordinator.model.operation import InProject, JsonText
 
 __all__ = ["Append", "Window"]
 
 
-class Append(Operation[LogReceipt], frozen=True, kw_only=True):
+class Append(InProject[LogReceipt], frozen=True, kw_only=True):
     """Append a message to a session; the first message creates it.
 
     With ``role``, ``content`` is the content of the message; without it, a whole message: an object in any format. Both
@@ -20,13 +20,11 @@ class Append(Operation[LogReceipt], frozen=True, kw_only=True):
     """
 
     function = "message_append"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
     max_bytes = "log_batch_bytes"
     examples = {"role": "user", "content": "What is the weather in Paris?"}
 
-    project: str
     session: str
     content: JsonText
     role: str | None = None
@@ -38,7 +36,7 @@ class Append(Operation[LogReceipt], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Window(Operation[list[LogEntry]], frozen=True, kw_only=True):
+class Window(InProject[list[LogEntry]], frozen=True, kw_only=True):
     """Return the longest tail of a conversation within ``last`` messages, ``turns`` and ``tokens``, whichever are given.
 
     It never begins between a tool call and its result, or between reasoning and the message that needs it. A turn
@@ -50,10 +48,8 @@ class Window(Operation[list[LogEntry]], frozen=True, kw_only=True):
 
     function = "message_window"
     reads = True
-    scope = Scope.IN_PROJECT
     max_result = "window_bytes"
 
-    project: str
     session: str
     last: int | None = None
     turns: int | None = None

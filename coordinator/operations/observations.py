@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from coordinator.model.log import LogReceipt
-from coordinator.model.operation import JsonText, Operation, Scope
+from coordinator.model.operation import InProject, JsonText
 
 __all__ = ["Append"]
 
 
-class Append(Operation[LogReceipt], frozen=True, kw_only=True):
+class Append(InProject[LogReceipt], frozen=True, kw_only=True):
     """Append an observation, a text or any JSON value, to those of ``agent``: a name, or the id of one that is or was registered.
 
     ``uid`` makes a repetition harmless.
@@ -17,12 +17,10 @@ class Append(Operation[LogReceipt], frozen=True, kw_only=True):
     """
 
     function = "observation_append"
-    scope = Scope.IN_PROJECT
     speakers = ("agent", "actor")
     max_bytes = "log_batch_bytes"
     examples = {"content": "The build takes ten minutes."}
 
-    project: str
     content: JsonText
     agent: str | None = None
     uid: str | None = None

@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import msgspec
 
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation
 from coordinator.model.queue import Queue
 
 __all__ = ["Arrange", "Delete", "Get", "List", "Pause", "Resume", "Set"]
 
 
-class Set(Operation[Queue], frozen=True, kw_only=True):
+class Set(InProject[Queue], frozen=True, kw_only=True):
     """Set the policy of a queue, and create it if it does not exist. Omitted fields keep their values.
 
     ``fair_by`` is key, where keys take turns, or none. ``ageing`` is how long a job waits to gain one step of priority,
@@ -23,10 +23,8 @@ class Set(Operation[Queue], frozen=True, kw_only=True):
     """
 
     function = "queue_set"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     queue: str
     fair_by: str | None = None
     ageing: timedelta | None = None
@@ -37,53 +35,47 @@ class Set(Operation[Queue], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Pause(Operation[Queue], frozen=True, kw_only=True):
+class Pause(InProject[Queue], frozen=True, kw_only=True):
     """Pause a queue: its jobs cannot be claimed, and running ones continue. Pausing it again changes nothing.
 
     Raises: ``NotFound``.
     """
 
     function = "queue_pause"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     queue: str
     reason: str | None = None
     actor: str | None = None
 
 
-class Resume(Operation[Queue], frozen=True, kw_only=True):
+class Resume(InProject[Queue], frozen=True, kw_only=True):
     """Resume a paused queue. Resuming it again changes nothing.
 
     Raises: ``NotFound``.
     """
 
     function = "queue_resume"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     queue: str
     actor: str | None = None
 
 
-class Delete(Operation[bool], frozen=True, kw_only=True):
+class Delete(InProject[bool], frozen=True, kw_only=True):
     """Delete a queue without open jobs, and its policy. Ended jobs, limits and crons stay; the next job creates it again.
 
     Raises: ``Conflict`` if it has open jobs; ``NotFound``.
     """
 
     function = "queue_delete"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     queue: str
     actor: str | None = None
 
 
-class Get(Operation[Queue], frozen=True, kw_only=True):
+class Get(InProject[Queue], frozen=True, kw_only=True):
     """Read the policy of a queue, and how many jobs are in it.
 
     Raises: ``NotFound``.
@@ -91,22 +83,18 @@ class Get(Operation[Queue], frozen=True, kw_only=True):
 
     function = "queue_get"
     reads = True
-    scope = Scope.IN_PROJECT
     route = "/v1/queues/{queue}"
 
-    project: str
     queue: str
 
 
-class List(Operation[list[Queue]], frozen=True, kw_only=True):
+class List(InProject[list[Queue]], frozen=True, kw_only=True):
     """List the queues of a project, by name."""
 
     function = "queue_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("queue",)
 
-    project: str
     after: list[str] | None = None
     limit: int = 1000
 

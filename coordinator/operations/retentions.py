@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from coordinator.model.operation import Operation, Scope
+from coordinator.model.operation import InProject, Operation
 from coordinator.model.retention import RetentionForecast, RetentionPolicy, RetentionResult
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
+class Set(InProject[RetentionPolicy], frozen=True, kw_only=True):
     """Set how long entries, versions, sessions or artifacts of a kind are kept. An omitted bound does not apply: without both, everything is kept.
 
     ``subject`` is log, document, session or artifact. ``kind`` * stands for all kinds without their own policy.
@@ -35,11 +35,9 @@ class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
     """
 
     function = "retention_set"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"kind": "observation"}
 
-    project: str
     subject: str
     kind: str = "*"
     max_age: timedelta | None = None
@@ -52,18 +50,16 @@ class Set(Operation[RetentionPolicy], frozen=True, kw_only=True):
         return None if self.everywhere else self.project
 
 
-class Reset(Operation[RetentionPolicy], frozen=True, kw_only=True):
+class Reset(InProject[RetentionPolicy], frozen=True, kw_only=True):
     """Remove the policy of a project, so that the policy of all projects applies; return the policy that now applies.
 
     ``everywhere`` resets the policy of all projects to its default.
     """
 
     function = "retention_reset"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"kind": "observation"}
 
-    project: str
     subject: str
     kind: str = "*"
     everywhere: bool = False
@@ -74,44 +70,38 @@ class Reset(Operation[RetentionPolicy], frozen=True, kw_only=True):
         return None if self.everywhere else self.project
 
 
-class Show(Operation[list[RetentionPolicy]], frozen=True, kw_only=True):
+class Show(InProject[list[RetentionPolicy]], frozen=True, kw_only=True):
     """List the policies that apply in a project, by subject and kind."""
 
     function = "retention_show"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("subject", "kind")
 
-    project: str
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Preview(Operation[list[RetentionForecast]], frozen=True, kw_only=True):
+class Preview(InProject[list[RetentionForecast]], frozen=True, kw_only=True):
     """List what retention would remove now, by subject, kind and reason. It reads every log, document, session and artifact of the project."""
 
     function = "retention_plan"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("subject", "kind", "reason")
 
-    project: str
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Run(Operation[bool], frozen=True, kw_only=True):
+class Run(InProject[bool], frozen=True, kw_only=True):
     """Let the leading daemon examine every log, document, session and artifact of a project now.
 
     It removes what ``Preview`` lists, in paced batches.
     """
 
     function = "retention_run"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"project": "shop"}
 
-    project: str
     actor: str | None = None
 
 

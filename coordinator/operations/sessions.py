@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import msgspec
 
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json
 from coordinator.model.session import Session
 
 __all__ = ["Archive", "Create", "Delete", "Fork", "List", "Set", "Show"]
 
 
-class Create(Operation[Session], frozen=True, kw_only=True):
+class Create(InProject[Session], frozen=True, kw_only=True):
     """Create a session under the key ``session``, by default a new UUID. The first message under a key does the same.
 
     Raises: ``Conflict`` if the key is taken; ``NotFound`` if there is no such user.
     """
 
     function = "session_create"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"context": {"branch": "main"}, "title": "Review of 42"}
 
-    project: str
     session: str | None = None
     username: str | None = None
     title: str = ""
@@ -31,7 +29,7 @@ class Create(Operation[Session], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Show(Operation[Session], frozen=True, kw_only=True):
+class Show(InProject[Session], frozen=True, kw_only=True):
     """Show a session.
 
     Raises: ``NotFound``.
@@ -39,14 +37,12 @@ class Show(Operation[Session], frozen=True, kw_only=True):
 
     function = "session_show"
     reads = True
-    scope = Scope.IN_PROJECT
     route = "/v1/sessions/{session}"
 
-    project: str
     session: str
 
 
-class List(Operation[list[Session]], frozen=True, kw_only=True):
+class List(InProject[list[Session]], frozen=True, kw_only=True):
     """List the sessions of a project, optionally of one user or with one status, the most recently used first.
 
     Raises: ``NotFound`` if there is no such user.
@@ -54,28 +50,24 @@ class List(Operation[list[Session]], frozen=True, kw_only=True):
 
     function = "session_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("updated_at", "session")
 
-    project: str
     username: str | None = None
     status: str | None = None
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Set(Operation[Session], frozen=True, kw_only=True):
+class Set(InProject[Session], frozen=True, kw_only=True):
     """Change a session; omitted options keep their values. A new status reactivates an archived session.
 
     Raises: ``NotFound`` if there is no such session or user.
     """
 
     function = "session_set"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"context": {"branch": "main"}, "title": "Review of 42"}
 
-    project: str
     session: str
     username: str | None = None
     title: str | None = None
@@ -85,22 +77,20 @@ class Set(Operation[Session], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Archive(Operation[Session], frozen=True, kw_only=True):
+class Archive(InProject[Session], frozen=True, kw_only=True):
     """Archive a session: it stays readable, but nothing can be appended. Archiving it again changes nothing.
 
     Raises: ``NotFound``.
     """
 
     function = "session_archive"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     session: str
     actor: str | None = None
 
 
-class Fork(Operation[Session], frozen=True, kw_only=True):
+class Fork(InProject[Session], frozen=True, kw_only=True):
     """Copy a session as it was when the entry ``seq`` of its log of ``kind`` was appended; by default, as it is now.
 
     The copy has the logs up to then, with their numbers, and the documents, with their versions. ``copy`` is its key,
@@ -110,11 +100,9 @@ class Fork(Operation[Session], frozen=True, kw_only=True):
     """
 
     function = "session_fork"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"title": "Review of 42"}
 
-    project: str
     session: str
     seq: int | None = None
     kind: str = "message"
@@ -123,7 +111,7 @@ class Fork(Operation[Session], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Delete(Operation[bool], frozen=True, kw_only=True):
+class Delete(InProject[bool], frozen=True, kw_only=True):
     """Delete a session with its logs, documents and artifacts, and return true.
 
     A session with more than 10,000 entries is archived, loses 10,000 of them, and the result is false: call it again.
@@ -132,9 +120,7 @@ class Delete(Operation[bool], frozen=True, kw_only=True):
     """
 
     function = "session_delete"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     session: str
     actor: str | None = None

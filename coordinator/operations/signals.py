@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation
 from coordinator.model.signal import Signal
 
 __all__ = ["Assert", "Delete", "Expire", "Get", "List", "Prune", "Set"]
 
 
-class Set(Operation[Signal], frozen=True, kw_only=True):
+class Set(InProject[Signal], frozen=True, kw_only=True):
     """Set a signal, and clear those that its rule names in the same transaction.
 
     ``ttl`` is 1 second to 366 days, by default 24 hours; a ``critical`` signal has none. ``expect`` is the version that it must
@@ -21,12 +21,10 @@ class Set(Operation[Signal], frozen=True, kw_only=True):
     """
 
     function = "signal_set"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
     versioned = True
 
-    project: str
     key: str
     value: Json
     ttl: timedelta | None = None
@@ -37,7 +35,7 @@ class Set(Operation[Signal], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Get(Operation[Signal], frozen=True, kw_only=True):
+class Get(InProject[Signal], frozen=True, kw_only=True):
     """Read a signal.
 
     Raises: ``NotFound`` if it was never set, was deleted or has expired.
@@ -45,46 +43,40 @@ class Get(Operation[Signal], frozen=True, kw_only=True):
 
     function = "signal_get"
     reads = True
-    scope = Scope.IN_PROJECT
     versioned = True
     route = "/v1/signals/{key}"
 
-    project: str
     key: str
 
 
-class List(Operation[list[Signal]], frozen=True, kw_only=True):
+class List(InProject[list[Signal]], frozen=True, kw_only=True):
     """List signals whose keys begin with ``prefix``, in byte order."""
 
     function = "signal_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("key",)
 
-    project: str
     prefix: str = ""
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Delete(Operation[int], frozen=True, kw_only=True):
+class Delete(InProject[int], frozen=True, kw_only=True):
     """Delete a signal, with ``expect`` only at that version; return its version.
 
     Raises: ``NotFound``, ``Conflict``.
     """
 
     function = "signal_delete"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
 
-    project: str
     key: str
     expect: int | None = None
     actor: str | None = None
 
 
-class Assert(Operation[None], frozen=True, kw_only=True):
+class Assert(InProject[None], frozen=True, kw_only=True):
     """Require, in a transaction, that a signal is at ``version``; 0: that it is not set.
 
     Raises: ``Conflict`` with the current version in ``detail``.
@@ -92,9 +84,7 @@ class Assert(Operation[None], frozen=True, kw_only=True):
 
     function = "assert_signal"
     internal = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     key: str
     version: int
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from coordinator.model.log import LogReceipt
-from coordinator.model.operation import JsonText, Operation, Scope
+from coordinator.model.operation import InProject, JsonText
 
 __all__ = ["Append"]
 
 
-class Append(Operation[LogReceipt], frozen=True, kw_only=True):
+class Append(InProject[LogReceipt], frozen=True, kw_only=True):
     """Append a step to a session; the first step creates it.
 
     ``step`` is an object with at least one of ``thought``, ``action`` and ``observation``; each is any JSON value, and
@@ -18,13 +18,11 @@ class Append(Operation[LogReceipt], frozen=True, kw_only=True):
     """
 
     function = "step_append"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     conditional = True
     max_bytes = "log_batch_bytes"
     examples = {"step": {"thought": "Look first.", "action": {"run": "ls"}}}
 
-    project: str
     session: str
     step: JsonText
     uid: str | None = None

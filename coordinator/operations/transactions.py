@@ -22,14 +22,14 @@ from coordinator.model.agent_ref import AgentRef, agent_ref, takes_agent
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.json import decoded, text_of
 from coordinator.model.lease import LeaseChange
-from coordinator.model.operation import Json, JsonText, Operation, Scope, Shape
+from coordinator.model.operation import InProject, Json, JsonText, Operation, Shape
 from coordinator.model.transaction import Outcome
 from coordinator.suggestion import nearest
 
 __all__ = ["Run"]
 
 
-class Run(Operation[list[Outcome]], frozen=True, kw_only=True):
+class Run(InProject[list[Outcome]], frozen=True, kw_only=True):
     """Run several writes atomically if all conditions hold. A transaction has at most 100 parts, and no part waits.
 
     A part is an object such as ``{"verb": "signal_set", "key": "k", "value": 1}``: the verb and its fields, without the
@@ -43,10 +43,8 @@ class Run(Operation[list[Outcome]], frozen=True, kw_only=True):
     """
 
     function = "transaction_run"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     writes: list[dict[str, Json]]
     conditions: list[dict[str, Json]] = msgspec.field(default_factory=list)
     actor: str | None = None

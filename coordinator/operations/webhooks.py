@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from coordinator.model.network import Networks
-from coordinator.model.operation import Json, Operation, Scope
+from coordinator.model.operation import InProject, Json, Operation
 from coordinator.model.webhook import Webhook, WebhookDelivery, WebhookSecret, WebhookWork
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-class Add(Operation[WebhookSecret], frozen=True, kw_only=True):
+class Add(InProject[WebhookSecret], frozen=True, kw_only=True):
     """Send events of a project to a URL: events of ``topics`` from now on, or after the cursor ``after``.
 
     Returns the secret with which requests are signed. It is shown only this once. Private addresses are refused, unless
@@ -41,11 +41,9 @@ class Add(Operation[WebhookSecret], frozen=True, kw_only=True):
     """
 
     function = "webhook_add"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
     examples = {"url": "https://example.com/hook", "topics": ["lock.broken"]}
 
-    project: str
     url: str
     topics: list[str]
     after: str | None = None
@@ -56,20 +54,18 @@ class Add(Operation[WebhookSecret], frozen=True, kw_only=True):
         Networks(config.webhook_networks).check_url(self.url)
 
 
-class List(Operation[list[Webhook]], frozen=True, kw_only=True):
+class List(InProject[list[Webhook]], frozen=True, kw_only=True):
     """List the webhooks of a project in order of creation, without their secrets."""
 
     function = "webhook_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("webhook",)
 
-    project: str
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Show(Operation[Webhook], frozen=True, kw_only=True):
+class Show(InProject[Webhook], frozen=True, kw_only=True):
     """Show a webhook, without its secret.
 
     Raises: ``NotFound``.
@@ -77,75 +73,65 @@ class Show(Operation[Webhook], frozen=True, kw_only=True):
 
     function = "webhook_show"
     reads = True
-    scope = Scope.IN_PROJECT
 
-    project: str
     webhook: int
 
 
-class Remove(Operation[bool], frozen=True, kw_only=True):
+class Remove(InProject[bool], frozen=True, kw_only=True):
     """Remove a webhook, with its deliveries.
 
     Raises: ``NotFound``.
     """
 
     function = "webhook_remove"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     webhook: int
     actor: str | None = None
 
 
-class Pause(Operation[Webhook], frozen=True, kw_only=True):
+class Pause(InProject[Webhook], frozen=True, kw_only=True):
     """Pause a webhook: its events wait in the log. Pausing it again changes nothing.
 
     Raises: ``NotFound``.
     """
 
     function = "webhook_pause"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     webhook: int
     reason: str | None = None
     actor: str | None = None
 
 
-class Resume(Operation[Webhook], frozen=True, kw_only=True):
+class Resume(InProject[Webhook], frozen=True, kw_only=True):
     """Resume a paused or disabled webhook: it continues where it stopped. Resuming it again changes nothing.
 
     Raises: ``NotFound``.
     """
 
     function = "webhook_resume"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     webhook: int
     actor: str | None = None
 
 
-class Rotate(Operation[WebhookSecret], frozen=True, kw_only=True):
+class Rotate(InProject[WebhookSecret], frozen=True, kw_only=True):
     """Give a webhook a new secret, which is shown only this once. For ``overlap``, requests are also signed with the former secret.
 
     Raises: ``NotFound``.
     """
 
     function = "webhook_rotate"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     webhook: int
     overlap: timedelta = timedelta(days=1)
     actor: str | None = None
 
 
-class Test(Operation[WebhookDelivery], frozen=True, kw_only=True):
+class Test(InProject[WebhookDelivery], frozen=True, kw_only=True):
     """Deliver a message of type ``test`` once, before waiting deliveries, even if the webhook is paused.
 
     Returns its delivery; ``Delivery`` shows the outcome.
@@ -154,30 +140,26 @@ class Test(Operation[WebhookDelivery], frozen=True, kw_only=True):
     """
 
     function = "webhook_test"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     webhook: int
     actor: str | None = None
 
 
-class Deliveries(Operation[list[WebhookDelivery]], frozen=True, kw_only=True):
+class Deliveries(InProject[list[WebhookDelivery]], frozen=True, kw_only=True):
     """List deliveries of a webhook, newest first. ``status`` is waiting, delivered or dead."""
 
     function = "webhook_deliveries"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("delivery",)
 
-    project: str
     webhook: int
     status: str | None = None
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Delivery(Operation[WebhookDelivery], frozen=True, kw_only=True):
+class Delivery(InProject[WebhookDelivery], frozen=True, kw_only=True):
     """Show a delivery. A wait for it ends when it is delivered or dead.
 
     Raises: ``NotFound``.
@@ -185,10 +167,8 @@ class Delivery(Operation[WebhookDelivery], frozen=True, kw_only=True):
 
     function = "webhook_delivery"
     reads = True
-    scope = Scope.IN_PROJECT
     woken_by = ("webhook.tested", "webhook.dead")
 
-    project: str
     delivery: int
 
     def answered(self, result: WebhookDelivery) -> bool:
@@ -196,7 +176,7 @@ class Delivery(Operation[WebhookDelivery], frozen=True, kw_only=True):
         return result.status != "waiting"
 
 
-class Redrive(Operation[int], frozen=True, kw_only=True):
+class Redrive(InProject[int], frozen=True, kw_only=True):
     """Deliver dead deliveries of a webhook again, before waiting ones, with the same webhook-id; returns how many.
 
     ``delivery`` names one. Without it, all are delivered again: those of events of ``topics``, from ``since`` until
@@ -206,10 +186,8 @@ class Redrive(Operation[int], frozen=True, kw_only=True):
     """
 
     function = "webhook_redrive"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     webhook: int
     delivery: int | None = None
     topics: list[str] | None = None

@@ -5,49 +5,43 @@ from __future__ import annotations
 from datetime import timedelta
 
 from coordinator.model.note import Note
-from coordinator.model.operation import Operation, Scope
+from coordinator.model.operation import InProject, Operation
 
 __all__ = ["Delete", "Expire", "List", "Write"]
 
 
-class Write(Operation[Note], frozen=True, kw_only=True):
+class Write(InProject[Note], frozen=True, kw_only=True):
     """Write a note, or replace the one with the same key. ``ttl`` is 1 second to 366 days."""
 
     function = "note_write"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     key: str
     text: str
     ttl: timedelta = timedelta(days=1)
     actor: str | None = None
 
 
-class List(Operation[list[Note]], frozen=True, kw_only=True):
+class List(InProject[list[Note]], frozen=True, kw_only=True):
     """List notes in byte order of their keys."""
 
     function = "note_list"
     reads = True
-    scope = Scope.IN_PROJECT
     page_by = ("key",)
 
-    project: str
     after: list[str] | None = None
     limit: int = 1000
 
 
-class Delete(Operation[bool], frozen=True, kw_only=True):
+class Delete(InProject[bool], frozen=True, kw_only=True):
     """Delete a note.
 
     Raises: ``NotFound``.
     """
 
     function = "note_delete"
-    scope = Scope.IN_PROJECT
     speakers = ("actor",)
 
-    project: str
     key: str
     actor: str | None = None
 
