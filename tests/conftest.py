@@ -28,6 +28,7 @@ from coordinator.db.call import call
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.model.operation import Operation
+from tests.server import disk
 from tests.waiting import DEADLINE_S
 
 if TYPE_CHECKING:
@@ -88,6 +89,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--about", help="of what is tried with every noun, function or limit, try those with this in the name"
     )
+
+
+def pytest_configure() -> None:
+    """Put the folders of tests on the memory disk: clusters, of a thousand files each, are copied and deleted there."""
+    if place := disk(programs=True):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", place)
 
 
 @pytest.hookimpl(wrapper=True)

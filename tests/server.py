@@ -25,10 +25,11 @@ PREFIX = "coordinator-test-"
 FREE_BYTES = 4 * 2**30  # what all servers of the suite may need
 
 
-def disk() -> str | None:
-    """Return the memory disk if it has enough space."""
+def disk(*, programs: bool = False) -> str | None:
+    """Return the memory disk if it has enough space, and executes programs if that is needed."""
     with suppress(OSError):
-        if shutil.disk_usage(MEMORY_DISK).free > FREE_BYTES:
+        noexec = os.statvfs(MEMORY_DISK).f_flag & os.ST_NOEXEC
+        if shutil.disk_usage(MEMORY_DISK).free > FREE_BYTES and not (programs and noexec):
             return MEMORY_DISK
     return None
 
