@@ -15,8 +15,8 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
     known, word = list(words), word[:COMPARED]
     # A part of a name is not similar enough to match, but often meant: "to" for "to_agent".
-    close = get_close_matches(word, known, 1) or [name for name in known if word and word in name.split("_")]
-    return close[0] if close else None
+    close = get_close_matches(word, known) or [name for name in known if word and word in name.split("_")]
+    return min(close, key=lambda name: sorted(name) != sorted(word), default=None)  # swapped letters first
 
 
 def suggestion(word: str, words: Iterable[str], otherwise: str) -> str:

@@ -108,12 +108,9 @@ def _flat(settings: Mapping[Any, object]) -> dict[Any, Any]:
 def _known(settings: Mapping[Any, object], known: tuple[str, ...], where: str) -> None:
     for key in settings:
         if key not in known:
-            from difflib import get_close_matches  # noqa: PLC0415 - slow to import, and rarely needed
-
-            close = sorted(get_close_matches(str(key), known), key=lambda name: sorted(name) != sorted(str(key)))
             raise ConfigurationError(
                 f'unknown setting "{key}" in {where}',
-                hint=f"Did you mean {close[0]}?" if close else f"Known settings: {', '.join(known)}.",
+                hint=suggestion(str(key), known, f"Known settings: {', '.join(known)}."),
             )
 
 

@@ -18,7 +18,7 @@ from typing import IO
 
 import anyio
 
-__all__ = ["end", "exited", "run", "send", "servers_of", "spawn"]
+__all__ = ["alive", "end", "exited", "run", "send", "servers_of", "spawn"]
 
 # Nothing of the daemon's environment: PGDATA, PGOPTIONS, LANG and others would change what the programs do.
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
@@ -70,7 +70,7 @@ async def exited(process: subprocess.Popen[bytes] | int, timeout_s: float) -> bo
     """Wait until a process has ended, at most this long, and return whether it has. A child is reaped."""
 
     def running() -> bool:
-        return _alive(process) if isinstance(process, int) else process.poll() is None
+        return alive(process) if isinstance(process, int) else process.poll() is None
 
     with anyio.move_on_after(timeout_s):
         if running():
@@ -93,7 +93,8 @@ async def _gone(pid: int, running: Callable[[], bool]) -> None:
         os.close(descriptor)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Return whether a process exists and has not ended."""
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]

@@ -30,20 +30,9 @@ class DocumentHeader(msgspec.Struct, frozen=True):
     expires_at: datetime | None
 
 
-class Document(Exact, frozen=True, dict=True):
+class Document(DocumentHeader, Exact, frozen=True, dict=True):
     """A version of a document. ``text`` is its content exactly as it was put, ``value`` the value of that."""
 
-    project: str
-    kind: str
-    key: str
-    version: int
-    epoch: str
-    session: str | None
-    kept: bool
-    actor: str
-    created_at: datetime
-    updated_at: datetime
-    expires_at: datetime | None
     text: JsonText = msgspec.field(name="value")
 
     @cached_property

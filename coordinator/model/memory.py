@@ -27,25 +27,12 @@ class MemoryEntry(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-class MemoryMatch(msgspec.Struct, frozen=True):
+class MemoryMatch(MemoryEntry, frozen=True):
     """A memory that a search found, with its ``rank`` among the others.
 
     ``snippet`` has the words that were found between ``**``. ``partial``: more was found, and only the newest matches were ranked.
     """
 
-    project: str
-    memory_id: str
-    context: str
-    lesson: str
-    tool_name: str | None
-    confidence: float
-    created_at: datetime
-    scope: str
-    reinforcements: int
-    language: str
-    superseded_by: str | None
-    actor: str
-    updated_at: datetime
     rank: float
     snippet: str
     partial: bool

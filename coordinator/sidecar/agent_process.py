@@ -9,17 +9,16 @@ the agent lives as long as the sidecar.
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import anyio
 
+from coordinator.embedded import processes
 from coordinator.errors import ConfigurationError
 
 __all__ = ["AgentProcess"]
-
-POLL_S = 0.5
 
 
 class AgentProcess:
@@ -29,7 +28,7 @@ class AgentProcess:
         self.attached = 0
         self._detached = anyio.Event()
         self._pid = pid
-        if pid is not None and not _exists(pid):
+        if pid is not None and not processes.alive(pid):
             raise ConfigurationError(f"there is no process {pid}", hint="Pass the process id of the agent as --pid.")
 
     @contextmanager
@@ -51,7 +50,7 @@ class AgentProcess:
             async def ended() -> None:
                 nonlocal how
                 if self._pid is not None:
-                    await _ended(self._pid)
+                    await processes.exited(self._pid, math.inf)
                     how = f"process {self._pid} has ended"
                     tasks.cancel_scope.cancel()
 
@@ -64,28 +63,3 @@ class AgentProcess:
             tasks.start_soon(ended)
             tasks.start_soon(detached)
         return how
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-async def _ended(pid: int) -> None:
-    if hasattr(os, "pidfd_open"):
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            await anyio.wait_readable(descriptor)
-        finally:
-            os.close(descriptor)
-        return
-    while _exists(pid):  # noqa: ASYNC110 - there is no event to wait for
-        await anyio.sleep(POLL_S)

@@ -73,6 +73,8 @@ NOT_READY = {LeaseState.UNKNOWN: "no answer from the database", LeaseState.LOST:
 
 log = structlog.get_logger()
 
+_Front = Callable[[Application, Presence, Gateway, anyio.Event], AbstractAsyncContextManager[None]]
+
 
 async def serve(
     config: Config, ttl: timedelta, pid: int | None, job_types: Sequence[str] = (), labels: Sequence[str] = ()
@@ -85,28 +87,16 @@ async def serve(
     registration = _registration(config, agent_name(config), ttl, job_types, labels)
     origins_of(config)  # invalid settings are refused before anything starts
 
-    async def run(lifetime: Lifetime) -> None:
-        with listeners(config.listen, config.socket) as sockets:
+    with listeners(config.listen, config.socket) as sockets:
 
-            @asynccontextmanager
-            async def http(app: Application, presence: Presence, _gateway: Gateway) -> AsyncIterator[None]:
-                async with serving(app, sockets[0], config, also=sockets[1:]):
-                    addresses = [url_of(listener) for listener in sockets]
-                    log.info(
-                        "sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id)
-                    )
-                    yield
+        @asynccontextmanager
+        async def http(app: Application, presence: Presence, *_: object) -> AsyncIterator[None]:
+            async with serving(app, sockets[0], config, also=sockets[1:]):
+                addresses = [url_of(listener) for listener in sockets]
+                log.info("sidecar.started", version=version(), pid=os.getpid(), http=addresses, agent=str(presence.id))
+                yield
 
-            with coming_from(CallOrigin(process="sidecar")):
-                async with _source(config) as source:
-                    await _run(config, source, registration, AgentProcess(pid), http, lifetime)
-
-    if config.tracing == "on":
-        tracing.start("coordinator-sidecar")
-    try:
-        await run_until_shutdown("sidecar", run)
-    finally:
-        await to_thread.run_sync(tracing.stop)  # send the remaining spans
+        await _run("sidecar", config, registration, AgentProcess(pid), http)
 
 
 def _unstarted(source: Source, limit_s: float) -> CoordinatorError:
@@ -135,24 +125,14 @@ async def serve_mcp(config: Config, ttl: timedelta, role: Role) -> None:
     registration = _registration(config, name, ttl, (), ())
     config = replace(config, access="open")  # the process at the other end of the pipe is the agent
 
-    async def run(lifetime: Lifetime) -> None:
-        @asynccontextmanager
-        async def stdio(app: Application, presence: Presence, gateway: Gateway) -> AsyncIterator[None]:
-            caller = McpCaller(config.project, presence.name, role)
-            async with serving_stdio(Local(app), caller, gateway, lifetime.stop, _lowered(config).mcp_listeners):
-                log.info("mcp.started", version=version(), pid=os.getpid(), agent=str(presence.id), name=presence.name)
-                yield
+    @asynccontextmanager
+    async def stdio(app: Application, presence: Presence, gateway: Gateway, stop: anyio.Event) -> AsyncIterator[None]:
+        caller = McpCaller(config.project, presence.name, role)
+        async with serving_stdio(Local(app), caller, gateway, stop, _lowered(config).mcp_listeners):
+            log.info("mcp.started", version=version(), pid=os.getpid(), agent=str(presence.id), name=presence.name)
+            yield
 
-        with coming_from(CallOrigin(process="mcp")):
-            async with _source(config) as source:
-                await _run(config, source, registration, AgentProcess(None), stdio, lifetime)
-
-    if config.tracing == "on":
-        tracing.start("coordinator-mcp")
-    try:
-        await run_until_shutdown("mcp", run)
-    finally:
-        await to_thread.run_sync(tracing.stop)
+    await _run("mcp", config, registration, AgentProcess(None), stdio)
 
 
 def _registration(
@@ -191,12 +171,28 @@ async def _source(config: Config) -> AsyncIterator[Source]:
         yield database
 
 
-async def _run(  # noqa: PLR0917
+async def _run(name: str, config: Config, registration: agents.Register, process: AgentProcess, front: _Front) -> None:
+    """Run a program that is in front of the API of one agent, until its shutdown."""
+
+    async def run(lifetime: Lifetime) -> None:
+        with coming_from(CallOrigin(process=name)):
+            async with _source(config) as source:
+                await _serve(config, source, registration, process, front, lifetime)
+
+    if config.tracing == "on":
+        tracing.start(f"coordinator-{name}")
+    try:
+        await run_until_shutdown(name, run)
+    finally:
+        await to_thread.run_sync(tracing.stop)  # send the remaining spans
+
+
+async def _serve(  # noqa: PLR0917
     config: Config,
     source: Source,
     registration: agents.Register,
     process: AgentProcess,
-    front: Callable[[Application, Presence, Gateway], AbstractAsyncContextManager[None]],
+    front: _Front,
     lifetime: Lifetime,
 ) -> None:
     backend = Backend(source)
@@ -251,7 +247,7 @@ async def _run(  # noqa: PLR0917
         tasks.start_soon(mount.run_forever)
         app = create_app(readiness, backend, gateway, access, middleware, paths, mount.over)
         try:
-            async with front(app, presence, gateway):
+            async with front(app, presence, gateway, lifetime.stop):
                 await lifetime.stop.wait()
                 gateway.close()
         finally:

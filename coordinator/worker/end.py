@@ -6,13 +6,18 @@ import traceback
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
+
+import msgspec
 
 from coordinator.client import Client
 from coordinator.client.caller import Duration, as_duration
+from coordinator.errors import InvalidArgument
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.job import JobGrant, JobOutcome
+from coordinator.model.json import encode
 
-__all__ = ["End", "FailJob", "RetryJob", "SnoozeJob", "end_of", "failure"]
+__all__ = ["End", "FailJob", "RetryJob", "SnoozeJob", "as_json", "end_of", "failure"]
 
 SAID = 2000  # characters of an error's message, before its traceback
 FRAMES = 50
@@ -38,6 +43,17 @@ class SnoozeJob(Exception):
     def __init__(self, delay: Duration) -> None:
         super().__init__(f"the job is put off for {delay}")
         self.delay = as_duration(delay)
+
+
+def as_json(value: Any, what: str) -> bytes:
+    """Encode what a function returned.
+
+    Raises: ``FailJob`` if it is not JSON: another attempt would not change that.
+    """
+    try:
+        return encode(value)
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, InvalidArgument) as error:
+        raise FailJob(f"{what} cannot be encoded as JSON: {error}") from None
 
 
 End = Callable[[], Awaitable[JobOutcome]]

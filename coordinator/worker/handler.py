@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from coordinator.errors import ConfigurationError, InvalidArgument
-from coordinator.model.json import encode, fault_of
+from coordinator.errors import ConfigurationError
+from coordinator.model.json import fault_of
 from coordinator.model.operation import Json
 from coordinator.worker.context import JobContext
-from coordinator.worker.end import FailJob
+from coordinator.worker.end import FailJob, as_json
 
 __all__ = ["Function", "Handler"]
 
@@ -74,17 +74,9 @@ class Handler:
     def result(self, value: Any) -> msgspec.Raw:
         """Encode what the function returned.
 
-        Raises: ``FailJob`` if it is not JSON: another attempt would not change that.
+        Raises: ``FailJob`` if it is not JSON.
         """
-        if value is None:
-            return _NULL
-        try:
-            return msgspec.Raw(encode(value))
-        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, InvalidArgument) as error:
-            raise FailJob(f"the result cannot be encoded as JSON: {error}") from None
-
-
-_NULL = msgspec.Raw(b"null")
+        return msgspec.Raw(as_json(value, "the result"))
 
 
 def _name(kind: Any) -> str:

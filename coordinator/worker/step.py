@@ -16,11 +16,9 @@ from typing import Any, Self
 
 import msgspec
 
-from coordinator.errors import InvalidArgument
 from coordinator.model.job_history import JobStep
-from coordinator.model.json import encode
 from coordinator.model.operation import Json
-from coordinator.worker.end import FailJob
+from coordinator.worker.end import as_json
 
 __all__ = ["DurableStep"]
 
@@ -61,10 +59,7 @@ class DurableStep:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Store the result, unless the block raised an exception."""
         if kind is None and not self.done:
-            try:
-                plain: Json = msgspec.json.decode(encode(self.result))
-            except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, InvalidArgument) as error:
-                raise FailJob(f'the result of step "{self._name}" cannot be encoded as JSON: {error}') from None
+            plain: Json = msgspec.json.decode(as_json(self.result, f'the result of step "{self._name}"'))
             self._finish(await self._store(self._ordinal, plain))
 
     async def _run(self) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +46,7 @@ _actors = click.option("--by", "actors", multiple=True, metavar="NAME", help="Ac
 @click.option("--timeout", type=DURATION, help="Stop after this long, with exit code 8.")
 @click.option("--all-projects", is_flag=True, help="Print the events of all projects.")
 @click.pass_obj
-def tail(
-    call: Invocation,
-    *,
-    topics: tuple[str, ...],
-    keys: tuple[str, ...],
-    actors: tuple[str, ...],
-    after: str | None,
-    follow: bool,
-    limit: int | None,
-    timeout: timedelta | None,
-    all_projects: bool,
-) -> None:
+def tail(call: Invocation, /, *, all_projects: bool, **options: Any) -> None:
     """Print the retained events in order; --follow adds new ones.
 
     JSON output has one object per line. To resume, pass the cursor of the last event to --after. An event of type "reset" means that
@@ -66,17 +54,7 @@ def tail(
     """
     from coordinator.cli.tail import Tail  # noqa: PLC0415
 
-    Tail(
-        call,
-        topics=topics,
-        keys=keys,
-        actors=actors,
-        after=after,
-        project=None if all_projects else call.project,
-        follow=follow,
-        limit=limit,
-        timeout=timeout,
-    ).run()
+    Tail(call, project=None if all_projects else call.project, **options).run()
 
 
 @command.verb(
