@@ -16,15 +16,24 @@ from tests.faults.plane import SETTINGS
 
 LONG_S = float(os.environ.get("COORDINATOR_FAULTS_S", "60"))
 
+CALLS = "tests.faults.job_worker"  # makes the calls of the client itself
+WORKER = "tests.faults.worker_program"  # uses the class Worker
+
 
 @pytest.mark.parametrize(
-    ("jobs", "faults"), [(300, 6), pytest.param(10_000, int(LONG_S), marks=pytest.mark.long)], ids=["short", "long"]
+    ("program", "jobs", "faults", "least"),
+    [
+        pytest.param(CALLS, 300, 6, 0.9, id="short"),
+        pytest.param(WORKER, 80, 3, 0.8, id="short-worker"),
+        pytest.param(CALLS, 10_000, int(LONG_S), 0.9, marks=pytest.mark.long, id="long"),
+        pytest.param(WORKER, 10_000, int(LONG_S), 0.8, marks=pytest.mark.long, id="long-worker"),
+    ],
 )
-async def test_every_job_ends_once_whatever_befalls_its_workers(
-    database_url: str, seed: int, jobs: int, faults: int
+async def test_every_job_ends_once_whatever_befalls_its_workers(  # noqa: PLR0917
+    database_url: str, seed: int, program: str, jobs: int, faults: int, least: float
 ) -> None:
     await prepare(database_url)
-    fleet = Fleet(database_url, seed=seed, ttl_s=2.0)
+    fleet = Fleet(database_url, seed=seed, ttl_s=2.0, program=program)
     with fleet.running():
         ids: set[object] = set()
         async with anyio.create_task_group() as tasks:
@@ -33,26 +42,7 @@ async def test_every_job_ends_once_whatever_befalls_its_workers(
         await fleet.finished()
     note(f"jobs {jobs}: befallen {dict(fleet.befallen)}", [])
     statuses = await check_ends(database_url, ids)
-    assert statuses["completed"] > jobs * 0.9, statuses
-
-
-@pytest.mark.parametrize(
-    ("jobs", "faults"), [(80, 3), pytest.param(10_000, int(LONG_S), marks=pytest.mark.long)], ids=["short", "long"]
-)
-async def test_every_job_ends_once_whatever_befalls_workers_of_the_program(
-    database_url: str, seed: int, jobs: int, faults: int
-) -> None:
-    await prepare(database_url)
-    fleet = Fleet(database_url, seed=seed, ttl_s=2.0, program="tests.faults.worker_program")
-    with fleet.running():
-        ids: set[object] = set()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(fleet.befall, LIGHT, faults)
-            ids = await enqueue(database_url, jobs)
-        await fleet.finished()
-    note(f"jobs {jobs}: befallen {dict(fleet.befallen)}", [])
-    statuses = await check_ends(database_url, ids)
-    assert statuses["completed"] > jobs * 0.8, statuses
+    assert statuses["completed"] > jobs * least, statuses
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from coordinator.db.connection import connect
+from coordinator.errors import CoordinatorError
 from tests.conftest import Transaction
 
 __all__ = ["Machine", "check"]
@@ -29,6 +30,18 @@ class Machine(RuleBasedStateMachine):
         self.transaction = self.connection.transaction()
         self.do(self.transaction.start())
         self.tx = Transaction(self.connection)
+
+    def run(self, operation: Any) -> tuple[str | None, Any]:
+        """Run an operation in a savepoint; return the code of its error, and its result."""
+        savepoint = self.connection.transaction()
+        self.do(savepoint.start())
+        try:
+            result = self.do(self.tx.run(operation))
+        except CoordinatorError as error:
+            self.do(savepoint.rollback())
+            return error.code, None
+        self.do(savepoint.commit())
+        return None, result
 
     def teardown(self) -> None:
         if hasattr(self, "transaction"):

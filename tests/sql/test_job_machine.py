@@ -12,7 +12,6 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from coordinator.errors import CoordinatorError
 from coordinator.operations import agents, jobs, queues
 from tests.sql.machine import Machine, check
 
@@ -72,17 +71,6 @@ class Jobs(Machine):
         self.do(self.tx.run(queues.Set(project="default", queue="fair", fair_by="key")))
         self.jobs: dict[UUID, Job] = {}
         self.slots: dict[str, int] = {}
-
-    def run(self, operation: Any) -> tuple[str | None, Any]:
-        savepoint = self.connection.transaction()
-        self.do(savepoint.start())
-        try:
-            result = self.do(self.tx.run(operation))
-        except CoordinatorError as error:
-            self.do(savepoint.rollback())
-            return error.code, None
-        self.do(savepoint.commit())
-        return None, result
 
     def register(self, name: str) -> None:
         made = agents.Register(project="default", name=name, job_types=["x"], ttl=timedelta(days=1))

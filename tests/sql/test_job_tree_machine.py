@@ -11,7 +11,6 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from coordinator.errors import CoordinatorError
 from coordinator.operations import agents, job_trees, jobs
 from tests.sql.machine import Machine, check
 
@@ -39,17 +38,6 @@ class Trees(Machine):
         made = agents.Register(project="default", name="w", job_types=["x"], ttl=timedelta(days=1))
         self.worker = self.do(self.tx.run(made)).id
         self.jobs: dict[UUID, Job] = {}
-
-    def run(self, operation: Any) -> tuple[str | None, Any]:
-        savepoint = self.connection.transaction()
-        self.do(savepoint.start())
-        try:
-            result = self.do(self.tx.run(operation))
-        except CoordinatorError as error:
-            self.do(savepoint.rollback())
-            return error.code, None
-        self.do(savepoint.commit())
-        return None, result
 
     def any_job(self, data: st.DataObject) -> Job:
         return data.draw(st.sampled_from(list(self.jobs.values())))

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from coordinator.errors import CoordinatorError
 from coordinator.model.log import LogEntry
 from coordinator.model.operation import JsonText
 from coordinator.operations import logs
@@ -31,17 +30,6 @@ class Logs(Machine):
         super().begin()
         self.logs = {"a": Log(), "b": Log()}
         self.positions: list[tuple[str, list[str], int]] = []
-
-    def run(self, operation: Any) -> tuple[str | None, Any]:
-        savepoint = self.connection.transaction()
-        self.do(savepoint.start())
-        try:
-            result = self.do(self.tx.run(operation))
-        except CoordinatorError as error:
-            self.do(savepoint.rollback())
-            return error.code, None
-        self.do(savepoint.commit())
-        return None, result
 
     keys = st.sampled_from(["a", "b"])
     given = st.fixed_dictionaries(
