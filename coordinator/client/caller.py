@@ -28,7 +28,7 @@ Duration = timedelta | float
 R = TypeVar("R")
 
 
-class _Author(TypedDict):
+class _AuthorFields(TypedDict):
     project: str
     actor: str | None
 
@@ -118,7 +118,7 @@ class Caller:
         await self.presence.alive()
         return self.presence.name
 
-    async def author(self) -> _Author:
+    async def author(self) -> _AuthorFields:
         """Return the fields of a write that say in which project it is, and who makes it.
 
         Raises: ``NotFound`` when the agent was reaped.

@@ -20,7 +20,7 @@ from coordinator.operations import job_waits
 __all__ = ["JobWaits"]
 
 
-class _Attempt(TypedDict):
+class _AttemptFields(TypedDict):
     project: str
     job: UUID
     agent: UUID
@@ -30,7 +30,7 @@ class _Attempt(TypedDict):
 class JobWaits(JobHistory):
     """Steps that a worker stores, and waits of its jobs."""
 
-    async def _attempt(self, job: JobGrant | UUID, fence: int | None, agent: AgentRef | None) -> _Attempt:
+    async def _attempt(self, job: JobGrant | UUID, fence: int | None, agent: AgentRef | None) -> _AttemptFields:
         """Return the fields of an operation that identify an attempt.
 
         Raises: ``InvalidArgument`` if the fence or the agent is missing; ``NotFound``.
