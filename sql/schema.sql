@@ -2158,6 +2158,11 @@ create function coordinator.agent_end(p_agent uuid, p_type text, p_actor text, p
   returns boolean
   volatile security definer;
 
+-- Do what agent_join does, in a project that the caller may use, and return the row of the agent. Internal.
+create function coordinator.agent_enter(p_project_id bigint, p_project text, p_name text, p_role text, p_metadata jsonb, p_ttl interval, p_unreserved boolean, p_process integer)
+  returns coordinator.agents
+  volatile;
+
 -- Return the id of an agent that is given by name or id, for parameters named p_agent. An id is returned unchanged. ZC202: no agent has this name; the error says when the last one ended, or suggests a similar name. ZC105: several agents have this name.
 create function coordinator.agent_find(p_project text, p_agent text)
   returns uuid
@@ -4928,6 +4933,11 @@ create function coordinator.lock_show(p_project text, p_resource text)
   returns SETOF coordinator.lock_holders
   stable security definer;
 
+-- Return the one spelling of a resource, as locks have it. Internal; inlined.
+create function coordinator.lock_spelling(p_resource text)
+  returns text
+  immutable;
+
 -- Return whether two texts with \x02 for any character agree as far as the shorter goes. Internal.
 create function coordinator.lock_starts_meet(p_a text, p_b text)
   returns boolean
@@ -5596,7 +5606,7 @@ create function coordinator.role_bound()
   returns trigger
   volatile;
 
--- Return whether a database role has the rights of a manager. Internal.
+-- Return whether a database role has the rights of a manager. Internal; inlined.
 create function coordinator.role_manages(p_role oid)
   returns boolean
   stable;

@@ -126,11 +126,12 @@ set enable_seqscan = off -- plans made while the tables are small must also serv
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);
+  v_joined  coordinator.agents;
   v_agent   uuid;
-  v_name    text;
   v_mode    text := case when p_shared then 'shared' else 'exclusive' end;
   v_texts   text[];
-  v_all     coordinator.lock_resource[];
+  v_all     text[];
+  v_parsed  coordinator.lock_resource;
   v_wanted  text[];
   v_refused text;
   v_request uuid;
@@ -142,17 +143,18 @@ begin
   p_owner := coalesce(p_owner, '');
   perform coordinator.file_check(p_paths, p_hashes, p_owner);
   v_texts := coordinator.lock_texts(p_project, p_paths);
-  v_all := array(select coordinator.lock_parse(t) from unnest(v_texts) with ordinality u (t, n) order by n);
-  select a.id, a.name into v_agent, v_name from coordinator.agent_join(p_project, p_agent, null, p_metadata, p_ttl, p_unreserved) a;
+  v_all := array(select coordinator.lock_spelling(t) from unnest(v_texts) with ordinality u (t, n) order by n);
+  v_joined := coordinator.agent_enter(v_project, p_project, p_agent, null, p_metadata, p_ttl, p_unreserved, null);
+  v_agent := v_joined.id;
 
-  -- Leases that it already holds were renewed by agent_join.
+  -- Leases that it already holds were renewed by agent_enter.
   v_wanted := array(
-    select distinct r.resource from unnest(v_all) r
+    select distinct r from unnest(v_all collate "C") r
     where not exists (
       select from coordinator.locks l
-      where l.project_id = v_project and l.resource = r.resource and l.agent_id = v_agent and l.owner = p_owner and l.claimed
+      where l.project_id = v_project and l.resource = r and l.agent_id = v_agent and l.owner = p_owner and l.claimed
         and l.expires_at > coordinator.now_utc() and (p_shared or l.mode = 'exclusive'))
-    order by r.resource);
+    order by r);
   if v_wanted <> '{}' then
     v_request := md5(array_to_string(array[p_owner, v_mode] || v_wanted, E'\n'))::uuid;
     if p_wait between interval '0' and interval '1 day' then
@@ -178,34 +180,36 @@ begin
     v_grant.agent_id := v_agent;
     if v_refused is not null or v_ticket is not null then
       v_grant.ticket := v_ticket;
+      v_parsed := coordinator.lock_parse(v_texts[v_i]);
       select b.agent_id, b.agent_name, b.owner, b.resource, b.expires_at, l.acquired_at into
         v_grant.holder_id, v_grant.holder, v_grant.holder_owner, v_grant.held, v_grant.held_until, v_grant.held_since
-      from coordinator.lock_blockers(v_project, v_agent, p_owner, v_ticket, v_all[v_i], v_mode, null) b
+      from coordinator.lock_blockers(v_project, v_agent, p_owner, v_ticket, v_parsed, v_mode, null) b
       left join coordinator.locks l on l.project_id = v_project and l.resource = b.resource and l.fencing_token = b.fencing_token
       order by b.ticket nulls first, b.expires_at desc limit 1;
       if found then
         v_grant.state := coalesce(v_refused, 'waiting');
         v_grant.holder_task := (select a.metadata ->> 'task' from coordinator.agents a where a.id = v_grant.holder_id);
-        v_grant.waiting := (select count(distinct w.ticket) from coordinator.lock_overlapping(v_project, v_all[v_i], true) w where w.expires_at > v_now);
+        v_grant.waiting := (select count(distinct w.ticket) from coordinator.lock_overlapping(v_project, v_parsed, true) w where w.expires_at > v_now);
       else
         v_grant.state := 'free';
       end if;
     else
       v_grant.state := 'granted';
       select l.expires_at into v_grant.expires_at from coordinator.locks l
-      where l.project_id = v_project and l.resource = v_all[v_i].resource and l.agent_id = v_agent and l.owner = p_owner and l.expires_at > v_now;
-      if v_all[v_i].resource = any (v_wanted) and v_all[v_i].kind = 'path' and not p_shared then
-        v_grant.elsewhere := coordinator.lock_elsewhere(v_project, v_all[v_i].resource, v_agent);
+      where l.project_id = v_project and l.resource = v_all[v_i] and l.agent_id = v_agent and l.owner = p_owner and l.expires_at > v_now;
+      if not p_shared and v_all[v_i] = any (v_wanted)
+         and (case when coordinator.lock_is_plain(v_all[v_i]) then v_all[v_i] not like 'name:%' else (coordinator.lock_parse(v_texts[v_i])).kind = 'path' end) then
+        v_grant.elsewhere := coordinator.lock_elsewhere(v_project, v_all[v_i], v_agent);
       end if;
       if not p_shared then
-        v_stale := coordinator.file_stale(v_project, v_all[v_i].resource, v_agent, v_name, p_owner, nullif(p_hashes[v_i], ''));
+        v_stale := coordinator.file_stale(v_project, v_all[v_i], v_agent, v_joined.name, p_owner, nullif(p_hashes[v_i], ''));
         if v_stale.stale and not (p_told and v_stale.told is not distinct from coalesce(nullif(p_hashes[v_i], ''), v_stale.changed_at::text)) then
           v_grant.state := 'stale';
           v_grant.changed_by := v_stale.changed_by;
           v_grant.changed_at := v_stale.changed_at;
           if p_told then
             update coordinator.files_seen f set told = coalesce(nullif(p_hashes[v_i], ''), v_stale.changed_at::text)
-            where f.project_id = v_project and f.path = v_all[v_i].resource and f.agent_name = v_name and f.owner = p_owner;
+            where f.project_id = v_project and f.path = v_all[v_i] and f.agent_name = v_joined.name and f.owner = p_owner;
           end if;
         end if;
       end if;
@@ -237,11 +241,11 @@ begin
     raise exception using errcode = 'ZC105', message = format('unknown step "%s"', left(coalesce(p_step, ''), 200)),
       hint = 'Use reading before a read, read after it, and written after a write.';
   end if;
-  select a.name into v_name from coordinator.agent_join(p_project, p_agent, null, p_metadata, p_ttl, p_unreserved) a;
+  v_name := (coordinator.agent_enter(v_project, p_project, p_agent, null, p_metadata, p_ttl, p_unreserved, null)).name;
   v_now := coordinator.now_utc();
   insert into coordinator.files_seen as f (project_id, path, agent_name, owner, hash, seen_at, wrote_at, reading)
   select distinct on (r.path) v_project, r.path, v_name, p_owner, nullif(r.hash, ''), v_now, case when p_step = 'written' then v_now end, p_step = 'reading'
-  from (select (coordinator.lock_parse(t)).resource as path, h as hash, n
+  from (select coordinator.lock_spelling(t) as path, h as hash, n
         from unnest(coordinator.lock_texts(p_project, p_paths)) with ordinality u (t, n)
         left join unnest(p_hashes) with ordinality v (h, m) on m = n) r
   order by r.path, r.n desc
@@ -265,6 +269,7 @@ as $$
 declare
   v_project   bigint := coordinator.project_id(p_project);
   v_agent     uuid;
+  v_name      text;
   v_resources text[];
 begin
   p_owner := coalesce(p_owner, '');
@@ -274,22 +279,21 @@ begin
   end if;
   if p_paths is not null then
     perform coordinator.file_check(p_paths, null, '');
-    v_resources := array(select (coordinator.lock_parse(t)).resource from unnest(coordinator.lock_texts(p_project, p_paths)) t);
+    v_resources := array(select coordinator.lock_spelling(t) from unnest(coordinator.lock_texts(p_project, p_paths)) t);
   end if;
   v_agent := coordinator.agent_joined(v_project, p_agent);
   if v_agent is null then
     return 0;
   end if;
-  perform coordinator.agent_check(v_agent, p_project);
   if p_end and p_owner = '' and p_paths is null then
     perform coordinator.agent_end(v_agent, 'agent.deregistered', null, '{}');
     return 1;
   end if;
-  perform from coordinator.agents a where a.id = v_agent for key share;
+  select a.name into v_name from coordinator.agents a where a.id = v_agent for key share;
   if not found then
     return 0;
   end if;
-  return coordinator.lock_end_agent(v_project, p_project, v_agent, (select a.name from coordinator.agents a where a.id = v_agent), p_owner, v_resources);
+  return coordinator.lock_end_agent(v_project, p_project, v_agent, v_name, p_owner, v_resources);
 end
 $$;
 comment on function coordinator.file_leave(text, text, text, text[], boolean) is

@@ -43,7 +43,7 @@ comment on function coordinator.search_text(text, jsonb) is
 
 create or replace function coordinator.search_lexeme(p_project_id bigint, p_kind text, p_field text default '', p_value jsonb default null) returns text
 language sql immutable parallel safe
-return chr(1) || p_project_id || '/' || p_kind || case when p_field <> '' then
+return chr(1) || p_project_id::text || '/' || p_kind || case when p_field <> '' then
   '/' || md5(p_field || '=' || case jsonb_typeof(p_value) when 'number' then trim_scale((p_value #>> '{}')::numeric)::text else p_value::text end) else '' end;
 comment on function coordinator.search_lexeme(bigint, text, text, jsonb) is
   'Return the lexeme that marks documents of a project and kind or, with a field, documents with this value in it. Internal.';

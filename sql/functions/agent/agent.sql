@@ -101,28 +101,29 @@ $$;
 comment on function coordinator.agent_register(text, text, text, text[], jsonb, interval, integer, boolean, text[]) is
   'Register an agent when it starts, and return it with an id that is new at each start. The agent is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. It gets jobs whose type is one of p_job_types and whose labels are all in p_labels. p_unreserved: refuse the name of a token, or of a database role with more rights (42501), as if the caller''s role had only the rights of an agent.';
 
-create or replace function coordinator.agent_join(
-  p_project text, p_name text, p_role text default null, p_metadata jsonb default null, p_ttl interval default '10 minutes',
-  p_unreserved boolean default false, p_process integer default null)
-returns setof coordinator.agents_live
-language plpgsql volatile security definer
+create or replace function coordinator.agent_enter(
+  p_project_id bigint, p_project text, p_name text, p_role text, p_metadata jsonb, p_ttl interval, p_unreserved boolean, p_process integer)
+returns coordinator.agents
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_project bigint := coordinator.project_id(p_project);
   v_agent   coordinator.agents;
-  v_process integer := (select p.id from coordinator.processes p where p.id = p_process and p.missing_at is null);
+  v_process integer;
+  v_id      uuid;
 begin
   perform coordinator.check_name('the name of the agent', p_name);
   perform coordinator.check_ttl(p_ttl, 86400);
   if p_metadata is not null then
     perform coordinator.check_json('the metadata', p_metadata, p_object => true);
   end if;
+  if p_process is not null then
+    v_process := (select p.id from coordinator.processes p where p.id = p_process and p.missing_at is null);
+  end if;
   perform coordinator.agent_name_enter(p_project, p_name, p_unreserved);
   for v_try in 1 .. 2 loop
-    select a.* into v_agent from coordinator.agents a where a.id = coordinator.agent_joined(v_project, p_name);
+    select a.* into v_agent from coordinator.agents a where a.id = coordinator.agent_joined(p_project_id, p_name);
     if found then
-      perform coordinator.agent_check(v_agent.id, p_project);
       -- If a program calls this many times a minute, only a few calls need to write.
       if v_agent.expires_at < coordinator.now_utc() + 0.95 * greatest(p_ttl, v_agent.ttl) or p_ttl > v_agent.ttl
          or p_role is distinct from coalesce(v_agent.role, p_role) or not v_agent.metadata @> coalesce(p_metadata, '{}')
@@ -133,12 +134,11 @@ begin
         update coordinator.agents a
         set ttl = greatest(p_ttl, a.ttl), heartbeat_at = coordinator.now_utc(), expires_at = greatest(a.expires_at, coordinator.now_utc() + greatest(p_ttl, a.ttl)),
             role = coalesce(p_role, a.role), metadata = a.metadata || coalesce(p_metadata, '{}'), process_id = coalesce(v_process, a.process_id)
-        where a.id = v_agent.id;
+        where a.id = v_agent.id returning a.* into v_agent;
         continue when not found; -- the agent has just ended
       end if;
       perform coordinator.lock_renew_agent(v_agent.id);
-      return query select * from coordinator.agents_live a where a.id = v_agent.id;
-      return;
+      return v_agent;
     end if;
     exit when v_try = 2;
     if coordinator.is_agent_id(p_name) then
@@ -146,7 +146,29 @@ begin
     end if;
     perform coordinator.name_enter(p_name); -- programs that join under one name at the same time become one agent
   end loop;
-  return query select * from coordinator.agent_register(p_project, p_name, p_role, p_metadata => coalesce(p_metadata, '{}'), p_ttl => p_ttl, p_process => v_process, p_unreserved => p_unreserved);
+  select r.id into v_id
+  from coordinator.agent_register(p_project, p_name, p_role, p_metadata => coalesce(p_metadata, '{}'), p_ttl => p_ttl, p_process => v_process,
+                                  p_unreserved => p_unreserved) r;
+  select a.* into v_agent from coordinator.agents a where a.id = v_id;
+  return v_agent;
+end
+$$;
+comment on function coordinator.agent_enter(bigint, text, text, text, jsonb, interval, boolean, integer) is
+  'Do what agent_join does, in a project that the caller may use, and return the row of the agent. Internal.';
+
+create or replace function coordinator.agent_join(
+  p_project text, p_name text, p_role text default null, p_metadata jsonb default null, p_ttl interval default '10 minutes',
+  p_unreserved boolean default false, p_process integer default null)
+returns setof coordinator.agents_live
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  a coordinator.agents := coordinator.agent_enter(coordinator.project_id(p_project), p_project, p_name, p_role, p_metadata, p_ttl, p_unreserved, p_process);
+begin
+  -- Without a query of the view, which would check again whether the caller may use the project.
+  return next (a.id, a.project, a.name, a.role, a.job_types, a.labels, a.metadata, a.ttl, a.registered_at, a.heartbeat_at, a.expires_at,
+               a.process_id)::coordinator.agents_live;
 end
 $$;
 comment on function coordinator.agent_join(text, text, text, jsonb, interval, boolean, integer) is

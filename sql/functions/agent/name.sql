@@ -150,24 +150,17 @@ comment on function coordinator.name_enter(text) is
   'Take the lock under which a token or an agent takes a name. Internal.';
 
 create or replace function coordinator.role_manages(p_role oid) returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select bool_or(has_function_privilege(p_role, p.oid, 'execute')) from pg_proc p
-    where p.pronamespace = 'coordinator'::regnamespace and p.proname = 'directive_send');
-end
-$$;
+language sql stable
+return coalesce(has_function_privilege(p_role, to_regproc('coordinator.directive_send'), 'execute'), false);
 comment on function coordinator.role_manages(oid) is
-  'Return whether a database role has the rights of a manager. Internal.';
+  'Return whether a database role has the rights of a manager. Internal; inlined.';
 
 create or replace function coordinator.agent_name_enter(p_project text, p_name text, p_unreserved boolean) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if p_unreserved or not coordinator.role_manages((select r.oid from pg_roles r where r.rolname = session_user)) then
+  if p_unreserved or not coordinator.role_manages(to_regrole(quote_ident(session_user))) then
     perform coordinator.name_enter(p_name); -- token_create takes the same lock, so neither misses the name that the other takes
     if coordinator.name_reserved(p_project, p_name) then
       raise exception using errcode = '42501', message = format('an agent may not register as "%s": a token or a database role has this name', p_name),
@@ -236,12 +229,17 @@ comment on function coordinator.agent_check(uuid, text) is
   'Reject an agent of a project that the logged-in role may not use (42501), and an agent that is not registered in p_project (ZC202). Internal.';
 
 create or replace function coordinator.agent_joined(p_project_id bigint, p_name text) returns uuid
-language sql stable
+language plpgsql stable -- not in SQL: PostgreSQL would plan it again in every transaction
 set search_path = pg_catalog, pg_temp
-begin atomic
-  select a.id from coordinator.agents a
-  where a.project_id = p_project_id and case when coordinator.is_agent_id(p_name) then a.id = p_name::uuid else a.name = p_name end
-  order by a.registered_at, a.id limit 1;
-end;
+set enable_seqscan = off -- plans made while the table is small must also serve a large one
+as $$
+begin
+  if coordinator.is_agent_id(p_name) then
+    return (select a.id from coordinator.agents a where a.id = p_name::uuid and a.project_id = p_project_id);
+  end if;
+  return (
+    select a.id from coordinator.agents a where a.project_id = p_project_id and a.name = p_name order by a.registered_at, a.id limit 1);
+end
+$$;
 comment on function coordinator.agent_joined(bigint, text) is
   'Return the agent that agent_join finds by name or id: of several, the one that registered first; null: there is none. Internal.';

@@ -24,7 +24,7 @@
 
 create or replace function coordinator.job_owner(p_job uuid, p_fence bigint) returns text
 language sql immutable parallel safe
-return 'job/' || p_job || '/' || p_fence;
+return 'job/' || p_job::text || '/' || p_fence::text;
 comment on function coordinator.job_owner(uuid, bigint) is
   'Return the owner of an attempt''s locks. Parts of the attempt are owners below it: owner/part.';
 

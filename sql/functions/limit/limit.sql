@@ -33,13 +33,13 @@ insert into coordinator.limits (name, value, unit, meaning) values
 
 create or replace function coordinator.limit_key(p_project_id bigint) returns bigint
 language sql immutable parallel safe
-return hashtextextended('coordinator.job_limits:' || p_project_id, 0);
+return hashtextextended('coordinator.job_limits:' || p_project_id::text, 0);
 comment on function coordinator.limit_key(bigint) is
   'Return the key of the advisory lock of the limits of a project. Internal.';
 
 create or replace function coordinator.limit_class_key(p_project_id bigint) returns bigint
 language sql immutable parallel safe
-return hashtextextended('coordinator.job_classes:' || p_project_id, 0);
+return hashtextextended('coordinator.job_classes:' || p_project_id::text, 0);
 comment on function coordinator.limit_class_key(bigint) is
   'Return the key of the advisory lock under which classes of a project are created. Internal.';
 

@@ -45,7 +45,7 @@ comment on column coordinator.lock_waits_for.for_owner    is 'Owner in the way; 
 
 create or replace function coordinator.lock_queue_key(p_project_id bigint) returns bigint
 language sql immutable parallel safe
-return hashtextextended('coordinator.lock_queue:' || p_project_id, 0);
+return hashtextextended('coordinator.lock_queue:' || p_project_id::text, 0);
 comment on function coordinator.lock_queue_key(bigint) is
   'Return the key of the advisory lock on the queue of a project. Internal.';
 

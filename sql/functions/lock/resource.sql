@@ -301,6 +301,12 @@ $$;
 comment on function coordinator.lock_parse(text) is
   'Parse the text of a lock: name:deploy, src/a.py, src/ or src/**/*.py (at most 16 wildcards); after path:, the characters *, ? and [ are literal. ZC101 to ZC103: the text is malformed.';
 
+create or replace function coordinator.lock_spelling(p_resource text) returns text
+language sql immutable parallel safe
+return case when coordinator.lock_is_plain(p_resource) then p_resource else (coordinator.lock_parse(p_resource)).resource end;
+comment on function coordinator.lock_spelling(text) is
+  'Return the one spelling of a resource, as locks have it. Internal; inlined.';
+
 create or replace function coordinator.lock_read(p_project text, p_resource text) returns coordinator.lock_resource
 language sql stable
 set search_path = pg_catalog, pg_temp

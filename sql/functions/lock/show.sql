@@ -71,28 +71,36 @@ comment on function coordinator.lock_list(text, text, uuid, text[], integer) is
 
 -- A linked work tree has its paths below .git/worktrees/<name>/: see docs/hooks.md.
 create or replace function coordinator.lock_elsewhere(p_project_id bigint, p_resource text, p_agent uuid) returns text
-language sql stable
+language plpgsql stable -- not in SQL: PostgreSQL would plan it again in every transaction
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
-  with own as (
-    select regexp_replace(p_resource, '^(path:)?(\.git/worktrees/[^/]+/)?', '') as path
-  ), linked as ( -- bounded: a project may have very many work trees
-    select l.resource, l.agent_id, l.agent_name, l.expires_at from coordinator.locks l
-    where l.project_id = p_project_id and l.resource >= '.git/worktrees/' and l.resource < '.git/worktrees0'
-    order by l.resource limit 5000
-  ), named as (
-    select l.resource, l.agent_id, l.agent_name, l.expires_at, split_part(l.resource, '/', 3) as worktree
-    from linked l, own where right(l.resource, length(own.path) + 1) = '/' || own.path
-      and l.resource = '.git/worktrees/' || split_part(l.resource, '/', 3) || '/' || own.path
-    union all
-    select l.resource, l.agent_id, l.agent_name, l.expires_at, '' from coordinator.locks l, own
-    where l.project_id = p_project_id and l.resource = own.path
-  )
-  select string_agg(shown, ', ' order by shown) from (
-    select distinct n.agent_name || case n.worktree when '' then ' in the main work tree' else ' in work tree ' || n.worktree end as shown
-    from named n where n.resource <> p_resource and n.agent_id <> p_agent and n.expires_at > coordinator.now_utc()
-    order by shown limit 3) others
+declare
+  v_path text;
+begin
+  if not exists ( -- most projects have no linked work trees
+    select from coordinator.locks l where l.project_id = p_project_id and l.resource >= '.git/worktrees/' and l.resource < '.git/worktrees0') then
+    return null;
+  end if;
+  v_path := regexp_replace(p_resource, '^(path:)?(\.git/worktrees/[^/]+/)?', '');
+  return (
+    with linked as ( -- bounded: a project may have very many work trees
+      select l.resource, l.agent_id, l.agent_name, l.expires_at from coordinator.locks l
+      where l.project_id = p_project_id and l.resource >= '.git/worktrees/' and l.resource < '.git/worktrees0'
+      order by l.resource limit 5000
+    ), named as (
+      select l.resource, l.agent_id, l.agent_name, l.expires_at, split_part(l.resource, '/', 3) as worktree
+      from linked l where right(l.resource, length(v_path) + 1) = '/' || v_path
+        and l.resource = '.git/worktrees/' || split_part(l.resource, '/', 3) || '/' || v_path
+      union all
+      select l.resource, l.agent_id, l.agent_name, l.expires_at, '' from coordinator.locks l
+      where l.project_id = p_project_id and l.resource = v_path
+    )
+    select string_agg(shown, ', ' order by shown) from (
+      select distinct n.agent_name || case n.worktree when '' then ' in the main work tree' else ' in work tree ' || n.worktree end as shown
+      from named n where n.resource <> p_resource and n.agent_id <> p_agent and n.expires_at > coordinator.now_utc()
+      order by shown limit 3) others);
+end
 $$;
 comment on function coordinator.lock_elsewhere(bigint, text, uuid) is
   'Return which other agents hold the same file in other work trees of the repository: three at most; null: none. Internal.';

@@ -65,7 +65,7 @@ comment on column coordinator.queues_live.updated_at          is 'When it was la
 
 create or replace function coordinator.queue_key(p_project_id bigint, p_queue text) returns bigint
 language sql immutable parallel safe
-return hashtextextended('coordinator.queue:' || p_project_id || ':' || p_queue, 0);
+return hashtextextended('coordinator.queue:' || p_project_id::text || ':' || p_queue, 0);
 comment on function coordinator.queue_key(bigint, text) is
   'Return the key of the advisory lock of a queue. Internal.';
 
