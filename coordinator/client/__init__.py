@@ -1,4 +1,4 @@
-"""The Python client: the verbs of every other face, as methods of one class per noun.
+"""The Python client: the verbs of every other interface, as methods of one class per noun.
 
     async with coordinator.connect("postgresql://…", agent="coder", role="developer") as client:
         await client.signals.set("build/state", "green", ttl=3600)

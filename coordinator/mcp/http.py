@@ -22,7 +22,7 @@ from coordinator.api.local import Local
 from coordinator.api.response import Response
 from coordinator.mcp.envelopes import Envelopes, repeated_call
 from coordinator.mcp.listeners import Listeners
-from coordinator.mcp.server import LISTEN, Face
+from coordinator.mcp.server import LISTEN, McpHandlers
 from coordinator.mcp.tools import TOOLS, WAITING, McpCaller, result_of
 
 __all__ = ["serving"]
@@ -46,7 +46,7 @@ async def serving(
     async def resolve(context: Any) -> tuple[Local, McpCaller]:
         return await caller_of(context.request.scope)
 
-    server = Face(resolve, gateway, Listeners(listeners)).server
+    server = McpHandlers(resolve, gateway, Listeners(listeners)).server
     brief = StreamableHTTPSessionManager(server, stateless=True, json_response=True)
     long = StreamableHTTPSessionManager(server, stateless=True)
     envelopes = Envelopes()

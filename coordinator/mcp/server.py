@@ -35,7 +35,7 @@ from coordinator.operations.events import Since
 from coordinator.suggestion import nearest
 from coordinator.version import version
 
-__all__ = ["LISTEN", "Face"]
+__all__ = ["LISTEN", "McpHandlers"]
 
 INSTRUCTIONS = (
     "Coordinates agents that work at once: lock a file before you edit it, and release it afterwards; read directive_inbox "
@@ -50,7 +50,7 @@ Resolve = Callable[[ServerRequestContext[Any]], Awaitable[tuple[Local, McpCaller
 """Returns where the calls of a request go, and who calls."""
 
 
-class Face:
+class McpHandlers:
     """The handlers of one server.
 
     ``resolve`` returns the principal of a request. When the ``gateway`` ends, listening requests end. ``tasks`` outlive

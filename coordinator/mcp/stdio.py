@@ -18,7 +18,7 @@ from coordinator.api.gateway import Gateway
 from coordinator.api.local import Local
 from coordinator.errors import InvalidArgument
 from coordinator.mcp.listeners import Listeners
-from coordinator.mcp.server import Face
+from coordinator.mcp.server import McpHandlers
 from coordinator.mcp.tools import McpCaller
 
 __all__ = ["serving_stdio"]
@@ -37,13 +37,13 @@ async def serving_stdio(
         return local, caller
 
     async with anyio.create_task_group() as tasks:
-        face = Face(resolve, gateway, Listeners(listeners), tasks)
+        handlers = McpHandlers(resolve, gateway, Listeners(listeners), tasks)
 
         async def run() -> None:
             with _claimed() as (source, sink):
                 streams = stdio_server(cast("Any", _lines(source)), cast("Any", _Sink(sink)))
                 async with streams as (incoming, outgoing):
-                    await face.server.run(incoming, outgoing, face.server.create_initialization_options())
+                    await handlers.server.run(incoming, outgoing, handlers.server.create_initialization_options())
             stop.set()
 
         tasks.start_soon(run)

@@ -59,9 +59,9 @@ from coordinator.operations.executor import Source
 from coordinator.operations.liveness import Liveness
 from coordinator.sidecar.agent_process import AgentProcess
 from coordinator.sidecar.backend import Backend
-from coordinator.sidecar.face import AgentReport, SidecarReport, face
 from coordinator.sidecar.listeners import listeners
 from coordinator.sidecar.pod import agent_name, metadata
+from coordinator.sidecar.routes import AgentReport, SidecarReport, routes
 from coordinator.sidecar.upstream import Upstream
 from coordinator.telemetry import cause, tracing
 from coordinator.version import version
@@ -242,7 +242,7 @@ async def _serve(  # noqa: PLR0917
             return _readiness(lifetime, state(), source, gateway)
 
         middleware = origin_middleware(config, loopback=True)
-        paths = {**face(report, process, lifetime.stop), **hook_handlers(backend, lifetime.stop)}
+        paths = {**routes(report, process, lifetime.stop), **hook_handlers(backend, lifetime.stop)}
         mount = Mount(access, gateway, config.mcp_listeners, lambda: presence.name)
         tasks.start_soon(mount.run_forever)
         app = create_app(readiness, backend, gateway, access, middleware, paths, mount.over)

@@ -89,10 +89,10 @@ def test_a_command_in_a_hint_has_no_password_and_for_somebody_else_no_user() -> 
     assert with_address(hint, None) == hint
 
 
-@pytest.mark.parametrize("face", ["database", "daemon"])
-def test_a_coordinator_that_is_away_is_an_error_in_one_line(agent: Agent, face: str) -> None:
-    scheme = {"database": "postgresql://u@", "daemon": "http://"}[face]
-    there = {"RECAC_DB_URL": f"{scheme}127.0.0.1:{reserve_port()}" + "/x" * (face == "database")}
+@pytest.mark.parametrize("interface", ["database", "daemon"])
+def test_a_coordinator_that_is_away_is_an_error_in_one_line(agent: Agent, interface: str) -> None:
+    scheme = {"database": "postgresql://u@", "daemon": "http://"}[interface]
+    there = {"RECAC_DB_URL": f"{scheme}127.0.0.1:{reserve_port()}" + "/x" * (interface == "database")}
     for arguments in (["qa"], ["feature", "list"], ["history"]):
         assert agent.refuses(*arguments, **there).startswith("failed to connect to database: ")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import coordinator
-from coordinator.client import artifacts as face
+from coordinator.client.artifacts import media_type_of
 from coordinator.errors import Conflict, NotFound
 from coordinator.operations import artifacts
 from tests.conftest import admin
@@ -169,5 +169,5 @@ async def test_a_daemon_that_is_killed_during_an_upload_leaves_nothing_that_read
 
 
 def test_a_name_suggests_a_media_type() -> None:
-    assert face.media_type_of("logs/build.txt") == face.media_type_of("logs/build.log") == "text/plain"
-    assert face.media_type_of("logs/build.txt.gz") == face.media_type_of("build") == "application/octet-stream"
+    assert media_type_of("logs/build.txt") == media_type_of("logs/build.log") == "text/plain"
+    assert media_type_of("logs/build.txt.gz") == media_type_of("build") == "application/octet-stream"

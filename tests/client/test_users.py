@@ -1,4 +1,4 @@
-"""Users on every face: what a password leaves behind, and how many are checked at once."""
+"""Users on every interface: what a password leaves behind, and how many are checked at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused of agent state, on every face: the same typed error with a hint, and nothing has changed."""
+"""What is refused of agent state, on every interface: the same typed error with a hint, and nothing has changed."""
 
 from __future__ import annotations
 
@@ -316,9 +316,9 @@ async def content(url: str) -> list[Any]:
         return [lines[1:], counts, await connection.fetchval(written)]
 
 
-@pytest.mark.parametrize("face", ["sql", "http", "python", "command line"])
+@pytest.mark.parametrize("interface", ["sql", "http", "python", "command line"])
 async def test_bad_input_is_refused_alike_and_changes_nothing(
-    daemon: tuple[Daemon, str], face: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    daemon: tuple[Daemon, str], interface: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, url = daemon
     monkeypatch.chdir(tmp_path)
@@ -328,16 +328,16 @@ async def test_bad_input_is_refused_alike_and_changes_nothing(
     wrong = {}
     async with opened(url) as connection, http_client(server.url) as http, coordinator.connect(server.url) as client:
         for name, case in CASES.items():
-            if (face == "sql" and not case.in_sql) or (face == "command line" and name in WITHOUT_A_PROCESS):
+            if (interface == "sql" and not case.in_sql) or (interface == "command line" and name in WITHOUT_A_PROCESS):
                 continue
-            code = (case.http_code or case.code) if face != "sql" else case.code
-            code = case.command_code or code if face == "command line" else code
+            code = (case.http_code or case.code) if interface != "sql" else case.code
+            code = case.command_code or code if interface == "command line" else code
             kind = from_sqlstate(case.code)
             try:
-                match face:
+                match interface:
                     case "sql" | "python":
                         with pytest.raises(CoordinatorError) as raised:
-                            await (call(connection, case.operation) if face == "sql" else case.python(client))
+                            await (call(connection, case.operation) if interface == "sql" else case.python(client))
                         error = raised.value
                         found = {"code": error.code, "hint": error.hint, **json.loads(error.detail or "{}")}
                         assert case.http_code or isinstance(error, kind)

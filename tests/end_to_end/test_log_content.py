@@ -1,4 +1,4 @@
-"""The content of entries, byte for byte: appended on each face, read on each."""
+"""The content of entries, byte for byte: appended on each interface, read on each."""
 
 from __future__ import annotations
 

@@ -147,17 +147,17 @@ async def test_every_daemon_and_sidecar_stores_and_reads_what_the_leader_moves(
             sidecar(one.url, "--agent", "b") as through,
             sidecar(database_url, "--agent", "c") as without,
         ):
-            faces = [one.url, two.url, *[(await found.started()).url for found in (beside, through)]]
-            for number, url in enumerate(faces[1:]):
+            urls = [one.url, two.url, *[(await found.started()).url for found in (beside, through)]]
+            for number, url in enumerate(urls[1:]):
                 data = DATA + bytes([number])
                 async with coordinator.connect(url) as client:
                     await client.artifacts.put("a", data)
                 await until_moved(database_url)
-                for other in faces:
+                for other in urls:
                     async with http_client(other) as http:
                         got = await http.get(PATH, headers={"Range": "bytes=-3"})
                         assert (got.status_code, got.content) == (206, data[-3:]), (number, other)
-                async with coordinator.connect(faces[-number]) as client:
+                async with coordinator.connect(urls[-number]) as client:
                     assert await client.artifacts.get("a") == data
             async with http_client((await without.started()).url) as http:
                 refused = problem(await http.get(PATH), 503, "store-unavailable")

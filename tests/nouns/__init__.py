@@ -7,7 +7,7 @@
 ``PAGES`` has at least one `Pages` for each list.
 ``JSON`` has, by function, a call that takes JSON as ``$1``; ``JSON_UNREAD`` says why a function that takes JSON has none.
 ``NOT_IN_PYTHON`` and ``NOT_ON_THE_COMMAND_LINE`` say, by function, what serves instead of a method or a command.
-``PYTHON_LACKS``, ``PYTHON_ADDS``, ``PYTHON_DEFAULTS``, ``OPTIONS_LACK`` and ``OPTIONS_ADD`` say, by function and parameter, why a face differs from SQL;
+``PYTHON_LACKS``, ``PYTHON_ADDS``, ``PYTHON_DEFAULTS``, ``OPTIONS_LACK`` and ``OPTIONS_ADD`` say, by function and parameter, why an interface differs from SQL;
 ``SPELLED`` has the other name of a parameter on the command line.
 """
 

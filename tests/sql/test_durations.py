@@ -1,4 +1,4 @@
-"""Durations in messages are written as people write them, and as every face reads them."""
+"""Durations in messages are written as people write them, and as every interface reads them."""
 
 from __future__ import annotations
 

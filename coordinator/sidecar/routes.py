@@ -15,7 +15,7 @@ from coordinator.sidecar.agent_process import AgentProcess
 from coordinator.sidecar.job_book import JobReport
 from coordinator.sidecar.lock_book import LockReport
 
-__all__ = ["AgentReport", "SidecarReport", "face"]
+__all__ = ["AgentReport", "SidecarReport", "routes"]
 
 HEARTBEAT_S = 5.0
 
@@ -40,7 +40,7 @@ class SidecarReport(msgspec.Struct, frozen=True):
     jobs: list[JobReport]
 
 
-def face(
+def routes(
     report: Callable[[], SidecarReport], process: AgentProcess, stop: anyio.Event
 ) -> Mapping[str, Mapping[str, Handler]]:
     """Return the sidecar's own paths."""
