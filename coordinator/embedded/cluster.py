@@ -1,9 +1,10 @@
 """The files of the cluster: created atomically, recognised before they are changed, never deleted.
 
-A new cluster is created in a temporary sibling and renamed when it is complete. A `kill -9` in between leaves only the
-sibling, which the next start removes. A cluster is ours if it has `PG_VERSION` and our `coordinator.conf`.
+A new cluster is created in a temporary folder beside its place, and renamed when it is complete. If the process is
+killed meanwhile, only that folder is left, and the next start removes it. A cluster is the coordinator's if it contains
+``PG_VERSION`` and ``coordinator.conf``.
 
-Settings, in order of increasing precedence: `coordinator.conf` (written at each start), `postgresql.conf` (the operator's),
+Settings, in order of increasing precedence: ``coordinator.conf`` (written at each start), ``postgresql.conf`` (the operator's),
 ALTER SYSTEM, and the daemon's command line.
 """
 
@@ -82,11 +83,9 @@ local replication all trust
 
 
 def major(data_dir: Path) -> int | None:
-    """Return the major version of the data directory's cluster; None if there is no cluster yet.
+    """Return the major version of the cluster in a data directory; None if there is no cluster yet.
 
-    Raises:
-        ConfigurationError: the folder contains something else, or cannot be read.
-
+    Raises: ``ConfigurationError`` if the folder contains something else, or cannot be read.
     """
     cluster = cluster_dir(data_dir)
     with files.errors_named(cluster):
@@ -101,7 +100,7 @@ def major(data_dir: Path) -> int | None:
         version = (cluster / "PG_VERSION").read_text("ascii", "replace").split(".")[0].strip()
         if not version.isdecimal():
             raise ConfigurationError(
-                f'{cluster / "PG_VERSION"} is damaged: it contains "{version[:50]}" and no version.',
+                f'{cluster / "PG_VERSION"} is damaged: it contains "{version[:50]}", which is not a version',
                 hint="Restore the cluster from a backup; or write the major version, such as 18, into that file.",
             )
         return int(version)
@@ -109,18 +108,16 @@ def major(data_dir: Path) -> int | None:
 
 def _foreign(path: Path, what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} {what}. Nothing in it was changed.",
-        hint="Choose another --data-dir, or move that folder away.",
+        f"{path} {what}",
+        hint="Nothing in it was changed. Choose another --data-dir, or move that folder away.",
     )
 
 
 async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: bool) -> None:
-    """Create the cluster with its database; the caller owns the lock. Without `sync`, files are not flushed.
+    """Create the cluster with its database; the caller owns the lock. Without ``sync``, files are not flushed.
 
-    Raises:
-        ConfigurationError: initdb failed; the detail is its output.
-        DatabaseUnavailable: the disk is full, or initdb did not end in time.
-
+    Raises: ``ConfigurationError`` with the output of initdb, if it failed; ``DatabaseUnavailable`` if the disk is full,
+    or initdb did not end in time.
     """
     with files.errors_named(data_dir):
         temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=data_dir))
@@ -141,7 +138,7 @@ async def create(data_dir: Path, binaries: Binaries, account: Account, *, sync: 
 
 
 async def remove_unfinished(data_dir: Path) -> None:
-    """Remove what an interrupted `create` left, while its initdb may still be ending. The caller owns the lock."""
+    """Remove the remains of an interrupted ``create``, whose initdb may still be ending. The caller owns the lock."""
     with files.errors_named(data_dir), anyio.move_on_after(REMOVAL_TIMEOUT_S):
         while left := list(data_dir.glob(f"{_UNFINISHED}*")):  # noqa: ASYNC240
             for folder in left:
@@ -165,7 +162,7 @@ async def _fill(folder: Path, binaries: Binaries, account: Account, *, sync: boo
         code, output = await processes.run(command, timeout_s=INITDB_TIMEOUT_S, text=text)
         if code != 0:
             where = cluster_dir(folder.parent)
-            raise failure(f"The database cluster {where} could not be created", where, _last_lines(output))
+            raise failure(f"the database cluster {where} could not be created", where, _last_lines(output))
 
 
 def _rename(temporary: Path, cluster: Path) -> None:
@@ -184,7 +181,7 @@ def _flush(folder: Path) -> None:
 
 
 def configure(data_dir: Path, account: Account) -> None:
-    """Set modes and owner of the cluster, and write our settings file, before a start."""
+    """Set the mode and owner of the cluster, and write ``coordinator.conf``, before a start."""
     cluster = cluster_dir(data_dir)
     account.give(cluster)
     with files.errors_named(cluster):
@@ -210,13 +207,13 @@ def prune_logs(cluster: Path) -> None:
 
 
 def log_sizes(cluster: Path) -> dict[Path, int]:
-    """Return the sizes of the server's log files, to tell later what is new in them."""
+    """Return the sizes of the server's log files, so that ``log_tail`` can find what was added."""
     with files.errors_named(cluster):
         return {path: path.stat().st_size for path in log_dir(cluster).glob("postgresql-*.log")}
 
 
 def log_tail(cluster: Path, since: Mapping[Path, int]) -> str:
-    """Return the last lines that the server has written since: before its log file was open, then to its newest file."""
+    """Return the last lines that the server has written since then: before it opened its log file, and to the newest one."""
     found = [log_dir(cluster) / "start.log", *sorted(log_dir(cluster).glob("postgresql-*.log"))[-1:]]
     text = ""
     for path in found:
@@ -234,7 +231,7 @@ def _last_lines(text: str) -> str:
 
 
 def failure(what: str, path: Path, log: str) -> CoordinatorError:
-    """Return the error for the last output of a PostgreSQL program, by what the user can do."""
+    """Return the error for a failed program of PostgreSQL, given its last output."""
     if "No space left on device" in log or "Disk quota exceeded" in log:
         return files.disk_full(path, detail=log)
     lines = log.splitlines()
@@ -242,7 +239,7 @@ def failure(what: str, path: Path, log: str) -> CoordinatorError:
     last = lines[fatal[-1] :] if fatal else lines[-1:]
     reasons = [_FATAL.split(line)[-1].strip() for line in last[:1]]
     reasons += [line.partition("DETAIL:")[2].strip() for line in last[1:2] if "DETAIL:" in line]
-    message = f"{what}: {'; '.join(reason.rstrip('.') for reason in reasons)}." if reasons else f"{what}."
+    message = f"{what}: {'; '.join(reason.rstrip('.') for reason in reasons)}" if reasons else what
     signs = ("configuration parameter", "invalid value", "Permission denied", "launcher:", "could not access")
     if any(sign in log for sign in signs):
         return ConfigurationError(message, hint="Correct what the last lines of its log name.", detail=log)

@@ -1,4 +1,4 @@
-"""Files: the operating system's refusals as errors that name the path, atomic writes, and the folder for temporary files."""
+"""Files: errors of the operating system with the path, atomic writes, and the folder for temporary files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ __all__ = ["disk_full", "errors_named", "temporary_folder", "write_whole"]
 
 @contextmanager
 def errors_named(path: Path) -> Iterator[None]:
-    """Turn an `OSError` of the block into an error that names its path, or the given path if it has none.
+    """Convert an ``OSError`` of the block to an error that names its path, or the given path if it has none.
 
-    Raises:
-        DatabaseUnavailable: the disk is full; free some space and try again.
-        ConfigurationError: anything else, usually a missing permission.
-
+    Raises: ``DatabaseUnavailable`` if the disk is full; ``ConfigurationError`` otherwise, usually for a missing permission.
     """
     try:
         yield
@@ -29,7 +26,7 @@ def errors_named(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_full(place) from None
         raise ConfigurationError(
-            f"Cannot use {place}: {error.strerror or error}.",
+            f"cannot use {place}: {error.strerror or error}",
             hint="Give this user permission to write there, or choose another data directory.",
         ) from None
 
@@ -37,7 +34,7 @@ def errors_named(path: Path) -> Iterator[None]:
 def disk_full(path: Path, *, detail: str | None = None) -> CoordinatorError:
     """Return the error for a full disk."""
     return DatabaseUnavailable(
-        f"No space is left on the disk of {path}.",
+        f"no space is left on the disk of {path}",
         hint="Free some space there, or choose a data directory on another disk.",
         detail=detail,
         code="53100",
@@ -45,7 +42,7 @@ def disk_full(path: Path, *, detail: str | None = None) -> CoordinatorError:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file of mode 0600 atomically: a full disk leaves the old one."""
+    """Write a file of mode 0600 atomically: if the disk is full, the old file stays."""
     with errors_named(path):
         temporary = path.with_name(f"{path.name}.new")
         temporary.unlink(missing_ok=True)
@@ -57,14 +54,12 @@ def write_whole(path: Path, text: str) -> None:
 def temporary_folder() -> Path:
     """Return the folder for temporary files.
 
-    Raises:
-        ConfigurationError: this user can write to none.
-
+    Raises: ``ConfigurationError`` if this user can write to none.
     """
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError:
         raise ConfigurationError(
-            "This user can write to no folder for temporary files.",
+            "this user can write to no folder for temporary files",
             hint="Set TMPDIR to a folder of this user. In a container with a read-only root file system, mount a volume at /tmp.",
         ) from None

@@ -1,16 +1,17 @@
-"""The program between fork and exec: change to the server's account, tie its life to the daemon's, execute it.
+"""The program between fork and exec: it changes to the account of the server, ties the server to the daemon, and executes it.
 
-An isolated interpreter runs it as a script (`python -I -S launcher.py …`), so that no Python code runs between a fork and an
-exec of the threaded daemon. It can only import the standard library, and imports little of it: a start takes five such processes.
+An isolated interpreter runs it as a script (``python -I -S launcher.py …``), so the threaded daemon runs no Python code
+between a fork and an exec. It imports only the standard library, and little of it, since a start takes five such processes.
 
     launcher.py <parent pid> <account> <folder> <command…>
 
-`account` is `self`, `namespace` (root, called nobody in its own user namespace: owns root's files, has none of root's
-privileges) or `<uid>:<gid>`. The command must be able to enter `folder`.
+``account`` is ``self``, ``namespace`` (root, called nobody in its own user namespace, which owns root's files without
+root's privileges) or ``<uid>:<gid>``. The command must be able to enter ``folder``.
 
-When the thread that started the launcher ends, for whatever reason, the command gets SIGINT, which is a fast shutdown. The
-death signal is set last, because a change of credentials clears it. The parent is compared after that, because it may have
-died before. The exit code is 125 if the account is not available, and 126 if the command cannot be executed.
+When the thread that started the launcher ends, for whatever reason, the command gets SIGINT, which causes a fast
+shutdown. This death signal is set last, because a change of credentials clears it. After that, the launcher compares the
+parent, which may have died before. The exit code is 125 if the account is not available, and 126 if the command cannot
+be executed.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def enter_namespace(libc: ctypes.CDLL) -> None:
 def become(libc: ctypes.CDLL, uid: int, gid: int, folder: str, program: str) -> None:
     """Change to another user permanently.
 
-    If only root can enter a folder on the path, its mode stays as it is. The command then keeps the one capability that lets
-    it pass, if this process has it.
+    If only root can enter a folder on the path, the command keeps the one capability that lets it pass, if this process
+    has it. The mode of the folder does not change.
     """
     libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
@@ -68,13 +69,16 @@ def become(libc: ctypes.CDLL, uid: int, gid: int, folder: str, program: str) -> 
 
 
 def check_reach(folder: str, program: str) -> None:
-    """Raise `PermissionError` if the folder, or one on the path to it or to the program, cannot be entered."""
+    """Check that the folder and the program can be reached.
+
+    Raises: ``PermissionError``.
+    """
     for path in (f"{folder}/.", program):
         os.stat(path)  # noqa: PTH116 - a Path would lose the dot
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the module says; return only if the command cannot be executed."""
+    """Execute the command; return only if that fails."""
     parent, account, folder, *command = arguments
     os.umask(0o077)
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,8 +1,9 @@
-"""One life of the server process: from a cleared field to accepting connections, and to its end.
+"""One run of the server process, from the remains of the previous one to its end.
 
-Nothing of an earlier life may be left before a start. An orphaned postmaster gets time to shut down cleanly, and the backends
-of a killed one are ended. A `postmaster.pid` of a process that is not our server is made harmless, but not removed: PostgreSQL
-reads from it which shared memory must have no users, and that check protects the data. Only one that names nothing is removed.
+Before a start, no process of an earlier run may be left. An orphaned postmaster gets time to shut down cleanly, and the
+backends of a killed one are ended. If ``postmaster.pid`` names a process that is not the server, the id is replaced, but
+the file stays: it also names the shared memory that must have no users, and PostgreSQL's check of this protects the data.
+Only a file that names nothing is removed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Postmaster:
     def __init__(
         self, data_dir: Path, process: subprocess.Popen[bytes], socket_dir: Path, logged: Mapping[Path, int]
     ) -> None:
-        self._logged = logged  # before this life: its log says why it failed, not why an earlier one did
+        self._logged = logged  # before this run, so that an error quotes only its own log
         self.data_dir = data_dir
         self.process = process
         self.socket_dir = socket_dir
@@ -59,10 +60,8 @@ class Postmaster:
 
         The caller owns the lock. The server ends with the caller's thread.
 
-        Raises:
-            ConfigurationError: a setting or a permission is wrong.
-            DatabaseUnavailable: the server ended, or was not ready in time; the detail is the end of its log.
-
+        Raises: ``ConfigurationError`` for a wrong setting or permission; ``DatabaseUnavailable`` if the server ended, or was
+        not ready in time. The detail is the end of its log.
         """
         home = cluster_dir(data_dir)
         await _clear(data_dir)
@@ -114,13 +113,13 @@ class Postmaster:
                 delay_s = min(delay_s * 1.2, _READY_POLL_MAX_S)
             return
         raise DatabaseUnavailable(
-            f"PostgreSQL in {home} was not ready within {START_TIMEOUT_S:.0f} s.",
-            hint="A recovery may need longer; its log shows the progress.",
+            f"PostgreSQL in {home} was not ready within {START_TIMEOUT_S:.0f} seconds",
+            hint="A recovery may need longer; the log shows its progress. Try again.",
             detail=cluster.log_tail(home, self._logged),
         )
 
     def has_socket(self) -> bool:
-        """Return whether clients can find the socket; a cleaner of temporary files may have removed it."""
+        """Return whether the socket exists; a program that cleans up temporary files may have removed it."""
         return (self.socket_dir / f".s.PGSQL.{PORT}").exists()
 
     async def exited(self, timeout_s: float) -> bool:
@@ -155,7 +154,7 @@ async def _clear(data_dir: Path) -> None:
     path = home / "postmaster.pid"
     state = read_pid_file(home)
     if state and state.pid in processes.servers_of(home):
-        # Its owner is dead, so it is shutting down already. Off Linux it may not know.
+        # Its owner is dead, so it is already shutting down, except off Linux.
         processes.send(home, state.pid, signal.SIGINT)
         await processes.exited(state.pid, ORPHAN_TIMEOUT_S)
     elif path.exists():
@@ -164,19 +163,19 @@ async def _clear(data_dir: Path) -> None:
     with files.errors_named(path):
         if state:
             _disarm(path)
-        else:  # a power loss left it empty or in pieces: it names no process and no memory, and PostgreSQL would refuse it
+        else:  # it is damaged, as after a power loss, and PostgreSQL would refuse it
             path.unlink(missing_ok=True)
 
 
 async def _wait_silence(data_dir: Path) -> None:
-    # Where processes cannot be recognised, a socket that answers shows that a server is still shutting down.
+    # Off Linux, processes cannot be recognised. Then a socket that accepts connections means that a server still shuts down.
     record = read_record(data_dir)
     with anyio.move_on_after(ORPHAN_TIMEOUT_S):
         while record and accepts(record.socket_dir):  # noqa: ASYNC110 - another process
             await anyio.sleep(_READY_POLL_MAX_S)
         return
     raise DatabaseUnavailable(
-        f"A PostgreSQL that the coordinator did not start runs in {cluster_dir(data_dir)}.",
+        f"a PostgreSQL that the coordinator did not start runs in {cluster_dir(data_dir)}",
         hint=f"Stop it: pg_ctl -D {cluster_dir(data_dir)} stop -m fast",
     )
 

@@ -1,8 +1,8 @@
-"""Processes: start and wait for them, recognise those of a server, and end them.
+"""Processes: starting and waiting for them, recognising those of a server, and ending them.
 
-A process id alone proves nothing, because the kernel reuses it. A process belongs to a cluster's server only if it is a
-`postgres` whose working directory is the cluster. It is signalled through a pidfd that was opened before that check. Without
-/proc (off Linux) there is no such proof, and only our own child is signalled.
+A process id proves nothing, because the kernel reuses it. A process belongs to the server of a cluster only if it is a
+``postgres`` whose working directory is the cluster. It is signalled through a pidfd that was opened before this check.
+Off Linux, without /proc, this cannot be checked, and only a child of this process is signalled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import anyio
 
 __all__ = ["alive", "end", "exited", "run", "send", "servers_of", "spawn"]
 
-# Nothing of the daemon's environment: PGDATA, PGOPTIONS, LANG and others would change what the programs do.
+# Without the daemon's variables, such as PGDATA, PGOPTIONS and LANG, which would change what the programs do.
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 _POLL_S = 0.02
 _LEFTOVER_QUIT_S = 2.0
@@ -60,7 +60,7 @@ async def run(command: list[str], *, timeout_s: float, text: str = "") -> tuple[
 
 
 def _scratch() -> IO[bytes]:
-    # In memory if possible: a container with a read-only root file system has no temporary folder.
+    # In memory if possible, since a container with a read-only root file system has no temporary folder.
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("output"), "w+b")
     return tempfile.TemporaryFile()
@@ -108,7 +108,7 @@ def alive(pid: int) -> bool:
 
 
 def servers_of(cluster: Path) -> list[int]:
-    """Return the processes of a cluster's server, postmaster and backends, in order of their ids."""
+    """Return the processes of the server of a cluster, that is, its postmaster and backends, in order of their ids."""
     try:
         home = cluster.stat()
         candidates = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
@@ -128,7 +128,7 @@ def _is_server(pid: int, home: os.stat_result) -> bool:
 
 
 async def end(cluster: Path) -> None:
-    """End what a dead postmaster left behind: SIGQUIT, on which a backend exits at once, then SIGKILL."""
+    """End the processes of a dead postmaster: by SIGQUIT, on which a backend exits at once, then by SIGKILL."""
     for number, limit_s in ((signal.SIGQUIT, _LEFTOVER_QUIT_S), (signal.SIGKILL, _LEFTOVER_KILL_S)):
         leftovers = servers_of(cluster)
         for pid in leftovers:
@@ -140,7 +140,7 @@ async def end(cluster: Path) -> None:
 
 
 def send(cluster: Path, pid: int, number: signal.Signals) -> None:
-    """Signal a process if it belongs to the cluster's server, and not if another program has its id now."""
+    """Signal a process, only if it still belongs to the server of the cluster."""
     with suppress(OSError, AttributeError):
         descriptor = os.pidfd_open(pid)
         try:

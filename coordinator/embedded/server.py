@@ -1,9 +1,8 @@
 """A running server as others see it: its address, and how to find it without touching it.
 
-The owner writes a record (`postgres.json` in the data directory) when the server accepts connections. `find` believes the
-record only if PostgreSQL's own `postmaster.pid` says that the same process is ready, and if the socket accepts a connection.
-A stale file, or a process id that the kernel has given to another program, cannot mislead it. `find` starts nothing, waits for
-nothing and imports nothing heavy.
+The owner writes a record (``postgres.json`` in the data directory) when the server accepts connections. ``find`` trusts
+it only if ``postmaster.pid`` says that the same process is ready, and the socket accepts a connection. So neither a stale
+file nor a reused process id misleads it. ``find`` starts nothing, does not wait, and imports only small modules.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ CONNECT_TIMEOUT_S = 1.0
 class Server(msgspec.Struct, frozen=True):
     """A server that accepts connections.
 
-    `version` is the whole one ("18.6"). `pid` is the postmaster's, and changes when the server restarts. `owned` says whether
-    this process started the server and will stop it. `home` identifies the cluster's folder: the record in a copy of a data
-    directory names the original's socket, so it must not count.
+    ``version`` is complete ("18.6"). ``pid`` is that of the postmaster, and changes when the server restarts. ``owned``:
+    this process started the server and will stop it. ``home`` identifies the folder of the cluster, since the record in a
+    copy of a data directory names the socket of the original.
     """
 
     data_dir: Path
@@ -72,28 +71,26 @@ class Server(msgspec.Struct, frozen=True):
 
     @property
     def upgrade(self) -> Upgrade | None:
-        """A newer minor release, if the coordinator knows one."""
+        """A newer minor release, if one is known."""
         return upgrade(self.version, self.bin_dir)
 
 
 class PidFile(NamedTuple):
-    """What `postmaster.pid` says. The process may have ended long ago."""
+    """The contents of ``postmaster.pid``. The process may have ended long ago."""
 
     pid: int
     ready: bool
 
 
 def cluster_dir(data_dir: Path) -> Path:
-    """Return the cluster's folder in a data directory."""
+    """Return the folder of the cluster in a data directory."""
     return data_dir / "postgres"
 
 
 def find(data_dir: Path) -> Server | None:
     """Return the running server of a data directory, or None; without side effects.
 
-    Raises:
-        ConfigurationError: this user cannot read the directory; run as its owner.
-
+    Raises: ``ConfigurationError`` if this user cannot read the directory.
     """
     data_dir = absolute(data_dir)
     try:
@@ -102,19 +99,19 @@ def find(data_dir: Path) -> Server | None:
             return record
     except PermissionError as error:
         raise ConfigurationError(
-            f"The data directory {data_dir} belongs to another user ({error.filename or 'its socket'}).",
+            f"the data directory {data_dir} belongs to another user ({error.filename or 'its socket'})",
             hint="Run as the user who owns it, or choose another data directory.",
         ) from None
     return None
 
 
 def absolute(path: Path) -> Path:
-    """Make a path absolute without following links, so that the same words always give the same path."""
+    """Return an absolute path. Links are not followed, so the result depends only on the given path."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute() keeps `..`
 
 
 def read_pid_file(cluster: Path) -> PidFile | None:
-    """Read `postmaster.pid`; None if there is none."""
+    """Read ``postmaster.pid``; None if there is none."""
     try:
         lines = (cluster / "postmaster.pid").read_text("utf-8", "replace").splitlines()
         pid = abs(int(lines[0]))  # a single-user server negates it
@@ -124,7 +121,7 @@ def read_pid_file(cluster: Path) -> PidFile | None:
 
 
 def accepts(socket_dir: Path) -> bool:
-    """Return whether a process accepts connections at the socket; a full queue counts as yes."""
+    """Return whether a process accepts connections at the socket, even if their queue is full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(CONNECT_TIMEOUT_S)
         try:
@@ -139,7 +136,7 @@ def accepts(socket_dir: Path) -> bool:
 
 
 def read_record(data_dir: Path) -> Server | None:
-    """Read the owner's record; None if there is none, if it is unreadable, or if it is another folder's."""
+    """Read the owner's record; None if there is none, or it is unreadable, or of another folder."""
     try:
         content = (data_dir / "postgres.json").read_bytes()
         record = msgspec.json.decode(content, type=Server, dec_hook=lambda kind, value: kind(value))
@@ -158,6 +155,6 @@ def write_record(server: Server) -> None:
 
 
 def identity(data_dir: Path) -> str:
-    """Return what identifies the cluster's folder, by whatever path it is reached."""
+    """Return an identifier of the folder of the cluster that does not depend on its path."""
     found = cluster_dir(data_dir).stat()
     return f"{found.st_dev}:{found.st_ino}"

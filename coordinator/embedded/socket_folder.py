@@ -1,8 +1,8 @@
-"""Where the socket is: in the cluster's folder, or in a short private folder if that path does not suit.
+"""The folder of the socket: the cluster's own, or a private folder if that path is not suitable.
 
-The path of a unix socket has at most about a hundred bytes, and commas separate the hosts of a client's address. The short
-folder gets its name from the data directory. It has mode 0700, belongs to the account and is never a link. It is recorded, so
-that the next start uses it again, and recreated after somebody has emptied the temporary directory.
+The path of a unix socket has at most about a hundred bytes, and commas separate the hosts of a client's address. The
+name of the private folder derives from the data directory. It has mode 0700, belongs to the account and is never a link.
+It is recorded, so the next start uses it again, and created again if it was deleted with other temporary files.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ from coordinator.errors import ConfigurationError
 
 __all__ = ["clean", "prepare", "remove"]
 
-# 107 bytes on Linux, 103 elsewhere: one limit for all, so that a data directory can move.
+# 107 bytes on Linux, 103 elsewhere; the lower limit applies everywhere, so that a data directory can move.
 PATH_LIMIT_BYTES = 103
 _SOCKET = f".s.PGSQL.{PORT}"
 
 
 def prepare(data_dir: Path, account: Account) -> Path:
-    """Create the socket folder of a data directory and return it; the same at every start, if possible.
+    """Create the folder of the socket for a data directory, if possible the same at every start.
 
-    Raises:
-        ConfigurationError: no folder suits.
-
+    Raises: ``ConfigurationError`` if no folder is suitable.
     """
     cluster = cluster_dir(data_dir)
     if _suits(cluster):
@@ -46,7 +44,7 @@ def prepare(data_dir: Path, account: Account) -> Path:
     if not _suits(folder):
         folder.rmdir()
         raise ConfigurationError(
-            f"Neither {cluster} nor {places[-1]} can contain a socket: the path is too long, or has a comma in it.",
+            f"neither {cluster} nor {places[-1]} can contain a socket: the path is too long, or contains a comma",
             hint="Choose another --data-dir.",
         )
     account.give(folder)
@@ -54,19 +52,19 @@ def prepare(data_dir: Path, account: Account) -> Path:
 
 
 def parents() -> list[Path]:
-    """Return where a short folder can be: the user's runtime directory, else the temporary directory."""
+    """Return the possible parents of a private folder: the user's runtime directory, then the one for temporary files."""
     return [Path(f"/run/user/{os.geteuid()}"), files.temporary_folder()]
 
 
 def clean(folder: Path) -> None:
-    """Remove the socket and lock file of a server that has ended; another process may have its id by now."""
+    """Remove the socket and lock file of a server that has ended, even if another process has its id now."""
     with files.errors_named(folder):
         (folder / f"{_SOCKET}.lock").unlink(missing_ok=True)
         (folder / _SOCKET).unlink(missing_ok=True)
 
 
 def remove(folder: Path, data_dir: Path) -> None:
-    """Remove a short folder after the server has ended, if it is empty."""
+    """Remove a private folder after the server has ended, if it is empty."""
     if folder != cluster_dir(data_dir):
         try:
             folder.rmdir()

@@ -1,11 +1,10 @@
-"""Start the server or attach to it; restart it, take it over from a dead owner, and stop it at the end.
+"""Starts the server or attaches to it, restarts it, takes it over from a dead owner, and stops it at the end.
 
-At most one process is the owner. Only the owner starts, restarts or stops the server, and it releases the lock only after the
-server has ended. The kernel wakes an attached process when the owner ends.
+At most one process is the owner. Only the owner starts, restarts or stops the server, and it releases the lock only
+after the server has ended. The kernel wakes an attached process when the owner ends.
 
-If a restart fails, the supervisor tries again: at once, then after waits of up to 30 s, for as long as the block runs. A
-`ConfigurationError` ends the block instead, because somebody has to act: the cluster is gone, or its files belong to somebody
-else.
+If a restart fails, the supervisor tries again at once, and then with pauses of up to 30 seconds. A ``ConfigurationError``
+ends the block instead, because somebody has to act: the cluster is gone, or its files belong to somebody else.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from coordinator.errors import ConfigurationError, CoordinatorError, DatabaseUna
 __all__ = ["supervised"]
 
 ATTACH_TIMEOUT_S = 60.0
-CHECK_INTERVAL_S = 1.0  # is the socket there; and, if the kernel should not have said so, is the lock free
+CHECK_INTERVAL_S = 1.0  # of the socket, and of the lock, in case the kernel did not report the owner's end
 PRUNE_INTERVAL_CHECKS = 3600
 BACKOFF_FIRST_S = 0.25
 BACKOFF_MAX_S = 30.0
@@ -39,7 +38,7 @@ _log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def supervised(data_dir: Path, bin_dir: Path | None, settings: Mapping[str, str]) -> AsyncIterator[Server]:
-    """Do what `coordinator.embedded.run` promises."""
+    """Implement ``coordinator.embedded.run``."""
     supervisor = Supervisor(data_dir, bin_dir, settings)
     alone: BaseException | None = None
     try:
@@ -51,7 +50,7 @@ async def supervised(data_dir: Path, bin_dir: Path | None, settings: Mapping[str
     except BaseExceptionGroup as group:
         if len(group.exceptions) > 1:
             raise
-        alone = group.exceptions[0]  # the caller knows nothing of the task group
+        alone = group.exceptions[0]  # callers expect no exception group
     finally:
         with anyio.CancelScope(shield=True):
             await supervisor.close()
@@ -70,7 +69,7 @@ class Supervisor:
         self._postmaster: Postmaster | None = None
 
     async def open(self) -> Server:
-        """Start the server; or wait until its owner has it ready, and attach."""
+        """Start the server, or attach once its owner has made it ready."""
         with files.errors_named(self._data_dir):
             self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with anyio.move_on_after(ATTACH_TIMEOUT_S) as limit:
@@ -86,7 +85,7 @@ class Supervisor:
                 await anyio.sleep(_ATTACH_POLL_S)
         raise DatabaseUnavailable(
             f"{self._data_dir} is held by process {ownership.holder(self._data_dir)}, whose PostgreSQL is not ready "
-            f"after {ATTACH_TIMEOUT_S:.0f} s.",
+            f"after {ATTACH_TIMEOUT_S:.0f} seconds",
             hint="Read that process's log, or end it, or choose another --data-dir.",
         )
 
@@ -111,7 +110,7 @@ class Supervisor:
         made = cluster.major(self._data_dir)
         if made is None and not create:
             raise ConfigurationError(
-                f"The database cluster in {self._data_dir} is gone.", hint="Restore it, then start again."
+                f"the database cluster in {self._data_dir} is gone", hint="Restore it, then start again."
             )
         await cluster.remove_unfinished(self._data_dir)
         chosen, runs_as = await self._choose(made)
@@ -133,7 +132,7 @@ class Supervisor:
             except binaries.AccountRefused as refusal:
                 refusals.append(str(refusal))
         raise ConfigurationError(
-            "PostgreSQL refuses to run as root, and here root can run it neither in a user namespace nor as another user.",
+            "PostgreSQL refuses to run as root, and here root can run it neither in a user namespace nor as another user",
             hint="Run the coordinator as an ordinary user.",
             detail="; ".join(refusals),
         )

@@ -174,7 +174,7 @@ def test_full_disk_is_named_as_such(tmp_path: Path, small_disk: tuple[str, ...])
     with Daemon(tmp_path / "disk" / "data", prefix=small_disk) as daemon:
         answer = daemon.answer()
         assert answer["error"] == "DatabaseUnavailable"
-        assert "No space is left" in answer["message"]
+        assert "no space is left" in answer["message"]
         assert str(tmp_path / "disk" / "data") in answer["message"]
         assert daemon.process.wait() == 7
 

@@ -135,7 +135,7 @@ def test_failure_names_the_versions_that_do_not_fit(tmp_path: Path) -> None:
     )
     assert cluster.failure("PostgreSQL did not start", tmp_path, log).message == (
         "PostgreSQL did not start: database files are incompatible with server; The data directory was initialized by "
-        "PostgreSQL version 15, which is not compatible with this version 18.6."
+        "PostgreSQL version 15, which is not compatible with this version 18.6"
     )
 
 
