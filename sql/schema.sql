@@ -2266,7 +2266,7 @@ create function coordinator.artifact_delete(p_project text, p_artifact text, p_s
 -- Return until when abandoned uploads, and contents without a name, are kept. Internal.
 create function coordinator.artifact_due(p_now timestamp with time zone)
   returns timestamp with time zone
-  immutable;
+  stable;
 
 -- Return the content with a hash, or its upload, or a new upload. p_longer: keep a content without a name for another hour. No event. Internal.
 create function coordinator.artifact_enter(p_project_id bigint, p_sha256 text, p_longer boolean)
@@ -2446,7 +2446,7 @@ create function coordinator.audit_find(p_project text)
 -- Return the hash of an entry with this text that follows an entry with the hash p_previous; null: it is the first entry. Internal.
 create function coordinator.audit_hash(p_previous bytea, p_text text)
   returns bytea
-  immutable;
+  stable;
 
 -- Return the header of a project's audit trail, locked until the commit; 0: the trail of no project. No event. Internal.
 create function coordinator.audit_header(p_project_id bigint, p_now timestamp with time zone)
@@ -2901,7 +2901,7 @@ create function coordinator.doctor_growth(p_warning double precision, p_critical
 -- Return what to do about a table that grows. Internal.
 create function coordinator.doctor_growth_remedy(p_table text)
   returns text
-  immutable;
+  stable;
 
 -- List ten invalid and ten bloated indexes. Internal.
 create function coordinator.doctor_indexes(p_warning double precision, p_critical double precision)
@@ -4006,7 +4006,7 @@ create function coordinator.job_wait_end(p_found jsonb, p_now timestamp with tim
 -- Return whether outcomes of waits are to be stored before more are collected. Internal.
 create function coordinator.job_wait_full(p_found jsonb)
   returns boolean
-  immutable;
+  stable;
 
 -- Return the outcome of a wait that an event ends; null: the event does not end it. Internal.
 create function coordinator.job_wait_hear(p_project_id bigint, p_conditions jsonb, p_type text, p_key text, p_actor text, p_at timestamp with time zone, p_data jsonb, p_now timestamp with time zone)
@@ -4416,12 +4416,12 @@ create function coordinator.limit_names(p_limits jsonb)
 -- Return the start of the period of a budget that contains an instant; -infinity for the period ever. Internal.
 create function coordinator.limit_period(p_period text, p_at timestamp with time zone)
   returns timestamp with time zone
-  immutable;
+  stable;
 
 -- Return the end of the period of a budget that contains an instant; null for the period ever. Internal.
 create function coordinator.limit_period_end(p_period text, p_at timestamp with time zone)
   returns timestamp with time zone
-  immutable;
+  stable;
 
 -- Take up to p_limit jobs out of jobs_ready, as their limits allow, and return their ids. The classes have the same limits, or there is one fair class. Internal.
 create function coordinator.limit_pick(p_classes bigint[], p_limit integer, p_floors jsonb, p_now timestamp with time zone, p_picked uuid[])
@@ -5241,7 +5241,7 @@ create function coordinator.message_window_start(p_log bigint, p_last integer, p
 -- Return for how many seconds something has lasted; null for null. Internal.
 create function coordinator.metric_age(p_at timestamp with time zone)
   returns double precision
-  stable;
+  volatile;
 
 -- Return the value of a label for a name that users choose, which is in this place by size: without control characters, at most 64 characters long, and "other" beyond the 50 largest. Internal.
 create function coordinator.metric_label(p_text text, p_place bigint)

@@ -50,7 +50,7 @@ comment on function coordinator.audit_defaults() is
   'Return the topics that are audited in a project that has not chosen its own.';
 
 create or replace function coordinator.audit_hash(p_previous bytea, p_text text) returns bytea
-language sql immutable parallel safe
+language sql stable parallel safe
 return sha256(convert_to(encode(coalesce(p_previous, decode(repeat('00', 32), 'hex')), 'hex') || E'\n' || p_text, 'UTF8'));
 comment on function coordinator.audit_hash(bytea, text) is
   'Return the hash of an entry with this text that follows an entry with the hash p_previous; null: it is the first entry. Internal.';

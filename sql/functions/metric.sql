@@ -46,7 +46,7 @@ comment on function coordinator.metric_label(text, bigint) is
   'Return the value of a label for a name that users choose, which is in this place by size: without control characters, at most 64 characters long, and "other" beyond the 50 largest. Internal.';
 
 create or replace function coordinator.metric_age(p_at timestamptz) returns double precision
-language sql stable
+language sql volatile
 return greatest(0, extract(epoch from coordinator.now_utc() - p_at))::double precision;
 comment on function coordinator.metric_age(timestamptz) is
   'Return for how many seconds something has lasted; null for null. Internal.';

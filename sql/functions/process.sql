@@ -57,11 +57,17 @@ comment on function coordinator.process_alive(integer) is
   'Return whether a process holds its liveness lock.';
 
 create or replace function coordinator.server_settled() returns boolean
-language sql stable
-return clock_timestamp() - pg_postmaster_start_time() > interval '10 seconds'
-  and (pg_is_in_recovery() or (
-    exists (select from coordinator.relay where epoch = coordinator.epoch_id())
-    and not exists (select from coordinator.epochs where ended_at > clock_timestamp() - interval '10 seconds')));
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set jit = off -- before PostgreSQL 18, a table or sequence without an index looks expensive enough for JIT
+as $$
+begin
+  return clock_timestamp() - pg_postmaster_start_time() > interval '10 seconds'
+    and (pg_is_in_recovery() or (
+      exists (select from coordinator.relay where epoch = coordinator.epoch_id())
+      and not exists (select from coordinator.epochs where ended_at > clock_timestamp() - interval '10 seconds')));
+end
+$$;
 comment on function coordinator.server_settled() is
   'Return false during the first 10 seconds after the server started or a standby was promoted, while processes reconnect: nothing is reaped then.';
 

@@ -122,9 +122,14 @@ comment on function coordinator.event_id_before(xid8) is
   'Return an id below those of the events of transaction p_xid: what the last step that got its xid before p_xid had read. Internal.';
 
 create or replace function coordinator.event_snapshot(p_xmax xid8, p_running xid8[]) returns pg_snapshot
-language sql immutable parallel safe
-return (coalesce((select min(x) from unnest(p_running) x), p_xmax) || ':' || p_xmax || ':'
-        || coalesce((select string_agg(x::text, ',' order by x) from unnest(p_running) x), ''))::pg_snapshot;
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (coalesce((select min(x) from unnest(p_running) x), p_xmax) || ':' || p_xmax || ':'
+          || coalesce((select string_agg(x::text, ',' order by x) from unnest(p_running) x), ''))::pg_snapshot;
+end
+$$;
 comment on function coordinator.event_snapshot(xid8, xid8[]) is
   'Return the snapshot that sees the transactions below p_xmax except p_running. Internal.';
 

@@ -67,7 +67,7 @@ comment on column coordinator.artifacts_live.id         is 'Number of the artifa
 comment on column coordinator.artifacts_live.store      is 'Object store of the content; null: the database.';
 
 create or replace function coordinator.artifact_due(p_now timestamptz) returns timestamptz
-language sql immutable parallel safe
+language sql stable parallel safe
 return p_now + interval '1 hour';
 comment on function coordinator.artifact_due(timestamptz) is
   'Return until when abandoned uploads, and contents without a name, are kept. Internal.';

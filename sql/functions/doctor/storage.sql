@@ -27,7 +27,7 @@ comment on function coordinator.doctor_size(double precision, double precision) 
   'Measure the database. Internal.';
 
 create or replace function coordinator.doctor_growth_remedy(p_table text) returns text
-language sql immutable parallel safe
+language sql stable parallel safe
 return case
   when p_table in ('events', 'event_chunks') then 'Lower event_retention.'
   when p_table = 'jobs_ended' then 'Lower job_completed_retention or job_retention.'

@@ -3,8 +3,8 @@
 
 create or replace function coordinator.document_items_path(p_kind text, p_value jsonb) returns text[]
 language sql immutable parallel safe
-return case when jsonb_typeof(p_value) = 'array' then '{}' when p_kind = 'todo' then '{items}' when p_kind = 'features' then '{features}'
-            else '{}' end::text[];
+return case when jsonb_typeof(p_value) = 'array' then '{}'::text[] when p_kind = 'todo' then '{items}' when p_kind = 'features' then '{features}'
+            else '{}' end;
 comment on function coordinator.document_items_path(text, jsonb) is
   'Return the path of a document''s list of items, which may be below a key in todo lists and features. Internal.';
 

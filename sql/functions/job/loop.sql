@@ -145,7 +145,7 @@ begin
     order by c.project_id, c.queue, c.id limit p_limit
   loop
     -- Transactions that add jobs to the queue share its key. A single statement finds a job in one of the four tables, even if another transaction is moving it.
-    if pg_try_advisory_xact_lock(hashtextextended('coordinator.queue:' || v_class.project_id || ':' || v_class.queue, 0)) then
+    if pg_try_advisory_xact_lock(coordinator.queue_key(v_class.project_id, v_class.queue)) then
       delete from coordinator.job_classes c
       where c.id = v_class.id
         and not exists (select from coordinator.jobs_ready r where r.class_id = c.id)

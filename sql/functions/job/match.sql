@@ -11,9 +11,15 @@
 -- ends the job, the outcome is dropped. If events were pruned before they were read, the loop checks the current state instead.
 
 create or replace function coordinator.event_topics(p_type text) returns text[]
-language sql immutable parallel safe
-return array[p_type, '*'] || array(
-  select array_to_string((string_to_array(p_type, '.'))[:n], '.') || '.*' from generate_series(1, cardinality(string_to_array(p_type, '.')) - 1) n);
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_words constant text[] := string_to_array(p_type, '.');
+begin
+  return array[p_type, '*'] || array(select array_to_string(v_words[:n], '.') || '.*' from generate_series(1, cardinality(v_words) - 1) n);
+end
+$$;
 comment on function coordinator.event_topics(text) is
   'Return all topics that an event of a type has: signal.set, signal.*, *. Internal.';
 
@@ -68,7 +74,7 @@ comment on function coordinator.job_wait_hear(bigint, jsonb, text, text, text, t
 
 -- Outcomes are collected before they are stored: what a run collects is bounded, whatever waits and however large the events are.
 create or replace function coordinator.job_wait_full(p_found jsonb) returns boolean
-language sql immutable parallel safe
+language sql stable parallel safe
 return pg_column_size(p_found) > 4194304;
 comment on function coordinator.job_wait_full(jsonb) is
   'Return whether outcomes of waits are to be stored before more are collected. Internal.';

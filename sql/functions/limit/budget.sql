@@ -14,13 +14,13 @@ insert into coordinator.limits (name, value, unit, meaning) values
   ('job_spend', 1000000000000000, '', 'Amount that one report adds to a job''s spending, in the units of the budget.');
 
 create or replace function coordinator.limit_period(p_period text, p_at timestamptz) returns timestamptz
-language sql immutable parallel safe
+language sql stable parallel safe
 return case p_period when 'ever' then '-infinity' else date_trunc(p_period, p_at, 'UTC') end;
 comment on function coordinator.limit_period(text, timestamptz) is
   'Return the start of the period of a budget that contains an instant; -infinity for the period ever. Internal.';
 
 create or replace function coordinator.limit_period_end(p_period text, p_at timestamptz) returns timestamptz
-language sql immutable parallel safe
+language sql stable parallel safe
 return case p_period when 'hour' then date_trunc('hour', p_at, 'UTC') + interval '1 hour' when 'day' then date_trunc('day', p_at, 'UTC') + interval '24 hours' end;
 comment on function coordinator.limit_period_end(text, timestamptz) is
   'Return the end of the period of a budget that contains an instant; null for the period ever. Internal.';

@@ -36,14 +36,17 @@ comment on function coordinator.webhook_slots(text) is
   'Return how many slots an attempt takes: one for each 128 KiB of its body, and at most 8. Internal.';
 
 create or replace function coordinator.webhook_next(p_webhooks bigint[], p_now timestamptz) returns void
-language sql volatile
-begin atomic
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
   update coordinator.webhooks w
   set due_at = case when w.claimed_until > p_now then w.claimed_until else n.due_at end,
       slots = case when w.claimed_until > p_now then w.slots else coalesce(coordinator.webhook_slots(n.body), 1) end
   from coordinator.webhooks o left join lateral coordinator.webhook_first(o.id, o.paused_at is not null, 1) n on true
   where o.id = any (p_webhooks) and w.id = o.id;
-end;
+end
+$$;
 comment on function coordinator.webhook_next(bigint[], timestamptz) is
   'Store when the next delivery of webhooks is due, and how many slots it takes. Called with the rows locked, after every change that affects this. No event. Internal.';
 
