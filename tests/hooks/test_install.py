@@ -396,7 +396,24 @@ def test_the_paragraph_for_agents_is_written_once_and_replaced(repository: Progr
     repository.json("hook", "install", "codex", "--agents-md", "--yes")
     assert "Sleeping" not in path.read_text()
     repository.json("hook", "uninstall", "codex", "--agents-md", "--yes")
-    assert path.read_text() == "# Shop\n\nBe kind.\n\n\n## Mine\n"
+    assert path.read_text() == "# Shop\n\nBe kind.\n\n## Mine\n"
+
+
+@pytest.mark.parametrize("before", [None, "", "# Shop", "# Shop\n", "# Shop\n\n", "# Shop\r\n\r\nBe kind.\r\n"])
+def test_without_the_paragraph_for_agents_the_file_is_what_it_was_and_no_copy_is_left(
+    repository: Program, before: str | None
+) -> None:
+    path = repository.folder / "AGENTS.md"
+    copy = path.with_name("AGENTS.md.coordinator-backup")
+    if before is not None:
+        path.write_bytes(before.encode())
+    for _ in range(2):
+        repository.json("hook", "install", "codex", "--agents-md", "--yes")
+    assert (copy.read_bytes().decode() if copy.exists() else None) == before
+    for _ in range(2):
+        repository.json("hook", "uninstall", "codex", "--agents-md", "--yes")
+    assert (path.read_bytes().decode() if path.exists() else None) == before
+    assert not copy.exists()
 
 
 KEYS = st.sampled_from(["a", "b.c", '"x y"', "mcp_servers.db", "mcp_servers.coordinatorx"])

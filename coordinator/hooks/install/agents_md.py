@@ -26,11 +26,17 @@ can edit it until your turn or session ends, or you commit.
 
 
 def planned(path: Path, *, install: bool) -> Change:
-    """Return the change that writes the paragraph, or removes it."""
+    """Return the change that writes the paragraph, or removes it. A file that is its backup copy plus the paragraph becomes the copy again."""
     before = file.content(path)
-    if before is None and not install:
-        return Change(path, None, None)
-    return Change(path, before, _marked(before or "", install=install) or None)
+    if before is None:
+        return Change(path, None, _marked("", install=True) if install else None)
+    after = _marked(before, install=install)
+    if after == before:
+        return Change(path, before, before)
+    former = file.content(file.copy_of(path))
+    if former is not None and START not in former and _marked(former, install=True) == _marked(before, install=True):
+        return Change(path, before, after, "former") if install else Change(path, before, former, "nothing")
+    return Change(path, before, after, "copy") if after else Change(path, before, None, "former")
 
 
 def _marked(before: str, *, install: bool) -> str:
@@ -41,6 +47,6 @@ def _marked(before: str, *, install: bool) -> str:
         gap = "" if not before else end if before.endswith("\n") else end * 2
         return before + gap + block if install else before
     head, tail = before[: found.start()], before[found.end() :]
-    if not block and not tail:
+    if not block and re.match(r"\r?\n|\Z", tail):  # the blank line before the paragraph belongs to it
         head = re.sub(r"(?<=\n)\r?\n\Z", "", head)
     return head + block + tail
