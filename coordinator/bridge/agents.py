@@ -173,7 +173,8 @@ async def spec(bridge: Bridge, arguments: list[str]) -> None:
                 found = await bridge.run(documents.Get(project=bridge.project, kind=kind, key=key))
             except NotFound:
                 return  # as in recac, which prints an empty text
-            say(found.value if isinstance(found.value, str) else bytes(found.text).decode())
+            text = found.value if isinstance(found.value, str) else bytes(found.text).decode()
+            say(text.removesuffix("\n"))
         case ["set"]:
             try:
                 text = read_input(LIMITS["document"]).decode()

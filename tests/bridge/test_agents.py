@@ -84,4 +84,7 @@ def test_the_specification_is_saved_and_printed(anywhere: Agent) -> None:
     assert anywhere.says("spec") == ""
     assert anywhere.says("spec", "set", stdin="# Größe\n\0".encode()) == "Specification saved.\n"
     assert anywhere.says("spec") == "# Größe\n\0\n"
+    for _ in range(2):
+        anywhere.says("spec", "set", stdin=anywhere.says("spec").encode())
+    assert anywhere.says("spec") == "# Größe\n\0\n"
     assert "not valid UTF-8" in anywhere.refuses("spec", "set", stdin=b"\xff")
