@@ -153,7 +153,7 @@ def unanswered(event: HookEvent, options: HookOptions, reason: str) -> Verdict:
         case "deny":
             return Verdict(Decision.DENY, f"{line} Denied: the file cannot be leased. Try again later.")
         case _:
-            return Verdict(Decision.ASK, f"{line} Another agent may be editing the same files. Allow this call?")
+            return Verdict(Decision.ASK, f"{line} Another agent may be editing the same files.")
 
 
 class _Hook:
@@ -397,15 +397,21 @@ class _Hook:
         if grant.state == FileState.STALE:
             who = f" by {quoted(grant.changed_by, 80)} at {_clock(grant.changed_at)}" if grant.changed_by else ""
             return f"{path} was changed{who} since you last read it."
-        if grant.holder_owner == self._owner.partition("/")[0] or (grant.holder_owner or "").startswith(
-            f"{self._owner}/"
-        ):
-            who = f"a subagent of this session ({quoted(grant.holder_owner, 80)})"
+        session = self._owner.partition("/")[0]
+        if grant.holder == self._agent and (grant.holder_owner or "").startswith(f"{session}/"):
+            which = "a" if self._owner == session else "another"
+            who = f"{which} subagent of this session ({quoted(grant.holder_owner, 80)})"
         else:
             who = f"agent {quoted(grant.holder, 80)}"
         about = f" (task: {quoted(grant.holder_task, 120)})" if grant.holder_task else ""
         since = f" since {_clock(grant.held_since)}" if grant.held_since else ""
-        within = f", as part of {quoted(grant.held, 120)}" if grant.held and grant.held != grant.path else ""
+        within = ""
+        if grant.held and grant.held != grant.path:
+            held = self._called(grant.held, 120)
+            if _is_above(grant.held, grant.path):
+                within = f", as part of {held}"
+            else:
+                path = f"{'The work tree' if grant.path == 'glob:**' else path} contains {held}, which"
         waiting = (grant.waiting or 0) - (grant.ticket is not None)  # excluding this call
         others = f"; {waiting} more {'is' if waiting == 1 else 'are'} waiting for it" if waiting > 0 else ""
         cycle = " Waiting for it would cause a deadlock." if grant.state == FileState.DEADLOCK else ""
@@ -438,6 +444,13 @@ def _many(count: int) -> Verdict:
         f"This call changes {count} files; at most {LIMITS['lock_resources']} can be leased together."
         " Split it into smaller calls.",
     )
+
+
+def _is_above(resource: str, path: str) -> bool:
+    """Return whether a lock contains the path of another; otherwise, the other one contains it, or they overlap."""
+    if resource.startswith("glob:") or path == "glob:**":
+        return path != "glob:**"
+    return resource.endswith("/") and path.removeprefix("path:").startswith(resource.removeprefix("path:"))
 
 
 def _clock(at: datetime | None) -> str:

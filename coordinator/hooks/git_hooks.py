@@ -289,7 +289,11 @@ def _sentence(hook: str, refused: Mapping[str, PathCheck], place: Place) -> str:
         lines.append(f"  and {len(refused) - SHOWN} more")
     first = next(iter(refused.values()))
     ask = shlex.quote(f"Please release {shortened(first.resource or first.path, 200)}.")
-    other = "abort: git merge --abort" if verb == "merge" else f"leave them out of the {verb}."
+    other = {
+        "commit": "leave them out of the commit: git restore --staged FILE",
+        "merge": "abort: git merge --abort",
+        "push": "push only earlier commits: git push REMOTE COMMIT:BRANCH",
+    }[verb]
     lines.append(f"Wait until they are released, or {other}")
     lines.append(
         f"Ask the holder: coordinator --project {place.project} directive send {ask} --to-agent {shlex.quote(shortened(first.agent, 80))}"

@@ -54,6 +54,18 @@ def test_a_documented_payload_is_read_recognised_and_answered(name: str) -> None
             assert event.kind is not Kind.OTHER or answer in ({}, {"permission": "allow"}), payload
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (rb"\ud83d", "\ufffd"),
+        (rb"a\uDE00b\ud83d\ud83d\ude00", "a\ufffdb\ufffd\U0001f600"),
+        (rb"\\ud83d \\\ud83d", "\\ud83d \\\ufffd"),
+    ],
+)
+def test_half_of_a_character_that_a_tool_has_cut_is_replaced(written: bytes, read: str) -> None:
+    assert dialects.decode(b'{"output": "%s"}' % written) == {"output": read}
+
+
 @pytest.mark.parametrize("name", dialects.NAMES)
 @pytest.mark.parametrize("kind", ["before_read", "before_edit", "before_shell"])
 def test_a_refused_call_is_refused_with_the_reason_in_the_words_of_the_tool(name: str, kind: str) -> None:

@@ -131,6 +131,36 @@ def test_an_edit_of_what_somebody_else_has_changed_is_denied_until_it_is_read_ag
     assert edit(program, "a.py", "s2") == {}
 
 
+def test_a_refusal_says_that_another_subagent_of_the_session_holds_the_file(program: Program) -> None:
+    def by(subagent: str | None, session: str = "s1") -> str:
+        tool_input = {"file_path": "a.py"}
+        called = {} if subagent is None else {"agent_id": subagent}
+        answer = call(program, "PreToolUse", session, tool_name="Edit", tool_input=tool_input, **called)
+        return answer.get("hookSpecificOutput", {}).get("permissionDecisionReason", "")
+
+    assert by("x") == ""
+    assert '"a.py" is held by another subagent of this session ("s1/x") since ' in by("y")
+    assert '"a.py" is held by a subagent of this session ("s1/x") since ' in by(None)
+    assert '"a.py" is held by agent "claude-code-s1" since ' in by("x", "s2")
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "words"),
+    [
+        ("src/", "src/a.py", ('"src/a.py" is held by ', ', as part of "src/", until ')),
+        ("src/a.py", "src/x\ny.py", ('"src/" contains "src/a.py", which is held by ',)),
+        ("src/a.py", " b.py", ('The work tree contains "src/a.py", which is held by ',)),
+    ],
+)
+def test_a_refusal_says_how_a_lock_on_something_else_concerns_the_file(
+    program: Program, held: str, wanted: str, words: tuple[str, ...]
+) -> None:
+    program.json("project", "create", "shop")
+    program.json("file", "edit", "other", held)
+    reason = edit(program, wanted)["permissionDecisionReason"]
+    assert [part for part in words if part not in reason] == [], reason
+
+
 def test_a_session_is_told_who_is_at_work_and_then_what_is_new(program: Program) -> None:
     def told(event: str, session: str, **fields: Any) -> str:
         return call(program, event, session, **fields).get("hookSpecificOutput", {}).get("additionalContext", "")

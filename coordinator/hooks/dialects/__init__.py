@@ -6,6 +6,7 @@ settings are and which entries belong there. Unknown fields are ignored; the ans
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -36,6 +37,10 @@ GEMINI = frozenset(
     }
 )
 COPILOT = frozenset({"stop_reason", "custom_instructions", "error_context"})
+
+# A program that cuts a text may cut a character in two, and escape the half that is left. JSON allows it, UTF-8 does not.
+# Compiled at first use.
+LONE = rb"\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2}))"
 
 
 class Dialect(Protocol):
@@ -76,13 +81,23 @@ def decode(body: bytes) -> dict[str, Any]:
             hint="Write the file in several smaller edits.",
         )
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except msgspec.DecodeError:
+            whole = re.sub(LONE, _replaced, body)
+            if whole == body:
+                raise
+            return msgspec.json.decode(whole, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise InvalidArgument(
             f"hook payload is not a JSON object: {reason}",
             hint="The tool writes it on standard input; see docs/agents.md.",
         ) from None
+
+
+def _replaced(found: re.Match[bytes]) -> bytes:
+    return found[0] if found["lone"] is None else rb"\ufffd"
 
 
 def recognise(payload: dict[str, Any]) -> str:
