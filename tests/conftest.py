@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from coordinator import embedded
 from coordinator.config import Config
 from coordinator.db import connection as connecting
 from coordinator.db import schema
@@ -28,7 +31,7 @@ from coordinator.db.call import call
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.model.operation import Operation
-from tests.server import disk
+from tests.server import SETTINGS, disk
 from tests.waiting import DEADLINE_S
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 MAX_WORKERS = 8
+GIVEN = {"COORDINATOR_TEST_DATABASE_URL", "COORDINATOR_TEST_IMAGE"}  # either names the server of the suite
 
 FAKE_CLOCK = """
 create or replace function coordinator.now_utc() returns timestamptz language sql volatile parallel safe
@@ -129,9 +133,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 @contextmanager
-def local_server(*bin_dir: Path) -> Iterator[str]:
+def local_server(bin_dir: Path | None = None, *, copy_of: Path | None = None) -> Iterator[str]:
+    """Run a server on a new data directory, or on a copy of a stopped server's; yield its address."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.server", *bin_dir],
+        [sys.executable, "-m", "tests.server", bin_dir or "", copy_of or ""],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parent.parent,
@@ -150,7 +155,53 @@ def local_server(*bin_dir: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data directory of a stopped server, whose database `coordinator` has the schema and was never used: copy it.
+
+    The first process of the suite that needs it makes it, in two seconds; a copy takes a twentieth of that.
+    """
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # of all processes
+    made, unfinished = place / "prepared", place / "unfinished"
+
+    async def make() -> None:
+        async with embedded.run(unfinished, settings=SETTINGS) as server:
+            await apply(server.dsn)
+
+    with (place / "prepared.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            asyncio.run(make())
+            unfinished.rename(made)
+    return made
+
+
+@pytest.fixture
+def data_dir(prepared: Path, tmp_path: Path) -> Path:
+    """Data directory of the test's own, for an embedded server: its database has the schema."""
+    return copied(prepared, tmp_path / "data")
+
+
+def copied(folder: Path, target: Path) -> Path:
+    """Copy the data directory of a stopped server."""
+    subprocess.run(["cp", "-a", folder, target], check=True)
+    return target
+
+
+async def apply(url: str) -> None:
+    """Apply the schema, and remove old versions of functions: they are a third of what each copy of a database writes."""
+    connection = await connect(url)
+    try:
+        await schema.apply(connection)
+        await connection.execute("vacuum full pg_proc")
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def server_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Address of the test server: COORDINATOR_TEST_DATABASE_URL (of a superuser), a container, or an embedded server."""
     if url := os.environ.get("COORDINATOR_TEST_DATABASE_URL"):
         yield url
@@ -160,7 +211,7 @@ def server_url() -> Iterator[str]:
         with PostgresContainer(image, driver=None) as container:
             yield container.get_connection_url()
     else:
-        with local_server() as url:
+        with local_server(copy_of=request.getfixturevalue("prepared")) as url:
             yield url
 
 
@@ -189,9 +240,14 @@ def fake_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
 
 
 @pytest.fixture(scope="session")
-def pristine(server_url: str) -> str:
+def pristine(server_url: str, request: pytest.FixtureRequest) -> str:
     """Name of a database with only the schema, which is copied and never used itself."""
-    return with_schema(server_url)
+    if GIVEN & os.environ.keys():
+        return with_schema(server_url)
+    name = f"pristine_{uuid4().hex[:8]}"
+    rename = f"alter database coordinator rename to {name}"
+    asyncio.run(admin(with_database(server_url, "postgres"), rename, "create database coordinator"))
+    return name
 
 
 def with_schema(server_url: str) -> str:
@@ -200,14 +256,7 @@ def with_schema(server_url: str) -> str:
 
     async def make() -> None:
         await admin(server_url, f"create database {name}")
-        connection = await connect(with_database(server_url, name))
-        try:
-            await schema.apply(connection)
-            await connection.execute(
-                "vacuum full pg_proc"
-            )  # a third of what each copy writes is old versions of functions
-        finally:
-            await connection.close()
+        await apply(with_database(server_url, name))
 
     asyncio.run(make())
     return name

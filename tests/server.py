@@ -1,6 +1,7 @@
 """The PostgreSQL of the suite, as a program: it prints its address. When its standard input ends, it ends and leaves nothing.
 
-An argument is the folder of its programs.
+The first argument is the folder of its programs, the second is the data directory of a stopped server, of which it uses a copy.
+Either may be empty.
 """
 
 from __future__ import annotations
@@ -42,16 +43,18 @@ def remove_remains(place: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def main() -> None:
+async def main(bin_dir: str, copy_of: str) -> None:
     remove_remains(Path(MEMORY_DISK))
     prefix = f"{PREFIX}{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=disk(), ignore_cleanup_errors=True) as folder:
-        bin_dir = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-        async with embedded.run(Path(folder), bin_dir=bin_dir, settings=SETTINGS) as server:
+        if copy_of:
+            await anyio.run_process(["cp", "-a", f"{copy_of}/.", folder])
+        programs = Path(bin_dir) if bin_dir else None
+        async with embedded.run(Path(folder), bin_dir=programs, settings=SETTINGS) as server:
             print(server.dsn, flush=True)  # noqa: T201
             await anyio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
 
 
 if __name__ == "__main__":
     logs.configure(level="warning")
-    anyio.run(main)
+    anyio.run(main, *sys.argv[1:])

@@ -12,8 +12,6 @@ import coordinator
 from coordinator import embedded
 from coordinator.client import EventStream
 from coordinator.config import Config
-from coordinator.db import schema
-from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.errors import DatabaseUnavailable, InvalidArgument
 from tests.client.conftest import relayed
@@ -85,11 +83,8 @@ async def test_a_stream_loses_nothing_when_every_connection_is_cut(
 
 
 @pytest.mark.slow
-async def test_a_stream_loses_nothing_over_a_restart_of_the_database(tmp_path: Path) -> None:
-    async with embedded.run(tmp_path) as server:
-        connection = await connect(server.dsn)
-        await schema.apply(connection)
-        await connection.close()
+async def test_a_stream_loses_nothing_over_a_restart_of_the_database(data_dir: Path) -> None:
+    async with embedded.run(data_dir) as server:
         config = Config(min_connections=1, max_connections=2, call_timeout_s=DEADLINE_S)
         async with (
             Database.open(server.dsn, config) as db,

@@ -14,7 +14,6 @@ import anyio
 import pytest
 
 from coordinator import embedded
-from coordinator.db import schema
 from tests.concurrency.lock_fleet import LIGHT, Fleet, prepare
 from tests.concurrency.lock_history import Answer, Grant, grants
 from tests.conftest import cloned
@@ -31,14 +30,12 @@ ROUNDS = 40  # for a fleet that does not get so far, since its workers block eac
 
 
 @pytest.mark.parametrize("seconds", [0.0, pytest.param(LONG_S, marks=pytest.mark.long)])
-async def test_histories_under_faults_have_no_fault(tmp_path: Path, seconds: float) -> None:
+async def test_histories_under_faults_have_no_fault(tmp_path: Path, data_dir: Path, seconds: float) -> None:
     """Every fault at least once, and as many grants as it takes to judge by."""
     folder = tmp_path / "history"
     folder.mkdir()
     seed = time.time_ns() % 1_000_000 if seconds else 7
-    async with embedded.run(tmp_path / "data", settings=SETTINGS) as server:
-        async with opened(server.dsn) as connection:
-            await schema.apply(connection)
+    async with embedded.run(data_dir, settings=SETTINGS) as server:
         await prepare(server.dsn)
         fleet = Fleet(server.dsn, folder, seed=seed)
         with anyio.fail_after(seconds + 5 * DEADLINE_S), fleet.running():

@@ -17,7 +17,7 @@ from coordinator.model.event import RESET
 from coordinator.operations import events
 from coordinator.operations.work import RelayStep
 
-__all__ = ["SETTINGS", "Issued", "check_fork", "copied", "issue", "numbered", "standby"]
+__all__ = ["SETTINGS", "Issued", "check_fork", "issue", "numbered", "standby"]
 
 SETTINGS = {"fsync": "off", "max_prepared_transactions": "2"}
 
@@ -91,12 +91,6 @@ def give(folder: Path, like: Path) -> None:
     owner = like.stat()
     for path in (folder, *folder.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-
-
-def copied(folder: Path, target: Path) -> Path:
-    """Copy the folder of a stopped server."""
-    subprocess.run(["cp", "-a", folder, target], check=True)
-    return target
 
 
 @asynccontextmanager

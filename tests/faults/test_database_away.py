@@ -14,12 +14,11 @@ import pytest
 
 from coordinator import embedded
 from coordinator.config import Config
-from coordinator.db import schema
 from coordinator.db.database import Database
 from coordinator.model.token import new_secret
 from coordinator.operations import tokens
 from tests.api.sse import emit, stream
-from tests.daemon import Daemon, check_unavailable, opened
+from tests.daemon import Daemon, check_unavailable
 from tests.faults.plane import SETTINGS, Way
 from tests.faults.proxy import Proxy
 from tests.http_client import http_client
@@ -58,14 +57,12 @@ async def guarded(way: Way, dsn: str, secret: str) -> AsyncIterator[tuple[Daemon
 
 @pytest.mark.parametrize("way", get_args(Way))
 async def test_while_the_database_is_away_every_call_and_stream_is_refused_with_503_and_goes_on_afterwards(
-    tmp_path: Path, config: Config, way: Way
+    data_dir: Path, config: Config, way: Way
 ) -> None:
     """Also at those who ask for tokens, which nobody can check then."""
     secret = new_secret()
     async with AsyncExitStack() as stack:
-        async with embedded.run(tmp_path, settings=SETTINGS) as server:
-            async with opened(server.dsn) as connection:
-                await schema.apply(connection)
+        async with embedded.run(data_dir, settings=SETTINGS) as server:
             async with Database.open(server.dsn, config) as database:
                 await database.run(
                     tokens.Create(name="pods", role="admin", hash=secret.hash, prefix=secret.prefix, project=None)
@@ -102,7 +99,7 @@ async def test_while_the_database_is_away_every_call_and_stream_is_refused_with_
         if way == "daemon":
             await told_by_readyz(daemon)
 
-        async with embedded.run(tmp_path, settings=SETTINGS) as server:
+        async with embedded.run(data_dir, settings=SETTINGS) as server:
             assert server.dsn == dsn
 
             async def answered() -> bool:
@@ -191,10 +188,8 @@ async def refused(http: httpx.AsyncClient, method: str, path: str, more: dict[st
         check_unavailable(await http.request(method, path, **more))  # type: ignore[arg-type]
 
 
-async def test_a_sidecar_that_is_started_while_the_database_is_away_waits_for_it(tmp_path: Path) -> None:
-    async with embedded.run(tmp_path, settings=SETTINGS) as server:
-        async with opened(server.dsn) as connection:
-            await schema.apply(connection)
+async def test_a_sidecar_that_is_started_while_the_database_is_away_waits_for_it(data_dir: Path) -> None:
+    async with embedded.run(data_dir, settings=SETTINGS) as server:
         dsn = server.dsn
     waits, ends = Sidecar(dsn, "--agent", "waits"), Sidecar(dsn, "--agent", "ends")
     try:
@@ -207,7 +202,7 @@ async def test_a_sidecar_that_is_started_while_the_database_is_away_waits_for_it
             await until(awaits, "the sidecar says that it waits")
         ends.process.send_signal(signal.SIGTERM)
         assert await ends.ended() == 0
-        async with embedded.run(tmp_path, settings=SETTINGS):
+        async with embedded.run(data_dir, settings=SETTINGS):
             await waits.started()
     finally:
         waits.close()

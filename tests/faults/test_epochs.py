@@ -22,9 +22,9 @@ from coordinator.model.event import RESET
 from coordinator.model.operation import JsonText
 from coordinator.operations import events, logs
 from tests.api.sse import emit, stream
-from tests.conftest import with_database
+from tests.conftest import copied, with_database
 from tests.daemon import Daemon, opened
-from tests.faults.forks import SETTINGS, Issued, check_fork, copied, give, issue, standby
+from tests.faults.forks import SETTINGS, Issued, check_fork, give, issue, standby
 from tests.faults.plane import FAST, IMMEDIATE, restart
 from tests.faults.proxy import Proxy
 from tests.http_client import http_client

@@ -9,7 +9,6 @@ import anyio
 import pytest
 
 from coordinator import embedded
-from coordinator.db import schema
 from tests.daemon import note, opened
 from tests.faults.job_fleet import LIGHT, Fleet, check_ends, enqueue, prepare
 from tests.faults.plane import SETTINGS
@@ -63,10 +62,8 @@ async def test_every_job_ends_once_while_an_old_snapshot_is_open(database_url: s
 @pytest.mark.parametrize(
     "program", ["tests.faults.worker_program", pytest.param("tests.faults.job_worker", marks=pytest.mark.long)]
 )
-async def test_every_job_ends_once_when_the_database_restarts(tmp_path: Path, seed: int, program: str) -> None:
-    async with embedded.run(tmp_path, settings=SETTINGS) as server:
-        async with opened(server.dsn) as connection:
-            await schema.apply(connection)
+async def test_every_job_ends_once_when_the_database_restarts(data_dir: Path, seed: int, program: str) -> None:
+    async with embedded.run(data_dir, settings=SETTINGS) as server:
         await prepare(server.dsn)
         fleet = Fleet(server.dsn, seed=seed, ttl_s=30.0, steady=True, program=program)
         with fleet.running(workers=2, daemons=1):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from coordinator import embedded
-from coordinator.db import schema
 from coordinator.db.call import call
 from coordinator.operations import events
 from coordinator.operations.work import RelayRecover, RelayStep
@@ -16,16 +15,15 @@ from tests.waiting import until
 EMIT = "select coordinator.event_emit('default', 'custom.x', $1)"
 
 
-async def test_a_standby_reads_the_log_and_continues_it_after_its_promotion(tmp_path: Path) -> None:
+async def test_a_standby_reads_the_log_and_continues_it_after_its_promotion(data_dir: Path) -> None:
     async with (
-        embedded.run(tmp_path / "primary", settings={"fsync": "off"}) as server,
+        embedded.run(data_dir, settings={"fsync": "off"}) as server,
         opened(server.dsn) as writer,
         opened(server.dsn) as late,
         opened(server.dsn) as lost,
     ):
-        await schema.apply(writer)
         await call(writer, RelayRecover())
-        async with standby(server, tmp_path / "standby") as url:
+        async with standby(server, data_dir.with_name("standby")) as url:
             await late.execute("begin")
             await late.execute(EMIT, "late")
             await lost.execute("begin")

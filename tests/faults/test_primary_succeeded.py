@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from coordinator import embedded
 from coordinator.config import Config
-from coordinator.db import schema
 from coordinator.db.call import call
 from coordinator.db.connection import connect
 from coordinator.db.database import Database
@@ -45,13 +44,12 @@ WRITE = "select coordinator.position_now() from coordinator.signal_set('default'
 
 
 @asynccontextmanager
-async def servers(folder: Path) -> AsyncIterator[tuple[embedded.Server, str]]:
+async def servers(data_dir: Path) -> AsyncIterator[tuple[embedded.Server, str]]:
     """A primary, and the address of its standby."""
-    async with embedded.run(folder / "old", settings=SETTINGS) as server:
+    async with embedded.run(data_dir, settings=SETTINGS) as server:
         async with opened(server.dsn) as connection:
-            await schema.apply(connection)
             await numbered(connection, "shared")
-        async with standby(server, folder / "new") as url:
+        async with standby(server, data_dir.with_name("new")) as url:
             yield server, url
 
 
@@ -73,8 +71,8 @@ async def configure(connection: asyncpg.Connection, name: str, value: str) -> No
     await until_true(connection, "select current_setting($1) = $2", name, value)
 
 
-async def test_a_server_that_is_behind_resets_nobody(tmp_path: Path) -> None:
-    async with servers(tmp_path) as (server, url), opened(server.dsn) as old, opened(url) as new:
+async def test_a_server_that_is_behind_resets_nobody(data_dir: Path) -> None:
+    async with servers(data_dir) as (server, url), opened(server.dsn) as old, opened(url) as new:
         # A standby has not replayed what its primary says.
         await call(old, APPEND)
         await replayed(old, new)
@@ -214,10 +212,10 @@ async def check_passed_over(old: str, new: str, before: str, cursor: str) -> Non
 
 
 async def test_a_daemon_that_meets_the_old_primary_again_writes_nothing_there_and_its_streams_are_exact(
-    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
     async with (
-        servers(tmp_path) as (server, url),
+        servers(data_dir) as (server, url),
         opened(server.dsn) as old,
         opened(url) as new,
         Proxy(server.dsn).serving() as proxy,

@@ -10,7 +10,6 @@ import asyncpg
 import pytest
 
 from coordinator import embedded
-from coordinator.db import schema
 from coordinator.db.call import call
 from coordinator.model.token import new_secret
 from coordinator.operations import events, signals, tokens
@@ -29,13 +28,12 @@ async def fill(connection: asyncpg.Connection) -> None:
             await connection.execute("select pg_notify('stuck', $1)", f"{n}{'x' * 7900}")
 
 
-async def test_a_full_notification_queue_fails_no_function_and_no_start(tmp_path: Path) -> None:
+async def test_a_full_notification_queue_fails_no_function_and_no_start(data_dir: Path) -> None:
     async with (
-        embedded.run(tmp_path / "data", settings=SETTINGS) as server,
+        embedded.run(data_dir, settings=SETTINGS) as server,
         opened(server.dsn) as stuck,
         opened(server.dsn) as connection,
     ):
-        await schema.apply(connection)
         await stuck.execute("listen stuck")
         await stuck.execute("begin")
         # Half a batch of 8 kB each would do it: the relay leaves out what exceeds half of the queue.

@@ -29,127 +29,121 @@ from tests.waiting import until, until_true
 LAG = "replica-lag"
 
 
-async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everything_else(tmp_path: Path) -> None:  # noqa: PLR0915 - one pair of servers
+async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everything_else(data_dir: Path) -> None:  # noqa: PLR0915 - one pair of servers
     async with (
-        embedded.run(tmp_path / "primary", settings={"fsync": "off"}) as server,
+        embedded.run(data_dir, settings={"fsync": "off"}) as server,
+        standby(server, data_dir.with_name("standby")) as url,
+        opened(url) as replay,
+        Proxy(url).serving() as network,
     ):
-        with Daemon(server.dsn) as first:
-            await first.ready()
-        async with (
-            standby(server, tmp_path / "standby") as url,
-            opened(url) as replay,
-            Proxy(url).serving() as network,
-        ):
-            # A call may take longer than this test.
-            with Daemon(server.dsn, replica_url=network.url, call_timeout_s=600) as daemon:
-                await daemon.ready()
-                async with http_client(daemon.url) as http:
+        # A call may take longer than this test.
+        with Daemon(server.dsn, replica_url=network.url, call_timeout_s=600) as daemon:
+            await daemon.ready()
+            async with http_client(daemon.url) as http:
 
-                    async def listed(**query: str) -> httpx.Response:
-                        answer = await http.get("/v1/signals", params={"project": "default", **query})
-                        assert answer.status_code == 200, answer.text
-                        return answer
+                async def listed(**query: str) -> httpx.Response:
+                    answer = await http.get("/v1/signals", params={"project": "default", **query})
+                    assert answer.status_code == 200, answer.text
+                    return answer
 
-                    async def served(**query: str) -> httpx.Response | None:
-                        answer = await listed(max_lag="1h", **query)
-                        return answer if LAG in answer.headers else None
+                async def served(**query: str) -> httpx.Response | None:
+                    answer = await listed(max_lag="1h", **query)
+                    return answer if LAG in answer.headers else None
 
-                    async def write(value: int) -> str:
-                        body = {"project": "default", "key": "k", "value": value}
-                        return (await http.post("/v1/signals/set", json=body)).headers["position"]
+                async def write(value: int) -> str:
+                    body = {"project": "default", "key": "k", "value": value}
+                    return (await http.post("/v1/signals/set", json=body)).headers["position"]
 
-                    def values(answer: httpx.Response) -> list[int]:
-                        return [one["value"] for one in answer.json()["items"]]
+                def values(answer: httpx.Response) -> list[int]:
+                    return [one["value"] for one in answer.json()["items"]]
 
-                    async def lacked(answer: httpx.Response) -> list[int]:
-                        """Gives the values of the events that follow the cursor of the list."""
-                        query = {"project": "default", "after": answer.json()["event_cursor"], "topic": "signal.*"}
-                        events = (await http.get("/v1/events", params=query)).json()["items"]
-                        return [event["data"]["value"] for event in events]
+                async def lacked(answer: httpx.Response) -> list[int]:
+                    """Gives the values of the events that follow the cursor of the list."""
+                    query = {"project": "default", "after": answer.json()["event_cursor"], "topic": "signal.*"}
+                    events = (await http.get("/v1/events", params=query)).json()["items"]
+                    return [event["data"]["value"] for event in events]
 
-                    async def seen(value: int) -> httpx.Response | None:
-                        answer = await served()
-                        return answer if answer and values(answer) == [value] and not await lacked(answer) else None
+                async def seen(value: int) -> httpx.Response | None:
+                    answer = await served()
+                    return answer if answer and values(answer) == [value] and not await lacked(answer) else None
 
-                    await write(1)
-                    found = await until(
-                        lambda: seen(1), "the replica serves the list, and its event has a number there"
-                    )
-                    assert 0 <= float(found.headers[LAG]) < 3600
-                    assert LAG not in (await listed()).headers
-                    assert LAG not in (await listed(max_lag="0s")).headers
-                    assert (await daemon.metric("coordinator_replica_lag_seconds")) >= 0
-                    refused = await http.get("/v1/signals/k", params={"project": "default", "max_lag": "1s"})
-                    assert refused.status_code == 422
-                    for wrong in ("x", "-1s", "2d", "9" * 60):
-                        answer = await http.get("/v1/signals", params={"project": "default", "max_lag": wrong})
-                        assert (answer.status_code, "max_lag" in answer.json()["detail"]) == (422, True), answer.text
+                await write(1)
+                found = await until(lambda: seen(1), "the replica serves the list, and its event has a number there")
+                assert 0 <= float(found.headers[LAG]) < 3600
+                assert LAG not in (await listed()).headers
+                assert LAG not in (await listed(max_lag="0s")).headers
+                assert (await daemon.metric("coordinator_replica_lag_seconds")) >= 0
+                refused = await http.get("/v1/signals/k", params={"project": "default", "max_lag": "1s"})
+                assert refused.status_code == 422
+                for wrong in ("x", "-1s", "2d", "9" * 60):
+                    answer = await http.get("/v1/signals", params={"project": "default", "max_lag": wrong})
+                    assert (answer.status_code, "max_lag" in answer.json()["detail"]) == (422, True), answer.text
 
-                    # It stops to replay: it serves only who allows that, and never without what a reader has written.
-                    await replay.execute("select pg_wal_replay_pause()")
-                    await until_true(replay, "select pg_get_wal_replay_pause_state() = 'paused'")
-                    position = await write(2)
-                    old = await served()
-                    assert old is not None
-                    assert values(old) == [1]
-                    own = await listed(max_lag="1h", at_least=position)
-                    assert (LAG in own.headers, values(own)) == (False, [2])
-                    assert values(await listed()) == [2]
+                # It stops to replay: it serves only who allows that, and never without what a reader has written.
+                await replay.execute("select pg_wal_replay_pause()")
+                await until_true(replay, "select pg_get_wal_replay_pause_state() = 'paused'")
+                position = await write(2)
+                old = await served()
+                assert old is not None
+                assert values(old) == [1]
+                own = await listed(max_lag="1h", at_least=position)
+                assert (LAG in own.headers, values(own)) == (False, [2])
+                assert values(await listed()) == [2]
 
-                    # No gap: what follows the list's cursor is what the list lacks.
-                    assert await until(lambda: lacked(old), "the event has its number") == [2]
+                # No gap: what follows the list's cursor is what the list lacks.
+                assert await until(lambda: lacked(old), "the event has its number") == [2]
 
-                    async def late() -> bool:
-                        return LAG not in (await listed(max_lag="100ms")).headers
+                async def late() -> bool:
+                    return LAG not in (await listed(max_lag="100ms")).headers
 
-                    await until(late, "the primary serves who wants it newer")
-                    await replay.execute("select pg_wal_replay_resume()")
-                    with_own = await until(lambda: served(at_least=position), "the replica includes it")
-                    assert values(with_own) == [2]
+                await until(late, "the primary serves who wants it newer")
+                await replay.execute("select pg_wal_replay_resume()")
+                with_own = await until(lambda: served(at_least=position), "the replica includes it")
+                assert values(with_own) == [2]
 
-                    # The Python client and the command line say it, too.
-                    before = await daemon.metric('coordinator_replica_reads_total{outcome="served"}')
-                    async with coordinator.connect(daemon.url) as client:
-                        assert [one.value for one in await client.max_lag(3600).signals.list()] == [2]
-                        assert [one.value for one in await client.signals.list()] == [2]
-                    line = [
-                        sys.executable,
-                        "-m",
-                        "coordinator",
-                        "signal",
-                        "list",
-                        "--max-lag",
-                        "1h",
-                        "--url",
-                        daemon.url,
-                    ]
-                    assert [one["value"] for one in json.loads((await anyio.run_process(line)).stdout)] == [2]
-                    assert await daemon.metric('coordinator_replica_reads_total{outcome="served"}') == before + 2
+                # The Python client and the command line say it, too.
+                before = await daemon.metric('coordinator_replica_reads_total{outcome="served"}')
+                async with coordinator.connect(daemon.url) as client:
+                    assert [one.value for one in await client.max_lag(3600).signals.list()] == [2]
+                    assert [one.value for one in await client.signals.list()] == [2]
+                line = [
+                    sys.executable,
+                    "-m",
+                    "coordinator",
+                    "signal",
+                    "list",
+                    "--max-lag",
+                    "1h",
+                    "--url",
+                    daemon.url,
+                ]
+                assert [one["value"] for one in json.loads((await anyio.run_process(line)).stdout)] == [2]
+                assert await daemon.metric('coordinator_replica_reads_total{outcome="served"}') == before + 2
 
-                    # A project that it does not have yet: the primary serves.
-                    await replay.execute("select pg_wal_replay_pause()")
-                    await until_true(replay, "select pg_get_wal_replay_pause_state() = 'paused'")
-                    await http.post("/v1/projects/create", json={"project": "new"})
-                    fresh = await http.get("/v1/signals", params={"project": "new", "max_lag": "1h"})
-                    assert (fresh.status_code, LAG in fresh.headers) == (200, False)
+                # A project that it does not have yet: the primary serves.
+                await replay.execute("select pg_wal_replay_pause()")
+                await until_true(replay, "select pg_get_wal_replay_pause_state() = 'paused'")
+                await http.post("/v1/projects/create", json={"project": "new"})
+                fresh = await http.get("/v1/signals", params={"project": "new", "max_lag": "1h"})
+                assert (fresh.status_code, LAG in fresh.headers) == (200, False)
 
-                    # All its processes stand still, or no packet passes: reads that wait for it come from the primary soon, later ones at once.
-                    await replay.execute("select pg_wal_replay_resume()")
-                    failed = 'coordinator_replica_reads_total{outcome="failed"}'
+                # All its processes stand still, or no packet passes: reads that wait for it come from the primary soon, later ones at once.
+                await replay.execute("select pg_wal_replay_resume()")
+                failed = 'coordinator_replica_reads_total{outcome="failed"}'
 
-                    async def survived(fault: Callable[[], AbstractContextManager[None]]) -> bool:
-                        await until(served, "the replica serves again")
-                        before = await daemon.metric(failed)
-                        with fault():
-                            assert LAG not in (await listed(max_lag="1h")).headers
-                            waited = await daemon.metric(failed) - before
-                            assert LAG not in (await listed(max_lag="1h")).headers
-                            assert await daemon.metric(failed) - before == waited
-                        return bool(waited)  # else a look came first
+                async def survived(fault: Callable[[], AbstractContextManager[None]]) -> bool:
+                    await until(served, "the replica serves again")
+                    before = await daemon.metric(failed)
+                    with fault():
+                        assert LAG not in (await listed(max_lag="1h")).headers
+                        waited = await daemon.metric(failed) - before
+                        assert LAG not in (await listed(max_lag="1h")).headers
+                        assert await daemon.metric(failed) - before == waited
+                    return bool(waited)  # else a look came first
 
-                    for fault in (partial(halted, tmp_path / "standby"), partial(silent, network)):
-                        await until(partial(survived, fault), "a read was waiting for the replica")
-                        await until(served, "the replica serves again")
+                for fault in (partial(halted, data_dir.with_name("standby")), partial(silent, network)):
+                    await until(partial(survived, fault), "a read was waiting for the replica")
+                    await until(served, "the replica serves again")
 
 
 @contextmanager

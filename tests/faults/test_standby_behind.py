@@ -10,7 +10,6 @@ import pytest
 import coordinator
 from coordinator import embedded
 from coordinator.config import Config
-from coordinator.db import schema
 from coordinator.db.call import call
 from coordinator.db.database import Database
 from coordinator.errors import DatabaseUnavailable, WaitTimedOut
@@ -21,17 +20,16 @@ from tests.faults.test_log_promoted import EMIT, standby
 from tests.waiting import DEADLINE_S, until, until_true
 
 
-async def test_a_standby_is_read_when_it_includes_a_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_standby_is_read_when_it_includes_a_position(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.db.call.AT_LEAST_S", DEADLINE_S)
     async with (
-        embedded.run(tmp_path / "primary", settings={"fsync": "off"}) as server,
+        embedded.run(data_dir, settings={"fsync": "off"}) as server,
         opened(server.dsn) as relay,
         opened(server.dsn) as late,
     ):
-        await schema.apply(relay)
         await call(relay, RelayRecover())
         async with (
-            standby(server, tmp_path / "standby") as url,
+            standby(server, data_dir.with_name("standby")) as url,
             opened(url) as replay,
             coordinator.connect(server.dsn) as writer,
             coordinator.connect(url) as reader,

@@ -72,11 +72,11 @@ STEPS = (begin, converse, load, ask, save, do, recall)
 
 @pytest.mark.parametrize("cuts", [2, pytest.param(len(STEPS) - 1, marks=pytest.mark.long)])
 async def test_everything_is_killed_between_the_steps_of_an_agent_and_nothing_is_lost(
-    tmp_path: Path, cuts: int, seed: int
+    data_dir: Path, cuts: int, seed: int
 ) -> None:
     after = random.Random(seed).sample(STEPS[:-1], cuts)
     left = [*STEPS]
-    async with embedded.run(tmp_path, settings=SETTINGS) as server:
+    async with embedded.run(data_dir, settings=SETTINGS) as server:
         while left:
             with await Daemon(server.dsn).ready() as daemon:
                 async with coordinator.connect(daemon.url) as client:

@@ -32,11 +32,11 @@ LAST = "last"
 @pytest.mark.parametrize("duration_s", [0.0, pytest.param(LONG_S, marks=pytest.mark.long)], ids=["short", "long"])
 @pytest.mark.parametrize("way", get_args(Way))
 async def test_a_client_that_is_cut_resumes_without_loss_or_disorder_over_every_fault(
-    tmp_path: Path, config: Config, seed: int, way: Way, duration_s: float
+    data_dir: Path, config: Config, seed: int, way: Way, duration_s: float
 ) -> None:
     """Every fault once, in any order, and at random for as long as it shall last."""
-    async with embedded.run(tmp_path / "data", settings=SETTINGS) as server:
-        plane, load = Plane(server, way, tmp_path), Load(server.dsn, seed=seed)
+    async with embedded.run(data_dir, settings=SETTINGS) as server:
+        plane, load = Plane(server, way, data_dir.parent), Load(server.dsn, seed=seed)
         first, last = plane.urls[0], plane.urls[-1]
         cut = [
             Subscriber(first, seed),

@@ -16,8 +16,6 @@ import pytest
 import coordinator
 from coordinator import embedded
 from coordinator.config import Config
-from coordinator.db import schema
-from coordinator.db.connection import connect
 from coordinator.db.database import Database
 from coordinator.errors import InvalidArgument, NotFound, PermissionDenied, ServerBehind
 from coordinator.model.token import new_secret
@@ -237,11 +235,8 @@ async def test_a_process_that_attaches_after_the_last_one_ended_is_another_agent
     assert await db.run(locks.List(project="default")) == []
 
 
-async def test_states_are_unknown_while_the_database_is_down_and_known_again_afterwards(tmp_path: Path) -> None:
-    async with embedded.run(tmp_path, settings={"fsync": "off"}) as server:
-        connection = await connect(server.dsn)
-        await schema.apply(connection)
-        await connection.close()
+async def test_states_are_unknown_while_the_database_is_down_and_known_again_afterwards(data_dir: Path) -> None:
+    async with embedded.run(data_dir, settings={"fsync": "off"}) as server:
         dsn = server.dsn
         beside = await Sidecar(dsn, "--agent", "coder", "--ttl", "10m").started()
         async with coordinator.connect(beside.url) as client:
@@ -261,7 +256,7 @@ async def test_states_are_unknown_while_the_database_is_down_and_known_again_aft
             answer = await http.get(beside.url + "/readyz")
             assert (answer.status_code, answer.json()["reason"]) == (503, "no answer from the database")
             assert (await http.get(beside.url + "/livez")).status_code == 200
-        async with embedded.run(tmp_path, settings={"fsync": "off"}) as server:
+        async with embedded.run(data_dir, settings={"fsync": "off"}) as server:
             assert server.dsn == dsn
 
             async def known() -> bool:
