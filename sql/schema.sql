@@ -151,6 +151,7 @@ create table coordinator.audit_cursor (
   only_row  boolean not null default true, -- Always true.
   seq       bigint not null, -- Events up to this number were copied, or are not audited.
   copied_at timestamp with time zone not null, -- When that was so (database clock).
+  late      jsonb not null default '{}'::jsonb, -- Projects whose trails could not be written, and the number up to which their events were copied.
   constraint audit_cursor_pkey PRIMARY KEY (only_row),
   constraint audit_cursor_only_row CHECK (only_row)
 );
@@ -1110,11 +1111,12 @@ CREATE UNIQUE INDEX retention_kind_key ON coordinator.retention USING btree (sub
 
 -- Changes of retention that have not reached all logs, documents, sessions and artifacts yet. Written by retention_set and retention_reset, worked off by retention_sweep.
 create table coordinator.retention_sweeps (
-  id         bigint not null generated always as identity, -- Their order.
-  project_id bigint, -- The project whose retention changed; null for all.
-  subject    text not null, -- log, document, session or artifact.
-  kind       text not null, -- The kind whose retention changed; * for any.
-  swept_to   bigint not null default 0, -- Internal number of the last log, document, session or artifact that the change has reached.
+  id          bigint not null generated always as identity, -- Their order.
+  project_id  bigint, -- The project whose retention changed; null for all.
+  subject     text not null, -- log, document, session or artifact.
+  kind        text not null, -- The kind whose retention changed; * for any.
+  swept_to    bigint not null default 0, -- Internal number of the last log, document, session or artifact that the change has reached.
+  swept_until bigint, -- Number of the last log, document, session or artifact that it concerns; null: all. A sweep leaves rows that another transaction has locked to a sweep of their own.
   constraint retention_sweeps_pkey PRIMARY KEY (id),
   constraint retention_sweeps_project_fkey FOREIGN KEY (project_id) REFERENCES coordinator.projects(id) ON DELETE CASCADE
 );
@@ -2223,6 +2225,16 @@ create function coordinator.agent_reap(p_limit integer default 1000)
   returns table (reaped integer, missing integer, agents text[])
   volatile security definer;
 
+-- Do the work of agent_reap in a project: see project_each. Internal.
+create function coordinator.agent_reap_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
+-- Return what agent_reap has to do: see project_each. Internal.
+create function coordinator.agent_reap_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
+
 -- Register an agent when it starts, and return it with an id that is new at each start. The agent is reaped after p_ttl (1 second to 1 day) without a heartbeat, or when p_process dies. It gets jobs whose type is one of p_job_types and whose labels are all in p_labels. p_unreserved: refuse the name of a token, or of a database role with more rights (42501), as if the caller's role had only the rights of an agent.
 create function coordinator.agent_register(p_project text, p_name text, p_role text default null, p_job_types text[] default '{}', p_metadata jsonb default '{}', p_ttl interval default '00:00:30', p_process integer default null, p_unreserved boolean default false, p_labels text[] default '{}')
   returns SETOF coordinator.agents_live
@@ -2282,6 +2294,16 @@ create function coordinator.artifact_expect(p_artifact text, p_expect text, p_sh
 create function coordinator.artifact_expire(p_limit integer default 100)
   returns SETOF coordinator.retention_result
   volatile security definer;
+
+-- Do the work of artifact_expire in a project: see project_each. Internal.
+create function coordinator.artifact_expire_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
+-- Return what artifact_expire has to do: see project_each. Internal.
+create function coordinator.artifact_expire_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
 
 -- Return an artifact; a row of nulls if there is none. ZC215: there is no such session. Internal.
 create function coordinator.artifact_find(p_project_id bigint, p_artifact text, p_session text)
@@ -2432,6 +2454,11 @@ create function coordinator.audit_append(p_log coordinator.logs, p_bodies text[]
 create function coordinator.audit_copy(p_limit integer default 20)
   returns integer
   volatile security definer;
+
+-- Copy audited events of a chunk after p_after, up to p_until: those of p_project, or, if it is null, of all projects that are not in p_late. Return p_late with the projects whose trails could not be written (see project_each). Internal.
+create function coordinator.audit_copy_part(p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_late jsonb, p_project text, p_now timestamp with time zone)
+  returns jsonb
+  volatile;
 
 -- Return the topics that are audited in a project that has not chosen its own.
 create function coordinator.audit_defaults()
@@ -3048,6 +3075,16 @@ create function coordinator.document_expire(p_limit integer default 1000)
   returns SETOF coordinator.retention_result
   volatile security definer;
 
+-- Do the work of document_expire in a project: see project_each. Internal.
+create function coordinator.document_expire_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
+-- Return what document_expire has to do: see project_each. Internal.
+create function coordinator.document_expire_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
+
 -- Return the header of a document, even if it is deleted or expired. ZC217: there is none. Internal.
 create function coordinator.document_find(p_project_id bigint, p_project text, p_kind text, p_key text)
   returns coordinator.documents
@@ -3628,6 +3665,16 @@ create function coordinator.job_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
+-- Do the work of job_expire in a project: see project_each. Internal.
+create function coordinator.job_expire_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
+-- Return what job_expire has to do: see project_each. Internal.
+create function coordinator.job_expire_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
+
 -- Create the partitions of ended jobs for today and the next p_ahead days; return how many. The leader calls it. Without them, jobs end in a default partition, which is slower to prune.
 create function coordinator.job_extend(p_ahead integer default 7)
   returns integer
@@ -3793,6 +3840,16 @@ create function coordinator.job_promote(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
+-- Do the work of job_promote in a project: see project_each. Internal.
+create function coordinator.job_promote_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
+-- Return what job_promote has to do: see project_each. Internal.
+create function coordinator.job_promote_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
+
 -- List what may be pruned: the oldest day of completed jobs that all ended more than p_completed ago, that of other jobs by p_other, as a whole partition; and default partitions with jobs that ended before such a day (until). Internal.
 create function coordinator.job_prunable(p_completed interval, p_other interval)
   returns table (relation text, until timestamp with time zone, whole boolean)
@@ -3848,6 +3905,16 @@ create function coordinator.job_rescue(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
+-- Do the work of job_rescue in a project: see project_each. Internal.
+create function coordinator.job_rescue_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
+-- Return what job_rescue has to do: see project_each. Internal.
+create function coordinator.job_rescue_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
+
 -- Resume a paused job and, with p_tree, all jobs below it, whoever paused them. ZC323: the job has ended and, with p_tree, so have all jobs below it.
 create function coordinator.job_resume(p_project text, p_job uuid, p_tree boolean default false, p_actor text default null)
   returns SETOF coordinator.job_outcome
@@ -3882,6 +3949,16 @@ create function coordinator.job_settle(p_completed uuid[], p_uncompleted uuid[],
 create function coordinator.job_settle_due(p_limit integer default 100)
   returns integer
   volatile security definer;
+
+-- Do the work of job_settle_due in a project: see project_each. Internal.
+create function coordinator.job_settle_due_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
+-- Return what job_settle_due has to do: see project_each. Internal.
+create function coordinator.job_settle_due_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
 
 -- Settle jobs that were enqueued after other jobs, some of which have already ended. Internal.
 create function coordinator.job_settle_ended(p_project_id bigint, p_ids uuid[], p_now timestamp with time zone)
@@ -3998,8 +4075,13 @@ create function coordinator.job_wait_cycle(p_job uuid, p_conditions jsonb)
   returns jsonb
   stable;
 
--- Store outcomes of waits and wake their jobs; return the waits whose jobs another transaction holds. Internal.
+-- Store outcomes of waits and wake their jobs, project by project (see project_each); return the waits that have to be ended later. Internal.
 create function coordinator.job_wait_end(p_found jsonb, p_now timestamp with time zone)
+  returns jsonb
+  volatile;
+
+-- Store outcomes of waits of one project and wake their jobs; return the waits whose jobs another transaction holds. Internal.
+create function coordinator.job_wait_end_in(p_found jsonb, p_now timestamp with time zone)
   returns jsonb
   volatile;
 
@@ -4072,6 +4154,16 @@ create function coordinator.job_wake(p_ids uuid[], p_by text, p_now timestamp wi
 create function coordinator.job_wake_due(p_limit integer default 1000)
   returns integer
   volatile security definer;
+
+-- Do the work of job_wake_due in a project: see project_each. Internal.
+create function coordinator.job_wake_due_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
+-- Return what job_wake_due has to do: see project_each. Internal.
+create function coordinator.job_wake_due_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
 
 -- Wake jobs whose rows in jobs_waiting the caller has locked, for callers that have locks which come after those of queues; returns their ids. It waits 0.1 seconds at most; those that would take longer are left to the loop. Internal.
 create function coordinator.job_wake_soon(p_ids uuid[], p_by text, p_now timestamp with time zone)
@@ -4438,10 +4530,20 @@ create function coordinator.limit_prune(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
+-- Do the work of limit_prune in a project: see project_each. Internal.
+create function coordinator.limit_prune_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
 -- Delete up to p_limit rows of keys without jobs to claim and with full buckets, and up to p_limit charges of keys in old periods. Return how many rows were deleted. Repeat until 0. No event.
 create function coordinator.limit_prune_keys(p_limit integer default 10000)
   returns integer
   volatile security definer;
+
+-- Return what limit_prune has to do: see project_each. Internal.
+create function coordinator.limit_prune_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
 
 -- Store in the classes of a project which limits they have, and return the classes whose limits changed. No event. Internal.
 create function coordinator.limit_rebind(p_project_id bigint)
@@ -4703,14 +4805,19 @@ create function coordinator.lock_expire(p_limit integer default 1000)
   returns integer
   volatile security definer;
 
--- Do the work of lock_expire in a project; p_project null: it does not exist any more. Internal.
-create function coordinator.lock_expire_in(p_project_id bigint, p_project text, p_now timestamp with time zone, p_limit integer)
-  returns integer
+-- Do the work of lock_expire in a project: see project_each. Internal.
+create function coordinator.lock_expire_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
   volatile;
 
 -- Delete an expired lock and emit the event; false if it is gone or was renewed. Waits for a guarded transaction. Internal.
 create function coordinator.lock_expire_one(p_project_id bigint, p_project text, p_resource text, p_slot bigint, p_now timestamp with time zone)
   returns boolean
+  volatile;
+
+-- Return what lock_expire has to do: see project_each. Internal.
+create function coordinator.lock_expire_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
   volatile;
 
 -- Return a text in Unicode normal form C and without case: by Unicode rules from PostgreSQL 17 on or with ICU, otherwise by the database's locale. Internal.
@@ -5358,6 +5465,11 @@ create function coordinator.project_delete(p_project text, p_actor text default 
   returns boolean
   volatile security definer;
 
+-- Handle due items, up to p_limit in total, one project after the other, and return the handled ones. <p_loop>_work(except, limit) returns the projects of due items, except some, and the items, the most urgent first. <p_loop>_in(project, items, limit) handles items of a project. If it fails, the project is passed over until the next run. Internal.
+create function coordinator.project_each(p_loop text, p_limit integer)
+  returns text[]
+  volatile;
+
 -- Export a project as lines of JSON for project_import, page by page: its own fields, rules, signals, sessions, logs, documents, artifacts and retention policies. p_after: array[section, kind, key, number] of the last row read. Changes made between two pages may be missing from the export.
 create function coordinator.project_export(p_project text, p_after text[] default null, p_limit integer default 1000)
   returns SETOF coordinator.export_line
@@ -5388,10 +5500,10 @@ create function coordinator.project_list(p_after text[] default null, p_limit in
   returns SETOF coordinator.projects_live
   stable security definer;
 
--- Warn that a loop omits a project until its next run, because of an error. Internal.
+-- Warn that a loop omits a project until its next run, because of an error, and let it wait half as long for others. Internal.
 create function coordinator.project_passed_over(p_loop text, p_project_id bigint, p_error text)
   returns void
-  stable;
+  volatile;
 
 -- Return a project as callers see it. Internal.
 create function coordinator.project_row(p_project_id bigint)
@@ -5786,10 +5898,20 @@ create function coordinator.session_enter(p_project_id bigint, p_key text, p_now
   returns bigint
   volatile;
 
--- Delete a session that has been idle for its maximum age, with its contents or a part of them, unless it contains something that is kept. Return a row for each session that was checked. Repeat until there is none.
+-- Delete a session of each project that has been idle for its maximum age, with its contents or a part of them, unless it contains something that is kept. Return a row for each session that was checked. Repeat until there is none.
 create function coordinator.session_expire(p_limit integer default 100)
   returns SETOF coordinator.retention_result
   volatile security definer;
+
+-- Do the work of session_expire in a project: see project_each. Internal.
+create function coordinator.session_expire_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
+-- Return what session_expire has to do: see project_each. Internal.
+create function coordinator.session_expire_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
 
 -- Return the number of a session. ZC215: there is no such session. Internal.
 create function coordinator.session_find(p_project_id bigint, p_session text)
@@ -6154,6 +6276,11 @@ create function coordinator.webhook_prune(p_limit integer default 1000)
 -- Insert deliveries of the events of a chunk, after p_after and up to p_until, for webhooks whose rows are locked. The number of an event and its transaction make the webhook-id, so that it stays the same after a fail-over. No event. Internal.
 create function coordinator.webhook_put(p_chunk coordinator.event_chunks, p_webhooks bigint[], p_after bigint, p_until bigint, p_now timestamp with time zone)
   returns void
+  volatile;
+
+-- Call webhook_put, for each project apart if that fails (see project_each); return the webhooks whose deliveries were inserted. Internal.
+create function coordinator.webhook_put_each(p_chunk coordinator.event_chunks, p_webhooks bigint[], p_after bigint, p_until bigint, p_now timestamp with time zone)
+  returns bigint[]
   volatile;
 
 -- Insert a delivery that is not an event: a test or a reset. No event. Internal.

@@ -88,17 +88,57 @@ $$;
 comment on function coordinator.advisory_inherit(integer, integer) is
   'End the session of the same role that holds an advisory lock, and take the lock as soon as it is free, until this session ends. Waits at most one second. Returns whether this session has the lock. Internal.';
 
--- A loop that works for all projects handles one project after the other, each in a savepoint, and waits at most 0.1 seconds for what another
--- transaction holds. So a transaction that stays open, or a row that cannot be handled, obstructs its own project only. A run passes over five
--- projects at most, because it holds meanwhile what it has locked of the others.
+-- A loop that works for all projects handles one after the other, each in a savepoint, and waits at most 0.1 seconds for what another
+-- transaction holds, and half as long after each project that it passed over. So a transaction that stays open, or a row that cannot be
+-- handled, obstructs its own project only; and however much is due in a project, each of the others gets an equal share of a run.
+create or replace function coordinator.project_each(p_loop text, p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms'
+as $$
+declare
+  v_projects bigint[] := '{}'; -- of each item
+  v_items    text[] := '{}';
+  v_found    record;
+  v_of       record;
+  v_handled  text[];
+  v_all      text[] := '{}';
+begin
+  perform coordinator.check_page(p_limit);
+  for v_round in 1..20 loop -- the items of a project may hide those of others behind the limit
+    execute format('select array_agg(w.project_id) as projects, array_agg(w.item) as items from coordinator.%I($1, $2) w', p_loop || '_work')
+      into v_found using array(select distinct p from unnest(v_projects) p), p_limit;
+    exit when v_found.projects is null;
+    v_projects := v_projects || v_found.projects;
+    v_items := v_items || v_found.items;
+    exit when cardinality(v_found.projects) < p_limit;
+  end loop;
+  for v_of in -- in the order of projects, as all callers lock them
+    select u.project_id, array_agg(u.item order by u.place) as items, greatest(1, p_limit / count(*) over ())::integer as share
+    from unnest(v_projects, v_items) with ordinality u (project_id, item, place) group by 1 order by 1
+  loop
+    begin
+      execute format('select coordinator.%I($1, $2, $3)', p_loop || '_in') into v_handled using v_of.project_id, v_of.items[:v_of.share], v_of.share;
+      v_all := v_all || v_handled;
+    exception when others then
+      perform coordinator.project_passed_over(p_loop, v_of.project_id, sqlerrm);
+    end;
+  end loop;
+  return v_all;
+end
+$$;
+comment on function coordinator.project_each(text, integer) is
+  'Handle due items, up to p_limit in total, one project after the other, and return the handled ones. <p_loop>_work(except, limit) returns the projects of due items, except some, and the items, the most urgent first. <p_loop>_in(project, items, limit) handles items of a project. If it fails, the project is passed over until the next run. Internal.';
+
 create or replace function coordinator.project_passed_over(p_loop text, p_project_id bigint, p_error text) returns void
-language plpgsql stable
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise warning using message = format('%s passes over project "%s" until its next run: %s', p_loop,
     (select p.name from coordinator.projects p where p.id = p_project_id), left(p_error, 500));
+  perform set_config('lock_timeout', greatest(1, extract(milliseconds from current_setting('lock_timeout')::interval)::integer / 2)::text, true);
 end
 $$;
 comment on function coordinator.project_passed_over(text, bigint, text) is
-  'Warn that a loop omits a project until its next run, because of an error. Internal.';
+  'Warn that a loop omits a project until its next run, because of an error, and let it wait half as long for others. Internal.';

@@ -5,7 +5,8 @@
 --
 -- Exactly once. One transaction moves the cursor (audit_cursor) and appends the entries, and it locks the row of the cursor. So a crash
 -- repeats both or neither, and a second leader finds the row locked. event_prune keeps events that were not copied for up to four times
--- its retention. If events are lost after that, every trail says so (lost).
+-- its retention. If events are lost after that, every trail says so (lost). A trail that another transaction obstructs, such as the
+-- deletion of its project, is set aside with its position (late) and continued by later runs.
 --
 -- The chain. The hash of an entry is sha256(hash before it, as 64 hexadecimal digits || newline || text of the entry), of UTF-8 bytes.
 -- For the first entry, the hash before it is 64 zeros. The text contains the number of the entry and its epoch, so entries cannot be
@@ -137,92 +138,138 @@ $$;
 comment on function coordinator.audit_append(coordinator.logs, text[], text[], timestamptz) is
   'Append entries to a trail whose header is locked, given the members of each content and its actor. No event: entries come from events. Internal.';
 
-create or replace function coordinator.audit_copy(p_limit integer default 20) returns integer
-language plpgsql volatile security definer
+create or replace function coordinator.audit_copy_part(
+  p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_late jsonb, p_project text, p_now timestamptz) returns jsonb
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off -- plans made while the log is small must also serve a large one
+set enable_seqscan = off
 set jit = off
 as $$
 declare
-  v_now     timestamptz := coordinator.now_utc();
-  v_seq     bigint;
-  v_floor   bigint;
-  v_chunk   coordinator.event_chunks;
   v_default text := coordinator.topic_pattern(coordinator.audit_defaults());
   v_epoch   text := (select epoch from coordinator.relay);
-  v_types   text[];
+  -- Compare the pattern with each type of the chunk only once.
+  v_types   text[] := array(select t.type from (select distinct e.type from coordinator.chunk_events(p_chunk, p_after) e) t where t.type ~ v_default);
   v_trail   record;
   v_change  bigint;
   v_project bigint;
   v_topics  text[]; -- null: the default topics
   v_until   bigint;
-  v_others  boolean := exists (select from coordinator.audit_applied); -- whether any project has chosen its own topics
-  v_runs    integer := 0;
+begin
+  -- Copy up to the next change of a policy, which applies to later events.
+  while p_after < p_until and (v_types <> '{}' or exists (select from coordinator.audit_applied)) loop
+    v_change := null;
+    v_project := null;
+    if v_types && '{audit.set,audit.reset}' then
+      select e.seq, p.id, case when e.type = 'audit.set' then array(select jsonb_array_elements_text(e.data -> 'topics')) end into v_change, v_project, v_topics
+      from coordinator.chunk_events(p_chunk, p_after) e left join coordinator.projects p on p.name = e.project
+      where e.seq <= p_until and e.type in ('audit.set', 'audit.reset') and coalesce(e.project = p_project, not p_late ? e.project) order by e.seq limit 1;
+    end if;
+    v_until := coalesce(v_change, p_until);
+    for v_trail in
+      select t.project_id, array_agg(t.body order by t.seq) as bodies, array_agg(t.actor order by t.seq) as actors, min(t.project) as project
+      from (select coalesce(p.id, 0) as project_id, e.project, e.seq, e.actor,
+                   '"event": {"cursor": "' || v_epoch || '.' || e.seq || '", "type": "' || e.type || '", "project": "' || e.project
+                   || '", "key": ' || coalesce(to_json(e.key)::text, 'null') || ', "actor": ' || to_json(e.actor)::text
+                   || ', "at": "' || to_char(e.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+                   || '", "data": ' || coordinator.event_text(e.data) || ', "transaction": "' || e.transaction
+                   || '"}, "role": ' || coalesce(to_json(e.role)::text, 'null') || ', "address": ' || coalesce('"' || host(e.address) || '"', 'null')
+                   || ', "origin": ' || coalesce(coordinator.audit_origin(e.origin)::text, 'null')
+                   || ', "traceparent": ' || coalesce('"' || e.traceparent || '"', 'null') as body
+            from coordinator.chunk_events(p_chunk, p_after) e
+            left join coordinator.projects p on p.name = e.project
+            left join coordinator.audit_applied s on s.project_id = p.id
+            where e.seq <= v_until and coalesce(e.project = p_project, not p_late ? e.project)
+              and case when s.project_id is null or e.type like 'audit.%' then e.type = any (v_types) else e.type ~ s.pattern end) t
+      group by t.project_id order by t.project_id
+    loop
+      begin
+        perform coordinator.audit_append(coordinator.audit_header(v_trail.project_id, p_now), v_trail.bodies, v_trail.actors, p_now);
+        if v_trail.project_id = v_project then
+          delete from coordinator.audit_applied a where a.project_id = v_project;
+          insert into coordinator.audit_applied (project_id, pattern) -- none if the project has been deleted in the meantime
+          select p.id, coordinator.topic_pattern(v_topics) from coordinator.projects p where p.id = v_project and v_topics is not null for key share;
+        end if;
+      exception when others then
+        if p_project is not null or v_trail.project_id = 0 then
+          raise;
+        end if;
+        perform coordinator.project_passed_over('audit_copy', v_trail.project_id, sqlerrm);
+        p_late := p_late || jsonb_build_object(v_trail.project, p_after);
+      end;
+    end loop;
+    p_after := v_until;
+  end loop;
+  return p_late;
+end
+$$;
+comment on function coordinator.audit_copy_part(coordinator.event_chunks, bigint, bigint, jsonb, text, timestamptz) is
+  'Copy audited events of a chunk after p_after, up to p_until: those of p_project, or, if it is null, of all projects that are not in p_late. Return p_late with the projects whose trails could not be written (see project_each). Internal.';
+
+create or replace function coordinator.audit_copy(p_limit integer default 20) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the log is small must also serve a large one
+set jit = off
+set lock_timeout = '100ms'
+as $$
+declare
+  v_now    timestamptz := coordinator.now_utc();
+  v_cursor coordinator.audit_cursor;
+  v_late   jsonb;
+  v_floor  bigint;
+  v_chunk  coordinator.event_chunks;
+  v_trail  record;
+  v_seq    bigint;
+  v_runs   integer := 0;
 begin
   perform coordinator.check_page(p_limit);
   perform coordinator.check_isolation('events are copied into audit trails');
-  select c.seq into v_seq from coordinator.audit_cursor c for update skip locked;
+  select * into v_cursor from coordinator.audit_cursor c for update skip locked;
   if not found then
     return 0;
   end if;
+  v_late := v_cursor.late;
   perform from coordinator.events where false; -- locks the log, see events_since: from here on, no partition can be dropped
   select last_value into v_floor from coordinator.event_floor;
-  if v_seq < v_floor then
-    for v_trail in
-      select distinct t.project_id from (select l.project_id from coordinator.logs l where l.kind = 'audit' and l.key = 'audit' union all values (0::bigint)) t
-      order by t.project_id
-    loop
-      perform coordinator.audit_append(coordinator.audit_header(v_trail.project_id, v_now),
-        array[format('"lost": {"after": %s, "last": %s}', v_seq, v_floor)], array['coordinator'], v_now);
-    end loop;
-    v_seq := v_floor;
+  if v_cursor.seq < v_floor then -- every trail says so
+    select v_late || jsonb_object_agg(p.name, v_cursor.seq) into v_late
+    from coordinator.logs l join coordinator.projects p on p.id = l.project_id
+    where l.kind = 'audit' and l.key = 'audit' and not v_late ? p.name having count(*) > 0;
+    perform coordinator.audit_append(coordinator.audit_header(0, v_now),
+      array[format('"lost": {"after": %s, "last": %s}', v_cursor.seq, v_floor)], array['coordinator'], v_now);
+    v_cursor.seq := v_floor;
     v_runs := 1;
   end if;
-  while v_runs < p_limit loop
-    v_chunk := coordinator.event_chunk_after(v_seq);
-    exit when v_chunk.first_seq is null;
-    -- Compare the pattern with each type of the chunk only once.
-    v_types := array(select t.type from (select distinct e.type from coordinator.chunk_events(v_chunk, v_seq) e) t where t.type ~ v_default);
-    -- Copy up to the next change of a policy, which applies to later events.
-    while v_seq < v_chunk.last_seq and (v_types <> '{}' or v_others) loop
-      v_change := null;
-      if v_types && '{audit.set,audit.reset}' then
-        select e.seq, p.id, case when e.type = 'audit.set' then array(select jsonb_array_elements_text(e.data -> 'topics')) end into v_change, v_project, v_topics
-        from coordinator.chunk_events(v_chunk, v_seq) e left join coordinator.projects p on p.name = e.project
-        where e.type in ('audit.set', 'audit.reset') order by e.seq limit 1;
+  for v_trail in
+    select l.key as project, l.value::bigint as seq, coalesce(p.id, 0) as project_id
+    from jsonb_each_text(v_late) l left join coordinator.projects p on p.name = l.key order by 3, 1
+  loop
+    begin
+      v_seq := greatest(v_trail.seq, v_floor);
+      if v_trail.seq < v_floor then
+        perform coordinator.audit_append(coordinator.audit_header(v_trail.project_id, v_now),
+          array[format('"lost": {"after": %s, "last": %s}', v_trail.seq, v_floor)], array['coordinator'], v_now);
       end if;
-      v_until := coalesce(v_change, v_chunk.last_seq);
-      for v_trail in
-        select t.project_id, array_agg(t.body order by t.seq) as bodies, array_agg(t.actor order by t.seq) as actors
-        from (select coalesce(p.id, 0) as project_id, e.seq, e.actor,
-                     '"event": {"cursor": "' || v_epoch || '.' || e.seq || '", "type": "' || e.type || '", "project": "' || e.project
-                     || '", "key": ' || coalesce(to_json(e.key)::text, 'null') || ', "actor": ' || to_json(e.actor)::text
-                     || ', "at": "' || to_char(e.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-                     || '", "data": ' || coordinator.event_text(e.data) || ', "transaction": "' || e.transaction
-                     || '"}, "role": ' || coalesce(to_json(e.role)::text, 'null') || ', "address": ' || coalesce('"' || host(e.address) || '"', 'null')
-                     || ', "origin": ' || coalesce(coordinator.audit_origin(e.origin)::text, 'null')
-                     || ', "traceparent": ' || coalesce('"' || e.traceparent || '"', 'null') as body
-              from coordinator.chunk_events(v_chunk, v_seq) e
-              left join coordinator.projects p on p.name = e.project
-              left join coordinator.audit_applied s on s.project_id = p.id
-              where e.seq <= v_until
-                and case when s.project_id is null or e.type like 'audit.%' then e.type = any (v_types) else e.type ~ s.pattern end) t
-        group by t.project_id order by t.project_id
-      loop
-        perform coordinator.audit_append(coordinator.audit_header(v_trail.project_id, v_now), v_trail.bodies, v_trail.actors, v_now);
+      for v_run in 1..p_limit loop
+        exit when v_seq >= v_cursor.seq;
+        v_chunk := coordinator.event_chunk_after(v_seq);
+        perform coordinator.audit_copy_part(v_chunk, v_seq, least(v_chunk.last_seq, v_cursor.seq), '{}', v_trail.project, v_now);
+        v_seq := least(v_chunk.last_seq, v_cursor.seq);
       end loop;
-      if v_change is not null and v_project is not null then
-        v_others := true;
-        delete from coordinator.audit_applied a where a.project_id = v_project;
-        insert into coordinator.audit_applied (project_id, pattern) -- none if the project has been deleted in the meantime
-        select p.id, coordinator.topic_pattern(v_topics) from coordinator.projects p where p.id = v_project and v_topics is not null for key share;
-      end if;
-      v_seq := v_until;
-    end loop;
-    v_seq := v_chunk.last_seq;
+      v_late := case when v_seq < v_cursor.seq then v_late || jsonb_build_object(v_trail.project, v_seq) else v_late - v_trail.project end;
+    exception when others then
+      perform coordinator.project_passed_over('audit_copy', v_trail.project_id, sqlerrm);
+    end;
+  end loop;
+  while v_runs < p_limit loop
+    v_chunk := coordinator.event_chunk_after(v_cursor.seq);
+    exit when v_chunk.first_seq is null;
+    v_late := coordinator.audit_copy_part(v_chunk, v_cursor.seq, v_chunk.last_seq, v_late, null, v_now);
+    v_cursor.seq := v_chunk.last_seq;
     v_runs := v_runs + 1;
   end loop;
-  update coordinator.audit_cursor set seq = v_seq, copied_at = v_now where v_runs > 0;
+  update coordinator.audit_cursor c set seq = v_cursor.seq, late = v_late, copied_at = v_now where v_runs > 0 or c.late <> v_late;
   return v_runs;
 end
 $$;
@@ -339,7 +386,8 @@ begin
            (select e.seq from coordinator.entries e where e.log_id = v_log.id order by e.seq limit 1), coalesce(v_log.last_seq, 0),
            coalesce(v_log.count, 0), coordinator.epoch_text(v_log.epoch), encode(coordinator.audit_last(v_log.id), 'hex'),
            v_anchor.seq, encode(v_anchor.hash, 'hex'), c.copied_at,
-           greatest(0, (select h.last_seq from coordinator.event_chunks h order by h.first_seq desc limit 1) - c.seq)
+           greatest(0, (select h.last_seq from coordinator.event_chunks h order by h.first_seq desc limit 1)
+                       - coalesce((c.late ->> p_project)::bigint, c.seq))
     from coordinator.audit_cursor c;
 end
 $$;

@@ -182,7 +182,9 @@ begin
               and exists (select from coordinator.webhook_log l
                           where l.late <> '{}' or l.seq < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1))
          then 'webhook' end,
-    case when (select seq from coordinator.audit_cursor) < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1) then 'audit_copy' end,
+    case when exists (select from coordinator.audit_cursor
+                      where late <> '{}' or seq < (select last_seq from coordinator.event_chunks order by first_seq desc limit 1))
+         then 'audit_copy' end,
     -- Only every ten seconds, since it reads the system catalogue; for two of them, so that no heartbeat misses both.
     case when extract(second from v_now)::integer % 10 < 2 and exists (select from coordinator.upkeep_misjudged()) then 'upkeep_analyze' end
   ], null);

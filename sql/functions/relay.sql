@@ -553,7 +553,7 @@ begin
     return 0;
   end if;
   -- Events that are not yet copied into the audit trails stay, but not for ever.
-  if v_new > (select seq from coordinator.audit_cursor)
+  if v_new > (select least(c.seq, (select min(l.value::bigint) from jsonb_each_text(c.late) l)) from coordinator.audit_cursor c)
      and exists (select from coordinator.event_chunks where first_id < v_end and stamped_at >= coordinator.now_utc() - 4 * p_retention) then
     return 0;
   end if;
@@ -627,7 +627,7 @@ begin
                  (select count(*) from jsonb_object_keys(l.late))
           from coordinator.webhook_log l
           union all
-          select 'audit', v_head - c.seq, 0 from coordinator.audit_cursor c) r
+          select 'audit', v_head - c.seq, (select count(*) from jsonb_object_keys(c.late)) from coordinator.audit_cursor c) r
     cross join lateral (values ('coordinator_event_reader_behind', greatest(0, coalesce(r.behind, 0))::double precision),
                                ('coordinator_event_set_aside', r.held::double precision)) m (name, value);
   return query

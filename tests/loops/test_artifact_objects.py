@@ -121,7 +121,8 @@ async def test_an_object_goes_with_its_content(tx: Transaction, fake_s3: FakeS3)
 async def test_a_store_that_fails_leaves_the_content_in_the_database(tx: Transaction, fake_s3: FakeS3) -> None:
     await put(tx)
     moving, _ = loops()
-    for method in ("PUT", "GET", "HEAD"):
+    for minutes, method in enumerate(("PUT", "GET", "HEAD")):
+        await tx.set_clock(timedelta(minutes=2 * minutes))
         with fake_s3.failing(method), pytest.raises(StoreUnavailable) as raised:
             await moving.run(tx)
         assert raised.value.hint
@@ -132,6 +133,20 @@ async def test_a_store_that_fails_leaves_the_content_in_the_database(tx: Transac
     await run_all(tx)
     assert len({key for _, key in fake_s3.requests}) == 1  # each attempt writes the same object
     assert await count(tx, "artifact_chunks") == 0
+
+
+async def test_a_content_that_cannot_be_moved_keeps_no_other_one_waiting(tx: Transaction, fake_s3: FakeS3) -> None:
+    await put(tx, "damaged")
+    await put(tx, "sound", b"other")
+    await tx.connection.execute("update coordinator.artifact_chunks set data = 'x' where length(data) > 5")
+    moving, _ = loops()
+    with pytest.raises(StoreUnavailable):
+        await moving.run(tx)
+    assert (await moving.run(tx)).handled == 1
+    assert (await moving.run(tx)).again_s is None
+    await tx.set_clock(timedelta(minutes=2))
+    with pytest.raises(StoreUnavailable):
+        await moving.run(tx)
 
 
 async def test_an_object_with_other_bytes_takes_the_place_of_nothing(

@@ -238,14 +238,15 @@ async def test_the_rule_of_a_key_is_found_by_index_when_there_are_many(full: Tra
 
 
 async def test_the_reaper_finds_lost_agents_without_reading_all(full: Transaction) -> None:
-    for part, given in (
-        (r"\(select e\.id from.*?o\.project_id <> all \(v_passed\)", {"v_passed": "'{}'::bigint[]"}),
+    for function, part, given in (
+        ("agent_reap_work", r"\(select e\.project_id.*limit p_limit\)", {"p_except": "'{}'::bigint[]"}),
         (
+            "agent_reap_in",
             r"select a\.id, a\.name, case when.*?for update of a skip locked",
-            {"v_ids": "array[gen_random_uuid()]", "v_project": "1", "v_reaped": "'{}'::text[]"},
+            {"p_items": "array[gen_random_uuid()]", "p_project_id": "1"},
         ),
     ):
-        plan = await explain(full, await statement(full, "agent_reap", part, v_now="now()", p_limit="1000", **given))
+        plan = await explain(full, await statement(full, function, part, v_now="now()", p_limit="1000", **given))
         assert "agents" not in scanned(plan), plan
 
 

@@ -301,17 +301,10 @@ create or replace function coordinator.agent_reap(p_limit integer default 1000)
 returns table (reaped integer, missing integer, agents text[])
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '100ms'
 as $$
 declare
-  v_now     timestamptz := clock_timestamp();
-  v_ids     uuid[];
-  v_project bigint;
-  v_agent   record;
-  v_ended   text[];
-  v_reaped  text[] := '{}';
-  v_passed  bigint[] := '{}';
-  v_before  integer;
+  v_now    timestamptz := clock_timestamp();
+  v_reaped text[] := '{}';
 begin
   perform coordinator.check_page(p_limit);
   if not coordinator.server_settled() then
@@ -322,45 +315,7 @@ begin
   update coordinator.processes p set missing_at = case when coordinator.process_alive(p.id) then null else v_now end
   where p.id = any (array(
     select c.id from coordinator.processes c where (c.missing_at is null) = not coordinator.process_alive(c.id) for update skip locked));
-  loop
-    v_before := cardinality(v_passed);
-    v_ids := array(
-      (select e.id from coordinator.agents e
-       where e.expires_at <= coordinator.now_utc() and e.project_id <> all (v_passed) order by e.expires_at limit p_limit)
-      union all
-      select o.id from coordinator.agents o left join coordinator.processes d on d.id = o.process_id
-      where o.process_id is not null and (d.id is null or d.missing_at <= v_now - interval '0.7 seconds') and o.project_id <> all (v_passed));
-    -- agent_end locks the queues of locks, in the order of their projects.
-    for v_project in select distinct a.project_id from coordinator.agents a where a.id = any (v_ids) order by a.project_id loop
-      v_ended := '{}';
-      begin
-        for v_agent in
-          select a.id, a.name, case when a.expires_at <= coordinator.now_utc() then 'expired' else 'process died' end as reason
-          from coordinator.agents a left join coordinator.processes p on p.id = a.process_id
-          -- The condition is checked again when the row is locked: a heartbeat may have arrived in between.
-          where a.id = any (v_ids) and a.project_id = v_project
-            and (a.expires_at <= coordinator.now_utc()
-                 or a.process_id is not null and (p.id is null or p.missing_at <= v_now - interval '0.7 seconds'))
-          order by a.id limit p_limit - cardinality(v_reaped)
-          for update of a skip locked
-        loop
-          -- The agent may have joined again with another process before its row was locked.
-          continue when v_agent.reason = 'process died' and exists (
-            select from coordinator.agents a join coordinator.processes p on p.id = a.process_id where a.id = v_agent.id and p.missing_at is null);
-          if coordinator.agent_end(v_agent.id, 'agent.reaped', 'coordinator', jsonb_build_object('reason', v_agent.reason)) then
-            v_ended := v_ended || format('%s (%s): %s', v_agent.name, v_agent.id, v_agent.reason);
-          end if;
-        end loop;
-        v_reaped := v_reaped || v_ended;
-      exception when others then
-        v_passed := v_passed || v_project;
-        perform coordinator.project_passed_over('agent_reap', v_project, sqlerrm);
-      end;
-      exit when cardinality(v_passed) >= 5 or cardinality(v_reaped) >= p_limit;
-    end loop;
-    -- Those that were passed over may have hidden others behind the limit.
-    exit when cardinality(v_passed) = v_before or cardinality(v_passed) >= 5 or cardinality(v_reaped) >= p_limit;
-  end loop;
+  v_reaped := coordinator.project_each('agent_reap', p_limit);
   delete from coordinator.processes p
   where p.id = any (array(select c.id from coordinator.processes c where c.missing_at <= v_now - interval '0.7 seconds' for update skip locked))
     and not exists (select from coordinator.agents a where a.process_id = p.id);
@@ -369,6 +324,56 @@ end
 $$;
 comment on function coordinator.agent_reap(integer) is
   'Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to check again in 0.7 seconds. Nothing is reaped for 10 seconds after the server started or a standby was promoted.';
+
+create or replace function coordinator.agent_reap_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  return query
+    (select e.project_id, e.id::text from coordinator.agents e
+     where e.expires_at <= v_now and e.project_id <> all (p_except) order by e.expires_at limit p_limit)
+    union all
+    (select o.project_id, o.id::text from coordinator.agents o left join coordinator.processes d on d.id = o.process_id
+     where o.process_id is not null and (d.id is null or d.missing_at <= clock_timestamp() - interval '0.7 seconds') and o.project_id <> all (p_except)
+     limit p_limit);
+end
+$$;
+comment on function coordinator.agent_reap_work(bigint[], integer) is
+  'Return what agent_reap has to do: see project_each. Internal.';
+
+create or replace function coordinator.agent_reap_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now   timestamptz := clock_timestamp();
+  v_agent record;
+  v_ended text[] := '{}';
+begin
+  for v_agent in
+    select a.id, a.name, case when a.expires_at <= coordinator.now_utc() then 'expired' else 'process died' end as reason
+    from coordinator.agents a left join coordinator.processes p on p.id = a.process_id
+    -- The condition is checked again when the row is locked: a heartbeat may have arrived in between.
+    where a.id = any (p_items::uuid[]) and a.project_id = p_project_id
+      and (a.expires_at <= coordinator.now_utc()
+           or a.process_id is not null and (p.id is null or p.missing_at <= v_now - interval '0.7 seconds'))
+    order by a.id for update of a skip locked
+  loop
+    -- The agent may have joined again with another process before its row was locked.
+    continue when v_agent.reason = 'process died' and exists (
+      select from coordinator.agents a join coordinator.processes p on p.id = a.process_id where a.id = v_agent.id and p.missing_at is null);
+    if coordinator.agent_end(v_agent.id, 'agent.reaped', 'coordinator', jsonb_build_object('reason', v_agent.reason)) then
+      v_ended := v_ended || format('%s (%s): %s', v_agent.name, v_agent.id, v_agent.reason);
+    end if;
+  end loop;
+  return v_ended;
+end
+$$;
+comment on function coordinator.agent_reap_in(bigint, text[], integer) is
+  'Do the work of agent_reap in a project: see project_each. Internal.';
 
 insert into coordinator.metrics (name, sampler, kind, labels, unit, meaning) values
   ('coordinator_agents', 'agent_sample', 'gauge', '{project}', '', 'Registered agents.'),

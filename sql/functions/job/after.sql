@@ -160,6 +160,35 @@ comment on function coordinator.job_settle_ended(bigint, uuid[], timestamptz) is
 create or replace function coordinator.job_settle_due(p_limit integer default 100) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select coalesce(sum(n::integer), 0) from unnest(coordinator.project_each('job_settle_due', p_limit)) n);
+end
+$$;
+comment on function coordinator.job_settle_due(integer) is
+  'Continue to settle jobs that wait for up to p_limit ended jobs, where there were too many for one call; returns how many were settled. Repeat until 0.';
+
+create or replace function coordinator.job_settle_due_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  return query
+    select p.id, u.id::text from coordinator.jobs_unsettled u
+    cross join lateral (
+      select coalesce((select j.project_id from coordinator.job_dependencies d join coordinator.jobs_open j on j.id = d.job_id
+                       where d.after_id = u.id limit 1), 0) as id) p -- 0: nothing waits for it any more
+    where p.id <> all (p_except) order by u.id limit p_limit;
+end
+$$;
+comment on function coordinator.job_settle_due_work(bigint[], integer) is
+  'Return what job_settle_due has to do: see project_each. Internal.';
+
+create or replace function coordinator.job_settle_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
@@ -167,13 +196,12 @@ declare
   v_completed   uuid[];
   v_uncompleted uuid[];
 begin
-  perform coordinator.check_page(p_limit);
   with due as (
     delete from coordinator.jobs_unsettled u
-    where u.id = any (array(select o.id from coordinator.jobs_unsettled o order by o.id limit p_limit for update skip locked)) returning u.*)
+    where u.id = any (array(select o.id from coordinator.jobs_unsettled o where o.id = any (p_items::uuid[]) for update skip locked)) returning u.*)
   select array_agg(d.id) filter (where d.completed), array_agg(d.id) filter (where not d.completed) into v_completed, v_uncompleted from due d;
-  return coordinator.job_settle(coalesce(v_completed, '{}'), coalesce(v_uncompleted, '{}'), 'coordinator', coordinator.now_utc(), false);
+  return array[coordinator.job_settle(coalesce(v_completed, '{}'), coalesce(v_uncompleted, '{}'), 'coordinator', coordinator.now_utc(), false)];
 end
 $$;
-comment on function coordinator.job_settle_due(integer) is
-  'Continue to settle jobs that wait for up to p_limit ended jobs, where there were too many for one call; returns how many were settled. Repeat until 0.';
+comment on function coordinator.job_settle_due_in(bigint, text[], integer) is
+  'Do the work of job_settle_due in a project: see project_each. Internal.';

@@ -1,34 +1,39 @@
--- What happens to jobs as time passes (see job.sql), and at the end of an agent or a project. The leader's loops call the first four
--- functions. These skip rows that others have locked, so they wait for nobody. An enqueue that names a job locks its row in jobs_open.
+-- What happens to jobs as time passes (see job.sql), and at the end of an agent or a project. The leader's loops skip rows that others
+-- have locked. An enqueue that names a job locks its row in jobs_open.
 
 create or replace function coordinator.job_promote(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
 as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-  v_ids uuid[];
 begin
-  perform coordinator.check_page(p_limit);
-  with due as (
-    delete from coordinator.jobs_later l
-    where l.ctid = any (array(
-      select o.ctid from coordinator.jobs_later o
-      where o.due_at <= v_now and not exists (select from coordinator.jobs_open j where j.id = o.id and j.start_by <= v_now) -- job_expire handles these
-      order by o.due_at limit p_limit for update of o skip locked))
-    returning l.id)
-  select array_agg(d.id) into v_ids from due d;
-  perform coordinator.job_make_ready(v_ids, 'coordinator', v_now);
-  return coalesce(cardinality(v_ids), 0);
+  return cardinality(coordinator.project_each('job_promote', p_limit));
 end
 $$;
 comment on function coordinator.job_promote(integer) is
   'Make up to p_limit scheduled jobs claimable whose time has come; returns how many. Repeat until 0.';
 
-create or replace function coordinator.job_expire(p_limit integer default 1000) returns integer
-language plpgsql volatile security definer
+create or replace function coordinator.job_promote_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  return query
+    select c.project_id, l.id::text
+    from coordinator.jobs_later l join coordinator.job_classes c on c.id = l.class_id
+    where l.due_at <= v_now and c.project_id <> all (p_except)
+      and not exists (select from coordinator.jobs_open j where j.id = l.id and j.start_by <= v_now) -- job_expire handles these
+    order by l.due_at limit p_limit;
+end
+$$;
+comment on function coordinator.job_promote_work(bigint[], integer) is
+  'Return what job_promote has to do: see project_each. Internal.';
+
+create or replace function coordinator.job_promote_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -37,22 +42,119 @@ declare
   v_now timestamptz := coordinator.now_utc();
   v_ids uuid[];
 begin
-  perform coordinator.check_page(p_limit);
-  v_ids := array(
-    select l.id from (
-      select j.id from coordinator.jobs_open j
-      where j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id)
-      order by j.start_by limit p_limit for update skip locked) l
-    where coordinator.job_take(l.id, false));
-  perform coordinator.job_end(v_ids, 'expired', 'start_by', null, 'coordinator', v_now, p_wait => false);
-  return cardinality(v_ids);
+  with due as (
+    delete from coordinator.jobs_later l
+    where l.id = any (array(select o.id from coordinator.jobs_later o where o.id = any (p_items::uuid[]) and o.due_at <= v_now for update skip locked))
+    returning l.id)
+  select coalesce(array_agg(d.id), '{}') into v_ids from due d;
+  perform coordinator.job_make_ready(v_ids, 'coordinator', v_now);
+  return v_ids;
+end
+$$;
+comment on function coordinator.job_promote_in(bigint, text[], integer) is
+  'Do the work of job_promote in a project: see project_each. Internal.';
+
+create or replace function coordinator.job_expire(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return cardinality(coordinator.project_each('job_expire', p_limit));
 end
 $$;
 comment on function coordinator.job_expire(integer) is
   'Expire up to p_limit jobs that did not start in time; returns how many. Repeat until 0.';
 
+create or replace function coordinator.job_expire_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  return query
+    select j.project_id, j.id::text from coordinator.jobs_open j
+    where j.start_by <= v_now and j.project_id <> all (p_except) and not exists (select from coordinator.jobs_running r where r.id = j.id)
+    order by j.start_by limit p_limit;
+end
+$$;
+comment on function coordinator.job_expire_work(bigint[], integer) is
+  'Return what job_expire has to do: see project_each. Internal.';
+
+create or replace function coordinator.job_expire_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+  v_ids uuid[];
+begin
+  v_ids := array(
+    select l.id from (
+      select j.id from coordinator.jobs_open j
+      where j.id = any (p_items::uuid[]) and j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id)
+      order by j.id for update skip locked) l
+    where coordinator.job_take(l.id, false));
+  perform coordinator.job_end(v_ids, 'expired', 'start_by', null, 'coordinator', v_now, p_wait => false);
+  return v_ids;
+end
+$$;
+comment on function coordinator.job_expire_in(bigint, text[], integer) is
+  'Do the work of job_expire in a project: see project_each. Internal.';
+
 create or replace function coordinator.job_rescue(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform coordinator.check_page(p_limit);
+  if not coordinator.server_settled() then
+    return 0; -- give workers time to send heartbeats again
+  end if;
+  return cardinality(coordinator.project_each('job_rescue', p_limit));
+end
+$$;
+comment on function coordinator.job_rescue(integer) is
+  'End up to p_limit attempts that exceeded their deadline, stall time or grace period after a cancellation, and attempts of agents that ended or whose heartbeat is overdue; returns how many. Repeat until 0. Nothing is rescued for 10 seconds after the server started or a standby was promoted.';
+
+create or replace function coordinator.job_rescue_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  return query
+    (select a.project_id, a.id::text from coordinator.agents a -- agents that only their locks keep alive; agent_reap ends all others
+     where a.expires_at - a.heartbeat_at > a.ttl and a.heartbeat_at < v_now and v_now - a.heartbeat_at >= a.ttl and a.project_id <> all (p_except)
+       and exists (select from coordinator.jobs_running r where r.agent_id = a.id)
+     order by a.heartbeat_at limit p_limit)
+    union all
+    (with recursive worker as ( -- one index lookup for each worker
+       (select r.agent_id as id from coordinator.jobs_running r order by r.agent_id limit 1)
+       union all
+       select (select r.agent_id from coordinator.jobs_running r where r.agent_id > w.id order by r.agent_id limit 1) from worker w where w.id is not null)
+     select c.project_id, w.id::text from worker w
+     cross join lateral (select r.class_id from coordinator.jobs_running r where r.agent_id = w.id limit 1) r
+     join coordinator.job_classes c on c.id = r.class_id
+     where w.id is not null and (select a.id from coordinator.agents a where a.id = w.id) is null and c.project_id <> all (p_except) limit p_limit)
+    union all
+    (select c.project_id, r.id::text from coordinator.jobs_running r join coordinator.job_classes c on c.id = r.class_id
+     where least(r.deadline_at, r.stall_at, r.cancel_at) <= v_now and c.project_id <> all (p_except)
+     order by least(r.deadline_at, r.stall_at, r.cancel_at) limit p_limit);
+end
+$$;
+comment on function coordinator.job_rescue_work(bigint[], integer) is
+  'Return what job_rescue has to do: see project_each. Internal.';
+
+create or replace function coordinator.job_rescue_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -61,46 +163,33 @@ declare
   v_now     timestamptz := coordinator.now_utc();
   v_outcome record;
   v_agent   uuid;
-  v_count   integer := 0;
+  v_done    text[] := '{}';
 begin
-  perform coordinator.check_page(p_limit);
-  if not coordinator.server_settled() then
-    return 0; -- give workers time to send heartbeats again
-  end if;
-  for v_agent in
-    select c.id from ( -- agents that only their locks keep alive; agent_reap ends all others
-      select a.id from coordinator.agents a
-      where a.expires_at - a.heartbeat_at > a.ttl and a.heartbeat_at < v_now and v_now - a.heartbeat_at >= a.ttl
-        and exists (select from coordinator.jobs_running r where r.agent_id = a.id)
-      order by a.heartbeat_at limit p_limit for no key update skip locked) c
-    union all
-    (with recursive worker as ( -- one index lookup for each worker
-       (select r.agent_id as id from coordinator.jobs_running r order by r.agent_id limit 1)
-       union all
-       select (select r.agent_id from coordinator.jobs_running r where r.agent_id > w.id order by r.agent_id limit 1) from worker w where w.id is not null)
-     select w.id from worker w where w.id is not null and (select a.id from coordinator.agents a where a.id = w.id) is null limit p_limit)
-  loop
-    v_count := v_count + coordinator.job_end_agent(v_agent, 'worker_lost', 'coordinator');
+  for v_agent in select distinct r.agent_id from coordinator.jobs_running r where r.agent_id = any (p_items::uuid[]) order by 1 loop
+    if exists (select from coordinator.agents a where a.id = v_agent) then
+      perform from coordinator.agents a where a.id = v_agent and a.heartbeat_at < v_now and v_now - a.heartbeat_at >= a.ttl for no key update skip locked;
+      continue when not found;
+    end if;
+    v_done := v_done || array_fill(v_agent::text, array[coordinator.job_end_agent(v_agent, 'worker_lost', 'coordinator')]);
   end loop;
   for v_outcome in
     with gone as (
       delete from coordinator.jobs_running r
       where r.ctid = any (array(
         select o.ctid from coordinator.jobs_running o join coordinator.jobs_open j on j.id = o.id -- may be locked by an enqueue
-        where least(o.deadline_at, o.stall_at, o.cancel_at) <= v_now
-        order by least(o.deadline_at, o.stall_at, o.cancel_at) limit p_limit for update skip locked))
+        where o.id = any (p_items::uuid[]) and least(o.deadline_at, o.stall_at, o.cancel_at) <= v_now order by o.id for update skip locked))
       returning r as attempt, case when r.deadline_at <= v_now then 'deadline' else 'stalled' end as outcome)
-    select g.outcome, array_agg(g.attempt order by (g.attempt).id) as attempts from gone g group by 1 order by 1
+    select g.outcome, array_agg(g.attempt order by (g.attempt).id) as attempts, array_agg((g.attempt).id)::text[] as ids from gone g group by 1 order by 1
   loop
     perform coordinator.job_put_back(v_outcome.attempts, v_outcome.outcome, 'coordinator', v_now,
       case v_outcome.outcome when 'deadline' then 'the attempt exceeded its deadline' else 'the attempt reported no progress in its stall time' end);
-    v_count := v_count + cardinality(v_outcome.attempts);
+    v_done := v_done || v_outcome.ids;
   end loop;
-  return v_count;
+  return v_done;
 end
 $$;
-comment on function coordinator.job_rescue(integer) is
-  'End up to p_limit attempts that exceeded their deadline, stall time or grace period after a cancellation, and attempts of agents that ended or whose heartbeat is overdue; returns how many. Repeat until 0. Nothing is rescued for 10 seconds after the server started or a standby was promoted.';
+comment on function coordinator.job_rescue_in(bigint, text[], integer) is
+  'Do the work of job_rescue in a project: see project_each. Internal.';
 
 create or replace function coordinator.job_dedupe_prune(p_limit integer default 10000) returns integer
 language plpgsql volatile security definer
@@ -147,7 +236,7 @@ begin
     -- Transactions that add jobs to the queue share its key. A single statement finds a job in one of the four tables, even if another transaction is moving it.
     if pg_try_advisory_xact_lock(coordinator.queue_key(v_class.project_id, v_class.queue)) then
       delete from coordinator.job_classes c
-      where c.id = v_class.id
+      where c.id = (select o.id from coordinator.job_classes o where o.id = v_class.id for update skip locked)
         and not exists (select from coordinator.jobs_ready r where r.class_id = c.id)
         and not exists (select from coordinator.jobs_later l where l.class_id = c.id)
         and not exists (select from coordinator.jobs_waiting w where w.class_id = c.id)

@@ -125,7 +125,7 @@ $$;
 comment on function coordinator.job_wait_listen(coordinator.event_chunks, bigint, bigint, boolean, jsonb, timestamptz) is
   'Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind, except those in p_held. Return outcomes by job: up to 1,000, and not many more than 4 MB; and up to which event they are complete. Internal.';
 
-create or replace function coordinator.job_wait_end(p_found jsonb, p_now timestamptz) returns jsonb
+create or replace function coordinator.job_wait_end_in(p_found jsonb, p_now timestamptz) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -136,11 +136,6 @@ declare
   v_ids    uuid[] := '{}';
   v_wait   coordinator.job_waits;
 begin
-  -- Skip jobs that wait for something else by now.
-  select coalesce(jsonb_object_agg(f.key, f.value), '{}') into p_found
-  from jsonb_each(p_found) f
-  join (select o.* from coordinator.job_waits o where o.job_id = any (array(select k::uuid from jsonb_object_keys(p_found) k)) offset 0) w
-    on w.job_id = f.key::uuid and w.fence = (f.value ->> 'fence')::bigint;
   v_locked := array(select w.id from coordinator.jobs_waiting w where w.id = any (array(select k::uuid from jsonb_object_keys(p_found) k))
                     order by w.id for update skip locked);
   for v_wait in
@@ -157,8 +152,38 @@ begin
   return p_found - v_ids::text[];
 end
 $$;
+comment on function coordinator.job_wait_end_in(jsonb, timestamptz) is
+  'Store outcomes of waits of one project and wake their jobs; return the waits whose jobs another transaction holds. Internal.';
+
+create or replace function coordinator.job_wait_end(p_found jsonb, p_now timestamptz) returns jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_of   record;
+  v_held jsonb := '{}';
+begin
+  for v_of in
+    select w.project_id, jsonb_object_agg(f.key, f.value) as found
+    from jsonb_each(p_found) f
+    join (select o.* from coordinator.job_waits o where o.job_id = any (array(select k::uuid from jsonb_object_keys(p_found) k)) offset 0) w
+      on w.job_id = f.key::uuid and w.fence = (f.value ->> 'fence')::bigint -- others wait for something else by now
+    group by 1 order by 1
+  loop
+    begin
+      v_held := v_held || coordinator.job_wait_end_in(v_of.found, p_now);
+    exception when others then
+      v_held := v_held || v_of.found;
+      perform coordinator.project_passed_over('job_wait_match', v_of.project_id, sqlerrm);
+    end;
+  end loop;
+  return v_held;
+end
+$$;
 comment on function coordinator.job_wait_end(jsonb, timestamptz) is
-  'Store outcomes of waits and wake their jobs; return the waits whose jobs another transaction holds. Internal.';
+  'Store outcomes of waits and wake their jobs, project by project (see project_each); return the waits that have to be ended later. Internal.';
 
 create or replace function coordinator.job_wait_hold(p_held jsonb, p_found jsonb) returns jsonb
 language plpgsql immutable parallel safe
@@ -182,6 +207,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set jit = off
+set lock_timeout = '100ms'
 as $$
 declare
   v_now   timestamptz := coordinator.now_utc();

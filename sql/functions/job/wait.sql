@@ -83,16 +83,43 @@ comment on function coordinator.job_wake_soon(uuid[], text, timestamptz) is
 create or replace function coordinator.job_wake_due(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return cardinality(coordinator.project_each('job_wake_due', p_limit));
+end
+$$;
+comment on function coordinator.job_wake_due(integer) is
+  'Wake up to p_limit waiting jobs whose due_at has passed; returns how many. Repeat until 0.';
+
+create or replace function coordinator.job_wake_due_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
   v_now timestamptz := coordinator.now_utc();
 begin
-  perform coordinator.check_page(p_limit);
-  return cardinality(coordinator.job_wake(array(
-    select w.id from coordinator.jobs_waiting w where w.due_at <= v_now order by w.due_at limit p_limit for update skip locked), 'coordinator', v_now));
+  return query
+    select c.project_id, w.id::text from coordinator.jobs_waiting w join coordinator.job_classes c on c.id = w.class_id
+    where w.due_at <= v_now and c.project_id <> all (p_except) order by w.due_at limit p_limit;
 end
 $$;
-comment on function coordinator.job_wake_due(integer) is
-  'Wake up to p_limit waiting jobs whose due_at has passed; returns how many. Repeat until 0.';
+comment on function coordinator.job_wake_due_work(bigint[], integer) is
+  'Return what job_wake_due has to do: see project_each. Internal.';
+
+create or replace function coordinator.job_wake_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  return coordinator.job_wake(array(
+    select w.id from coordinator.jobs_waiting w where w.id = any (p_items::uuid[]) and w.due_at <= v_now for update skip locked), 'coordinator', v_now);
+end
+$$;
+comment on function coordinator.job_wake_due_in(bigint, text[], integer) is
+  'Do the work of job_wake_due in a project: see project_each. Internal.';

@@ -314,29 +314,47 @@ comment on function coordinator.limit_delete(text, text, text) is
 create or replace function coordinator.limit_prune(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
 as $$
-declare
-  v_limit coordinator.job_limits;
-  v_count integer := 0;
 begin
-  perform coordinator.check_page(p_limit);
-  for v_limit in
-    select l.* from coordinator.job_limits l
-    where l.tree is not null and not exists (select from coordinator.jobs_open j where j.id = l.tree)
-      and not exists (select from coordinator.jobs_open j where j.root_id = l.tree)
-    order by l.id limit p_limit
-  loop
-    if pg_try_advisory_xact_lock(coordinator.limit_key(v_limit.project_id)) and pg_try_advisory_xact_lock(coordinator.limit_class_key(v_limit.project_id)) then
-      perform from coordinator.job_limits l where l.id = v_limit.id for update skip locked;
-      if found then
-        perform coordinator.limit_drop(v_limit, 'coordinator', coordinator.now_utc());
-        v_count := v_count + 1;
-      end if;
-    end if;
-  end loop;
-  return v_count;
+  return cardinality(coordinator.project_each('limit_prune', p_limit));
 end
 $$;
 comment on function coordinator.limit_prune(integer) is
   'Delete up to p_limit limits of trees that have ended; returns how many. Repeat until 0.';
+
+create or replace function coordinator.limit_prune_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+  return query
+    select l.project_id, l.id::text from coordinator.job_limits l
+    where l.tree is not null and l.project_id <> all (p_except) and not exists (select from coordinator.jobs_open j where j.id = l.tree)
+      and not exists (select from coordinator.jobs_open j where j.root_id = l.tree)
+    order by l.id limit p_limit;
+end
+$$;
+comment on function coordinator.limit_prune_work(bigint[], integer) is
+  'Return what limit_prune has to do: see project_each. Internal.';
+
+create or replace function coordinator.limit_prune_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_limit coordinator.job_limits;
+  v_done  text[] := '{}';
+begin
+  if pg_try_advisory_xact_lock(coordinator.limit_key(p_project_id)) and pg_try_advisory_xact_lock(coordinator.limit_class_key(p_project_id)) then
+    for v_limit in select l.* from coordinator.job_limits l where l.id = any (p_items::bigint[]) order by l.id for update skip locked loop
+      perform coordinator.limit_drop(v_limit, 'coordinator', coordinator.now_utc());
+      v_done := v_done || v_limit.id::text;
+    end loop;
+  end if;
+  return v_done;
+end
+$$;
+comment on function coordinator.limit_prune_in(bigint, text[], integer) is
+  'Do the work of limit_prune in a project: see project_each. Internal.';

@@ -55,88 +55,78 @@ comment on function coordinator.lock_orphans(integer) is
 create or replace function coordinator.lock_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set lock_timeout = '100ms'
 as $$
-declare
-  v_now     timestamptz := coordinator.now_utc();
-  v_project record;
-  v_passed  bigint[] := '{}';
-  v_before  integer;
-  v_count   integer := 0;
 begin
-  perform coordinator.check_page(p_limit);
-  loop
-    v_before := cardinality(v_passed);
-    -- Queues in the order of their projects, as agent_reap locks them.
-    for v_project in
-      select d.project_id, p.name from (
-        (select project_id from coordinator.locks where free_at <= v_now and project_id <> all (v_passed) order by free_at limit p_limit)
-        union
-        (select project_id from coordinator.lock_waits where expires_at <= v_now and project_id <> all (v_passed) order by expires_at limit p_limit)
-        union
-        (select o.project_id from coordinator.lock_orphans(p_limit) o where o.project_id <> all (v_passed))) d
-      left join coordinator.projects p on p.id = d.project_id order by d.project_id
-    loop
-      begin
-        v_count := v_count + coordinator.lock_expire_in(v_project.project_id, v_project.name, v_now, p_limit);
-      exception when others then
-        v_passed := v_passed || v_project.project_id;
-        perform coordinator.project_passed_over('lock_expire', v_project.project_id, sqlerrm);
-      end;
-      exit when cardinality(v_passed) >= 5;
-    end loop;
-    -- Those that were passed over may have hidden others behind the limit.
-    exit when cardinality(v_passed) = v_before or cardinality(v_passed) >= 5;
-  end loop;
-  return v_count;
+  return cardinality(coordinator.project_each('lock_expire', p_limit));
 end
 $$;
 comment on function coordinator.lock_expire(integer) is
   'Delete up to p_limit expired locks, locks of ended job attempts, and expired tickets, and serve waiters. Return how many were deleted. Repeat until 0. A lock is free at its expiry even without this call.';
 
-create or replace function coordinator.lock_expire_in(p_project_id bigint, p_project text, p_now timestamptz, p_limit integer) returns integer
+create or replace function coordinator.lock_expire_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-  v_row   record;
-  v_freed coordinator.lock_resource[];
-  v_count integer := 0;
+  v_now timestamptz := coordinator.now_utc();
 begin
-  if p_project is null then
+  return query
+    (select l.project_id, l.resource from coordinator.locks l where l.free_at <= v_now and l.project_id <> all (p_except) order by l.free_at limit p_limit)
+    union all
+    (select w.project_id, w.resource from coordinator.lock_waits w
+     where w.expires_at <= v_now and w.project_id <> all (p_except) order by w.expires_at limit p_limit)
+    union all
+    (select o.project_id, o.resource from coordinator.lock_orphans(p_limit) o where o.project_id <> all (p_except));
+end
+$$;
+comment on function coordinator.lock_expire_work(bigint[], integer) is
+  'Return what lock_expire has to do: see project_each. Internal.';
+
+create or replace function coordinator.lock_expire_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_now     timestamptz := coordinator.now_utc();
+  v_project text := (select p.name from coordinator.projects p where p.id = p_project_id);
+  v_row     record;
+  v_freed   coordinator.lock_resource[];
+  v_done    text[];
+begin
+  if v_project is null then
     delete from coordinator.lock_waits where project_id = p_project_id;
     delete from coordinator.locks where project_id = p_project_id;
-    return 0;
+    return '{}';
   end if;
-  v_freed := coordinator.lock_end(p_project, array(select o from coordinator.lock_orphans(p_limit) o where o.project_id = p_project_id),
-                                  'coordinator', p_now, true, false);
+  v_freed := coordinator.lock_end(v_project, array(select o from coordinator.lock_orphans(p_limit) o where o.project_id = p_project_id),
+                                  'coordinator', v_now, true, false);
   for v_row in
     select resource, slot from coordinator.locks
-    where project_id = p_project_id and free_at <= p_now order by free_at limit p_limit for update skip locked
+    where project_id = p_project_id and free_at <= v_now order by free_at limit p_limit for update skip locked
   loop
-    if coordinator.lock_expire_one(p_project_id, p_project, v_row.resource, v_row.slot, p_now) then
+    if coordinator.lock_expire_one(p_project_id, v_project, v_row.resource, v_row.slot, v_now) then
       v_freed := v_freed || coordinator.lock_parse(v_row.resource);
     end if;
   end loop;
-  v_count := v_count + cardinality(v_freed);
+  v_done := array(select f.resource from unnest(v_freed) f);
   if exists (select from coordinator.lock_waits w where w.project_id = p_project_id) or v_freed <> '{}' then
     perform coordinator.lock_queue_enter(p_project_id);
-    perform coordinator.lock_hand_off(p_project_id, p_project, v_freed);
+    perform coordinator.lock_hand_off(p_project_id, v_project, v_freed);
     for v_row in
       select array_agg(distinct ticket) as tickets from coordinator.lock_waits
-      where project_id = p_project_id and expires_at <= p_now having count(*) > 0
+      where project_id = p_project_id and expires_at <= v_now having count(*) > 0
     loop
-      perform coordinator.lock_ticket_drop(p_project_id, p_project, v_row.tickets);
-      v_count := v_count + cardinality(v_row.tickets);
+      perform coordinator.lock_ticket_drop(p_project_id, v_project, v_row.tickets);
+      v_done := v_done || v_row.tickets::text[];
     end loop;
   end if;
-  return v_count;
+  return v_done;
 end
 $$;
-comment on function coordinator.lock_expire_in(bigint, text, timestamptz, integer) is
-  'Do the work of lock_expire in a project; p_project null: it does not exist any more. Internal.';
+comment on function coordinator.lock_expire_in(bigint, text[], integer) is
+  'Do the work of lock_expire in a project: see project_each. Internal.';
 
 create or replace function coordinator.lock_end_agent(
   p_project_id bigint, p_project text, p_agent uuid, p_actor text, p_owner text default '', p_resources text[] default null) returns integer

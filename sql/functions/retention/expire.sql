@@ -4,13 +4,39 @@ create or replace function coordinator.document_expire(p_limit integer default 1
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query select (r::coordinator.retention_result).* from unnest(coordinator.project_each('document_expire', p_limit)) r;
+end
+$$;
+comment on function coordinator.document_expire(integer) is
+  'Delete documents whose TTL has passed, and remove documents whose retention after deletion has passed. Return a row for each, at most p_limit. Repeat until there is none.';
+
+create or replace function coordinator.document_expire_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  return query
+    select d.project_id, d.id::text from coordinator.documents d
+    where d.expires_at <= v_now and d.project_id <> all (p_except) order by d.expires_at limit p_limit;
+end
+$$;
+comment on function coordinator.document_expire_work(bigint[], integer) is
+  'Return what document_expire has to do: see project_each. Internal.';
+
+create or replace function coordinator.document_expire_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
 declare
   v_now      timestamptz := coordinator.now_utc();
   v_document coordinator.documents;
+  v_done     text[] := '{}';
 begin
-  perform coordinator.check_page(p_limit);
   for v_document in
-    select * from coordinator.documents d where d.expires_at <= v_now order by d.expires_at limit p_limit for update skip locked
+    select * from coordinator.documents d where d.id = any (p_items::bigint[]) and d.expires_at <= v_now order by d.id for update skip locked
   loop
     if not v_document.deleted then
       perform coordinator.document_end(v_document.id, 'document.deleted', 'coordinator', v_now);
@@ -20,13 +46,14 @@ begin
       delete from coordinator.document_versions v where v.document_id = v_document.id;
       delete from coordinator.documents d where d.id = v_document.id;
     end if;
-    return next row('document', coordinator.retention_label('document', v_document.kind),
-      (v_document.deleted and not v_document.kept)::integer)::coordinator.retention_result;
+    v_done := v_done || row('document', coordinator.retention_label('document', v_document.kind),
+      (v_document.deleted and not v_document.kept)::integer)::coordinator.retention_result::text;
   end loop;
+  return v_done;
 end
 $$;
-comment on function coordinator.document_expire(integer) is
-  'Delete documents whose TTL has passed, and remove documents whose retention after deletion has passed. Return a row for each, at most p_limit. Repeat until there is none.';
+comment on function coordinator.document_expire_in(bigint, text[], integer) is
+  'Do the work of document_expire in a project: see project_each. Internal.';
 
 create or replace function coordinator.session_kept(p_session_id bigint) returns boolean
 language sql stable
@@ -44,15 +71,41 @@ create or replace function coordinator.session_expire(p_limit integer default 10
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return query select (r::coordinator.retention_result).* from unnest(coordinator.project_each('session_expire', p_limit)) r;
+end
+$$;
+comment on function coordinator.session_expire(integer) is
+  'Delete a session of each project that has been idle for its maximum age, with its contents or a part of them, unless it contains something that is kept. Return a row for each session that was checked. Repeat until there is none.';
+
+create or replace function coordinator.session_expire_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  return query
+    select s.project_id, s.id::text from coordinator.sessions s
+    where s.trim_at <= v_now and s.project_id <> all (p_except) order by s.trim_at limit p_limit;
+end
+$$;
+comment on function coordinator.session_expire_work(bigint[], integer) is
+  'Return what session_expire has to do: see project_each. Internal.';
+
+create or replace function coordinator.session_expire_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
 declare
   v_now     timestamptz := coordinator.now_utc();
   v_session coordinator.sessions;
   v_idle_at timestamptz;
   v_gone    boolean := false;
+  v_done    text[] := '{}';
 begin
-  perform coordinator.check_page(p_limit);
   for v_session in
-    select * from coordinator.sessions s where s.trim_at <= v_now order by s.trim_at limit p_limit for update skip locked
+    select * from coordinator.sessions s where s.id = any (p_items::bigint[]) and s.trim_at <= v_now order by s.trim_at for update skip locked
   loop
     v_idle_at := v_session.updated_at + coordinator.retention_age(v_session.project_id, 'session', '*');
     if v_idle_at is null or v_idle_at > v_now then -- it has been used in the meantime
@@ -62,16 +115,43 @@ begin
     else
       v_gone := coordinator.session_remove(v_session.id, 'expired', 'coordinator', v_now);
     end if;
-    return next row('session', '*', v_gone::integer)::coordinator.retention_result;
+    v_done := v_done || row('session', '*', v_gone::integer)::coordinator.retention_result::text;
     exit when v_idle_at <= v_now; -- the removal of one session is a batch
   end loop;
+  return v_done;
 end
 $$;
-comment on function coordinator.session_expire(integer) is
-  'Delete a session that has been idle for its maximum age, with its contents or a part of them, unless it contains something that is kept. Return a row for each session that was checked. Repeat until there is none.';
+comment on function coordinator.session_expire_in(bigint, text[], integer) is
+  'Do the work of session_expire in a project: see project_each. Internal.';
 
 create or replace function coordinator.artifact_expire(p_limit integer default 100) returns setof coordinator.retention_result
 language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query select (r::coordinator.retention_result).* from unnest(coordinator.project_each('artifact_expire', p_limit)) r;
+end
+$$;
+comment on function coordinator.artifact_expire(integer) is
+  'Delete artifacts outside of sessions that have reached their maximum age, unless they are kept. Return a row for each artifact that was checked, at most p_limit. Repeat until there is none.';
+
+create or replace function coordinator.artifact_expire_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  return query
+    select a.project_id, a.id::text from coordinator.artifacts a
+    where a.trim_at <= v_now and a.project_id <> all (p_except) order by a.trim_at limit p_limit;
+end
+$$;
+comment on function coordinator.artifact_expire_work(bigint[], integer) is
+  'Return what artifact_expire has to do: see project_each. Internal.';
+
+create or replace function coordinator.artifact_expire_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -79,17 +159,17 @@ declare
   v_due  bigint[];
   v_gone coordinator.artifacts;
 begin
-  perform coordinator.check_page(p_limit);
-  v_due := array(select a.id from coordinator.artifacts a where a.trim_at <= v_now order by a.trim_at limit p_limit for update skip locked);
+  v_due := array(select a.id from coordinator.artifacts a where a.id = any (p_items::bigint[]) and a.trim_at <= v_now for update skip locked);
   update coordinator.artifacts a set trim_at = coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at)
   where a.id = any (v_due) and a.trim_at is distinct from coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at);
-  -- In one statement, because the usage of projects is locked after the contents.
+  -- In one statement, because the usage of the project is locked after the contents.
   for v_gone in delete from coordinator.artifacts a where a.id = any (v_due) and a.trim_at <= v_now returning * loop
     perform coordinator.event_append('artifact.deleted', (select p.name from coordinator.projects p where p.id = v_gone.project_id), v_gone.name,
       'coordinator', v_now, jsonb_build_object('session', null, 'sha256', v_gone.sha256));
   end loop;
-  return query select 'artifact', '*', (not exists (select from coordinator.artifacts a where a.id = d.id))::integer::bigint from unnest(v_due) d (id);
+  return array(select row('artifact', '*', (not exists (select from coordinator.artifacts a where a.id = d.id))::integer)::coordinator.retention_result::text
+               from unnest(v_due) d (id));
 end
 $$;
-comment on function coordinator.artifact_expire(integer) is
-  'Delete artifacts outside of sessions that have reached their maximum age, unless they are kept. Return a row for each artifact that was checked, at most p_limit. Repeat until there is none.';
+comment on function coordinator.artifact_expire_in(bigint, text[], integer) is
+  'Do the work of artifact_expire in a project: see project_each. Internal.';

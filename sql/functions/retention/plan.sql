@@ -7,62 +7,50 @@ as $$
 declare
   v_now   timestamptz := coordinator.now_utc();
   v_sweep coordinator.retention_sweeps;
-  v_ids   bigint[];
-  v_held  bigint[];
-  v_free  bigint;
+  v_all   bigint[];
+  v_ids   bigint[]; -- those of them that no other transaction has locked
 begin
   perform coordinator.check_page(p_limit);
-  select * into v_sweep from coordinator.retention_sweeps s order by s.id limit 1 for update skip locked;
-  if not found then
-    return 0;
-  end if;
-  -- A row that another transaction has locked ends the batch before it, so nobody waits here while holding other rows. Only the first row is waited for.
-  case v_sweep.subject
-    when 'log' then
-      v_ids := array(select l.id from coordinator.logs l where l.id > v_sweep.swept_to order by l.id limit p_limit);
-      v_held := array(select l.id from coordinator.logs l where l.id = any (v_ids) for no key update skip locked);
-    when 'document' then
-      v_ids := array(select d.id from coordinator.documents d where d.id > v_sweep.swept_to order by d.id limit p_limit);
-      v_held := array(select d.id from coordinator.documents d where d.id = any (v_ids) for no key update skip locked);
-    when 'artifact' then
-      v_ids := array(select a.id from coordinator.artifacts a where a.id > v_sweep.swept_to order by a.id limit p_limit);
-      v_held := array(select a.id from coordinator.artifacts a where a.id = any (v_ids) for no key update skip locked);
-    else
-      v_ids := array(select s.id from coordinator.sessions s where s.id > v_sweep.swept_to order by s.id limit p_limit);
-      v_held := array(select s.id from coordinator.sessions s where s.id = any (v_ids) for no key update skip locked);
-  end case;
-  v_free := (select min(i) from unnest(v_ids) i where i <> all (v_held));
-  if v_free = v_ids[1] then
-    v_ids := v_ids[1:1];
-  elsif v_free is not null then
-    v_ids := array(select i from unnest(v_ids) i where i < v_free);
-  end if;
-  case v_sweep.subject
-    when 'log' then
-      update coordinator.logs l set trim_at = v_now
-      where l.id = any (v_ids) and (l.trim_at is null or l.trim_at > v_now)
-        and (v_sweep.project_id is null or l.project_id = v_sweep.project_id) and (v_sweep.kind = '*' or l.kind = v_sweep.kind);
-    when 'document' then
-      update coordinator.documents d set expires_at = d.updated_at + coordinator.retention_age(d.project_id, 'document', d.kind)
-      where d.id = any (v_ids) and d.deleted
-        and (v_sweep.project_id is null or d.project_id = v_sweep.project_id) and (v_sweep.kind = '*' or d.kind = v_sweep.kind);
-      delete from coordinator.document_versions v using coordinator.documents d
-      where d.id = any (v_ids) and v.document_id = d.id and v.version <= d.version - coordinator.document_versions_kept(d.project_id, d.kind)
-        and (v_sweep.project_id is null or d.project_id = v_sweep.project_id) and (v_sweep.kind = '*' or d.kind = v_sweep.kind);
-    when 'artifact' then
-      update coordinator.artifacts a set trim_at = coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at)
-      where a.id = any (v_ids) and (v_sweep.project_id is null or a.project_id = v_sweep.project_id)
-        and a.trim_at is distinct from coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at);
-    else
-      update coordinator.sessions s set trim_at = v_now
-      where s.id = any (v_ids) and (v_sweep.project_id is null or s.project_id = v_sweep.project_id);
-  end case;
-  if cardinality(v_ids) = 0 then
-    delete from coordinator.retention_sweeps s where s.id = v_sweep.id;
-    return 1;
-  end if;
-  update coordinator.retention_sweeps s set swept_to = v_ids[cardinality(v_ids)] where s.id = v_sweep.id;
-  return cardinality(v_ids);
+  for v_sweep in select * from coordinator.retention_sweeps s order by s.id for update skip locked loop
+    perform from coordinator.projects p where p.id = v_sweep.project_id for key share skip locked;
+    continue when not found and v_sweep.project_id is not null; -- it is being deleted
+    execute format('select array(select id from coordinator.%I where id > $1 and id <= coalesce($2, id) and project_id = coalesce($3, project_id) order by id limit $4)',
+                   v_sweep.subject || 's') into v_all using v_sweep.swept_to, v_sweep.swept_until, v_sweep.project_id, p_limit;
+    execute format('select array(select id from coordinator.%I where id = any ($1) order by id for no key update skip locked)', v_sweep.subject || 's')
+      into v_ids using v_all;
+    continue when v_ids = '{}' and v_all <> '{}' and v_sweep.swept_until is not null;
+    if v_all = '{}' then
+      delete from coordinator.retention_sweeps s where s.id = v_sweep.id;
+      return 1;
+    end if;
+    case v_sweep.subject
+      when 'log' then
+        update coordinator.logs l set trim_at = v_now
+        where l.id = any (v_ids) and (l.trim_at is null or l.trim_at > v_now)
+          and (v_sweep.kind = '*' or l.kind = v_sweep.kind);
+      when 'document' then
+        update coordinator.documents d set expires_at = d.updated_at + coordinator.retention_age(d.project_id, 'document', d.kind)
+        where d.id = any (v_ids) and d.deleted
+          and (v_sweep.kind = '*' or d.kind = v_sweep.kind);
+        delete from coordinator.document_versions v using coordinator.documents d
+        where d.id = any (v_ids) and v.document_id = d.id and v.version <= d.version - coordinator.document_versions_kept(d.project_id, d.kind)
+          and (v_sweep.kind = '*' or d.kind = v_sweep.kind);
+      when 'artifact' then
+        update coordinator.artifacts a set trim_at = coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at)
+        where a.id = any (v_ids)
+          and a.trim_at is distinct from coordinator.artifact_trim_at(a.project_id, a.session_id, a.kept, a.updated_at);
+      else
+        update coordinator.sessions s set trim_at = v_now where s.id = any (v_ids);
+    end case;
+    -- Rows that other transactions have locked get a sweep of their own: one for each sequence of them.
+    insert into coordinator.retention_sweeps (project_id, subject, kind, swept_to, swept_until)
+    select v_sweep.project_id, v_sweep.subject, v_sweep.kind, min(h.id) - 1, max(h.id)
+    from (select u.id, u.place - row_number() over (order by u.place) as sequence
+          from unnest(v_all) with ordinality u (id, place) where u.id <> all (v_ids)) h group by h.sequence;
+    update coordinator.retention_sweeps s set swept_to = v_all[cardinality(v_all)] where s.id = v_sweep.id;
+    return cardinality(v_all);
+  end loop;
+  return 0;
 end
 $$;
 comment on function coordinator.retention_sweep(integer) is

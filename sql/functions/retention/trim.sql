@@ -72,6 +72,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- the statistics of a log that has just grown may still be those of an empty table
 set enable_bitmapscan = off
 set enable_sort = off
+set lock_timeout = '100ms'
 as $$
 declare
   v_now    timestamptz := coordinator.now_utc();

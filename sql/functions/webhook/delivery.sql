@@ -186,12 +186,13 @@ begin
   perform coordinator.check_page(p_limit);
   delete from coordinator.webhook_deliveries d
   where d.id = any (array(
-    select r.id from (
-      select e.id, e.ended_at, row_number() over newest as place, sum(octet_length(e.body)) over newest as bytes
-      from coordinator.webhook_deliveries e where e.status <> 'waiting'
-      window newest as (partition by e.webhook_id, e.status order by e.id desc)) r
-    where r.place > 1000 or r.bytes > 16777216 or r.ended_at < v_now - interval '30 days'
-    order by r.id limit p_limit));
+    select l.id from coordinator.webhook_deliveries l where l.id = any (array(
+      select r.id from (
+        select e.id, e.ended_at, row_number() over newest as place, sum(octet_length(e.body)) over newest as bytes
+        from coordinator.webhook_deliveries e where e.status <> 'waiting'
+        window newest as (partition by e.webhook_id, e.status order by e.id desc)) r
+      where r.place > 1000 or r.bytes > 16777216 or r.ended_at < v_now - interval '30 days'
+      order by r.id limit p_limit)) for update skip locked));
   get diagnostics v_count = row_count;
   return v_count;
 end

@@ -50,11 +50,43 @@ $$;
 comment on function coordinator.webhook_put(coordinator.event_chunks, bigint[], bigint, bigint, timestamptz) is
   'Insert deliveries of the events of a chunk, after p_after and up to p_until, for webhooks whose rows are locked. The number of an event and its transaction make the webhook-id, so that it stays the same after a fail-over. No event. Internal.';
 
+create or replace function coordinator.webhook_put_each(p_chunk coordinator.event_chunks, p_webhooks bigint[], p_after bigint, p_until bigint, p_now timestamptz)
+returns bigint[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_of   record;
+  v_done bigint[] := '{}';
+begin
+  begin -- reads the chunk once
+    perform coordinator.webhook_put(p_chunk, p_webhooks, p_after, p_until, p_now);
+    return p_webhooks;
+  exception when others then
+    null;
+  end;
+  for v_of in
+    select w.project_id, array_agg(w.id) as ids from coordinator.webhooks w where w.id = any (p_webhooks) group by 1 order by 1
+  loop
+    begin
+      perform coordinator.webhook_put(p_chunk, v_of.ids, p_after, p_until, p_now);
+      v_done := v_done || v_of.ids;
+    exception when others then
+      perform coordinator.project_passed_over('webhook_fill', v_of.project_id, sqlerrm);
+    end;
+  end loop;
+  return v_done;
+end
+$$;
+comment on function coordinator.webhook_put_each(coordinator.event_chunks, bigint[], bigint, bigint, timestamptz) is
+  'Call webhook_put, for each project apart if that fails (see project_each); return the webhooks whose deliveries were inserted. Internal.';
+
 create or replace function coordinator.webhook_fill(p_limit integer default 20) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
+set lock_timeout = '100ms'
 as $$
 declare
   v_now   timestamptz := coordinator.now_utc();
@@ -65,6 +97,8 @@ declare
   v_chunk coordinator.event_chunks;
   v_ids   bigint[];
   v_hits  bigint[];
+  v_done  bigint[];
+  v_late  bigint[] := '{}'; -- set aside until the next run
   v_lost  record;
   v_count integer := 0;
 begin
@@ -109,16 +143,17 @@ begin
   for v_run in 1..p_limit loop
     -- First the webhooks that are behind, the farthest behind first.
     select w.after_seq into v_first from coordinator.webhooks w
-    where w.behind and coordinator.webhook_takes(w) and w.after_seq < v_log.seq
+    where w.behind and coordinator.webhook_takes(w) and w.after_seq < v_log.seq and w.id <> all (v_late)
     order by w.after_seq limit 1 for no key update skip locked;
     if found then
       v_chunk := coordinator.event_chunk_after(v_first);
       v_until := least(v_chunk.last_seq, v_log.seq);
       v_ids := array(select w.id from coordinator.webhooks w
-                     where w.behind and coordinator.webhook_takes(w) and w.after_seq >= v_first and w.after_seq < v_until
+                     where w.behind and coordinator.webhook_takes(w) and w.after_seq >= v_first and w.after_seq < v_until and w.id <> all (v_late)
                      order by w.after_seq for no key update skip locked);
-      perform coordinator.webhook_put(v_chunk, v_ids, v_first, v_until, v_now);
-      update coordinator.webhooks w set after_seq = v_until where w.id = any (v_ids);
+      v_done := coordinator.webhook_put_each(v_chunk, v_ids, v_first, v_until, v_now);
+      v_late := v_late || array(select i from unnest(v_ids) i where i <> all (v_done));
+      update coordinator.webhooks w set after_seq = v_until where w.id = any (v_done);
       v_count := v_count + 1;
       continue;
     end if;
@@ -142,7 +177,8 @@ begin
     where w.id = any (v_ids) and not coordinator.webhook_takes(w);
     v_ids := array(select w.id from coordinator.webhooks w where w.id = any (v_ids) and not w.behind);
     if v_ids <> '{}' then
-      perform coordinator.webhook_put(v_chunk, v_ids, v_log.seq, v_chunk.last_seq, v_now);
+      v_done := coordinator.webhook_put_each(v_chunk, v_ids, v_log.seq, v_chunk.last_seq, v_now);
+      select v_log.late || coalesce(jsonb_object_agg(i, v_log.seq), '{}') into v_log.late from unnest(v_ids) i where i <> all (v_done);
     end if;
     v_log.seq := v_chunk.last_seq;
     v_count := v_count + 1;
