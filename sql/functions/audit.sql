@@ -144,6 +144,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan -- planning takes longer than reading a chunk
 as $$
 declare
   v_default text := coordinator.topic_pattern(coordinator.audit_defaults());

@@ -85,6 +85,15 @@ async def test_a_function_in_sql_without_settings_is_inlined(catalogue: asyncpg.
     assert called == []
 
 
+async def test_what_reads_chunks_of_the_log_does_not_plan_each_read(catalogue: asyncpg.Connection) -> None:
+    # PostgreSQL prefers to plan again: the log has partitions, and a plan for known ids names only a few. That takes longer than reading a chunk.
+    rows = await catalogue.fetch(
+        f"select p.proname from pg_proc p where p.prosrc ~ 'coordinator\\.chunk_events\\(' and {IN_SCHEMA}"
+        " and 'plan_cache_mode=force_generic_plan' <> all (coalesce(p.proconfig, '{}'))"
+    )
+    assert [row[0] for row in rows] == ["relay_step"]  # only for transactions of more than 500 events
+
+
 async def test_what_forbids_table_scans_and_must_scan_is_not_compiled(catalogue: asyncpg.Connection) -> None:
     # A forbidden scan costs 1e10. Before PostgreSQL 18, that is worth compiling the whole statement, each time that it runs: seconds.
     scanned = {

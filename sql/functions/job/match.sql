@@ -87,6 +87,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan -- planning takes longer than reading a chunk
 as $$
 declare
   v_hit   record;

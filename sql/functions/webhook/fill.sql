@@ -24,6 +24,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan -- planning takes longer than reading a chunk
 as $$
 declare
   v_epoch text := (select r.epoch from coordinator.relay r);
@@ -87,6 +88,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
 set lock_timeout = '100ms'
+set plan_cache_mode = force_generic_plan -- planning takes longer than reading a chunk
 as $$
 declare
   v_now   timestamptz := coordinator.now_utc();
