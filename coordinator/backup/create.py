@@ -277,11 +277,11 @@ async def both(*work: programs.Work) -> None:
         raise first from None
 
 
-async def record(connection: Connection, manifest: Manifest, error: str | None = None) -> str | None:
+async def record(connection: Connection, manifest: Manifest) -> str | None:
     """Record a backup in the database; return why that was not possible."""
     try:
         with mapped_errors():
-            await connection.execute(_RECORD, manifest.backup, manifest.started_at, manifest.bytes, error)
+            await connection.execute(_RECORD, manifest.backup, manifest.started_at, manifest.bytes, None)
     except CoordinatorError as failure:
         return f"the database has no record of the backup, so metrics do not know of it: {failure.message}"
     return None
