@@ -95,7 +95,7 @@ def test_a_direct_url_applies_only_to_its_own_database(tmp_path: Path) -> None:
         settings({"COORDINATOR_DIRECT_URL": DATABASE})
 
 
-def test_a_variable_called_like_the_flag_is_no_mistake_beside_an_address() -> None:
+def test_a_variable_called_like_the_flag_is_accepted_if_there_is_an_address() -> None:
     other = {"COORDINATOR_URL": "https://of.another.program"}
     assert settings({**other, "COORDINATOR_DATABASE_URL": DATABASE}).database_url == DATABASE
     assert load(environment=other, flags={"database_url": ("--url", DATABASE)}).database_url == DATABASE

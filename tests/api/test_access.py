@@ -454,7 +454,7 @@ async def test_a_stream_ends_with_a_reason_when_its_token_is_revoked_and_others_
     assert not any("after" in line for line in seen)
 
 
-async def test_a_stream_ends_when_its_token_expires_or_its_project_goes(issuer: Issuer, guarded_url: str) -> None:
+async def test_a_stream_ends_when_its_token_expires_or_its_project_is_deleted(issuer: Issuer, guarded_url: str) -> None:
     await issuer.database.run(projects.Create(project="gone"))
     token, short = await issuer.token("reader")
     _, bound = await issuer.token("reader", "gone")
@@ -666,7 +666,7 @@ async def test_a_write_of_a_transaction_needs_the_role_that_it_needs_alone(issue
         assert {item["result"]["actor"] for item in answer.json()["items"]} == {"the manager"}
 
 
-async def test_a_transaction_speaks_as_nobody_else_and_reaches_no_other_project(issuer: Issuer) -> None:
+async def test_a_transaction_cannot_speak_for_others_or_reach_another_project(issuer: Issuer) -> None:
     first: dict[str, Json] = {"verb": "signal_set", "key": uuid4().hex, "value": 1}
     async with await issuer.as_("agent", "alpha") as agent:
         problem(await transact(agent, {**first, "actor": "boss"}), 403, "permission-denied")

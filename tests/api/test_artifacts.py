@@ -59,7 +59,7 @@ async def uploads(url: str, project: str) -> int:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_what_is_put_comes_back_with_its_type_and_hash(
+async def test_what_is_put_is_returned_with_its_type_and_hash(
     http: httpx.AsyncClient, project: str, streamed: bool
 ) -> None:
     body: Any = chunks(DATA) if streamed else DATA
@@ -221,7 +221,7 @@ async def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(daemon
         assert (await anyio.to_thread.run_sync(client.recv, 1000)).startswith(b"HTTP/1.1 413")
 
 
-async def test_a_client_that_goes_away_leaves_nothing(
+async def test_a_client_that_disconnects_leaves_nothing(
     daemon: Daemon, http: httpx.AsyncClient, project: str, api_url: str
 ) -> None:
     url = urlsplit(daemon.url)
@@ -260,7 +260,7 @@ def begin_put(daemon: Daemon, project: str, size: int, data: bytes) -> socket.so
     return client
 
 
-async def test_beyond_a_number_of_transfers_clients_are_told_to_try_again(database_url: str) -> None:
+async def test_beyond_a_number_of_transfers_the_response_asks_clients_to_try_again(database_url: str) -> None:
     with Daemon(database_url, constants={"coordinator.api.transfers.TRANSFERS": 1}) as daemon:
         await daemon.ready()
         async with http_client(daemon.url) as http:
@@ -282,7 +282,7 @@ async def test_beyond_a_number_of_transfers_clients_are_told_to_try_again(databa
             assert await uploads(database_url, "default") == 0
 
 
-async def test_clients_that_stand_still_are_cut_off(database_url: str) -> None:
+async def test_stalled_clients_are_disconnected(database_url: str) -> None:
     with Daemon(database_url, http_body_s=0.3, http_write_deadline_s=0.3) as daemon:
         await daemon.ready()
         with begin_put(daemon, "default", len(DATA), b"x") as client:

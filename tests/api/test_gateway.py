@@ -223,7 +223,7 @@ def response(gateway: Gateway, executor: Any, seq: int) -> StreamResponse:
     return StreamResponse(gateway, executor, cast("Any", None), Stream(gateway).filter, after=after, exclude=None)
 
 
-async def test_a_stream_looks_again_if_an_epoch_began_while_it_found_nothing(db: Database) -> None:
+async def test_a_stream_reads_again_if_an_epoch_began_while_it_found_nothing(db: Database) -> None:
     async with running(db) as gateway:
 
         class Late:

@@ -83,9 +83,7 @@ async def test_a_key_that_is_too_long_is_refused(http: httpx.AsyncClient, projec
     assert await sent(http, project) == 0
 
 
-async def test_entries_that_are_popped_come_back_exactly_in_the_repeated_response(
-    http: httpx.AsyncClient, project: str
-) -> None:
+async def test_a_repeated_pop_returns_exactly_the_same_entries(http: httpx.AsyncClient, project: str) -> None:
     log = f'"project": "{project}", "kind": "note", "key": "k"'
     exact = '{"b":  1e16, "a": "\\u0000 \\ud800"}'
     headers = {"Content-Type": "application/json"}

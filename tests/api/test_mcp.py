@@ -189,9 +189,7 @@ async def test_what_one_request_listens_to_is_bounded(daemon: Daemon, project: s
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_no_session_is_kept_so_there_is_no_stream_beside_the_requests(
-    http: httpx.AsyncClient, method: str
-) -> None:
+async def test_no_session_is_kept_so_there_is_no_separate_stream(http: httpx.AsyncClient, method: str) -> None:
     answer = await http.request(method, "/mcp", headers={"accept": "text/event-stream"})
     assert (answer.status_code, answer.headers["allow"], answer.json()["code"]) == (405, "POST", "ZH405")
 

@@ -145,7 +145,7 @@ async def test_the_largest_batches_uploads_and_password_checks_at_once_keep_a_da
 
 
 @pytest.mark.slow
-async def test_a_list_of_millions_of_items_stays_one_piece(database_url: str) -> None:
+async def test_a_list_of_millions_of_items_stays_whole(database_url: str) -> None:
     batches = {
         "projects/import": b'{"project": "default", "export": "%s", "lines": [' % (b"1" * 32)
         + b"1," * 4_100_000

@@ -243,7 +243,7 @@ async def test_a_field_that_there_is_not_gets_the_one_that_was_meant_and_all_the
     assert problem(answer, 422, "invalid-argument")["hint"].startswith(hint)
 
 
-async def test_a_hint_names_the_route_beside_the_command(http: httpx.AsyncClient) -> None:
+async def test_a_hint_names_the_route_and_the_command(http: httpx.AsyncClient) -> None:
     hint = problem(await http.get("/v1/signals/absent"), 404, "not-found")["hint"]
     assert '"coordinator signal list" or GET /v1/signals' in hint
     hint = problem(await http.get("/v1/signals/k?project=absent"), 404, "not-found")["hint"]

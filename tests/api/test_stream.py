@@ -137,7 +137,7 @@ async def test_a_cursor_of_another_history_gets_a_reset_and_then_what_follows(
 
 
 @pytest.mark.slow
-async def test_a_cursor_that_the_server_has_not_reached_gets_no_reset_but_is_told(database_url: str) -> None:
+async def test_a_cursor_that_the_server_has_not_reached_gets_an_error_and_no_reset(database_url: str) -> None:
     with Daemon(database_url, constants={"coordinator.api.stream.BEHIND_S": 0.0}) as daemon:
         await daemon.ready()
         async with http_client(daemon.url) as http:

@@ -53,7 +53,7 @@ async def test_a_condition_that_fails_is_a_conflict_that_names_it(http: httpx.As
     assert await keys(http, project) == ["k"]
 
 
-async def test_a_transaction_beyond_the_limit_of_bodies_is_told_which_setting_it_is(
+async def test_the_error_for_a_transaction_beyond_the_limit_of_bodies_names_the_setting(
     http: httpx.AsyncClient, project: str
 ) -> None:
     refused = problem(await run(http, project, {**SET, "value": "x" * 100_000}), 413, "too-large")

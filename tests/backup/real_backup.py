@@ -105,7 +105,7 @@ async def test_a_backup_whose_connection_is_lost_fails_and_is_recorded(
         assert (last["backup"], last["error"] is None) == (None, False)
 
 
-async def test_the_schema_and_its_partitions_stay_while_a_backup_runs_and_writers_go_on(
+async def test_the_schema_and_its_partitions_stay_while_a_backup_runs_and_writers_continue(
     backups: Backups, paused: Paused, database_url: str
 ) -> None:
     """An apply that waits changes nothing before the end of the backup, and loses nothing."""
@@ -270,7 +270,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-async def test_a_full_disk_fails_the_backup_and_leaves_the_disk_as_it_was(
+async def test_a_full_disk_fails_the_backup_and_leaves_no_files(
     backups: Backups, full_disk: Path, database_url: str
 ) -> None:
     error = backups.refused(9, "create", "--dir", str(full_disk))
@@ -357,7 +357,7 @@ async def test_a_server_of_another_version_is_backed_up_with_its_own_programs(
             assert lz4 == await connection.fetchval("select count(*) from pg_attribute where attcompression = 'l'") > 0
 
 
-async def test_numbers_without_gaps_are_told_apart_by_their_epoch(
+async def test_numbers_without_gaps_are_distinguished_by_their_epoch(
     backups: Backups, database_url: str, fresh: str
 ) -> None:
     """The restored log gives the same number again, to other content, and a document the same version."""
@@ -395,9 +395,7 @@ async def _refused(url: str) -> bool:
     return True
 
 
-async def test_a_restore_again_and_again_issues_nothing_twice(
-    backups: Backups, server_url: str, database_url: str
-) -> None:
+async def test_repeated_restores_issue_nothing_twice(backups: Backups, server_url: str, database_url: str) -> None:
     """Each copy of one backup, in service at the same time, is an epoch of its own."""
     backups.backup("create")
     issued: list[int] = []

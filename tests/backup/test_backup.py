@@ -120,7 +120,7 @@ async def test_while_a_backup_runs_no_partition_is_added_or_dropped(database_url
         assert await leader.fetchval("select coordinator.job_extend(30)") > 0
 
 
-async def test_two_backups_at_once_are_refused_with_the_session_in_the_way(backups: Backups, database_url: str) -> None:
+async def test_two_backups_at_once_are_refused_with_the_blocking_session(backups: Backups, database_url: str) -> None:
     async with opened(database_url) as other:
         await other.execute("select pg_advisory_lock(hashtextextended('coordinator.backup', 0))")
         error = backups.refused(4, "create")

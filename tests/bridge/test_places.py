@@ -90,7 +90,7 @@ def test_a_command_in_a_hint_has_no_password_and_for_somebody_else_no_user() -> 
 
 
 @pytest.mark.parametrize("interface", ["database", "daemon"])
-def test_a_coordinator_that_is_away_is_an_error_in_one_line(agent: Agent, interface: str) -> None:
+def test_an_unavailable_coordinator_is_an_error_in_one_line(agent: Agent, interface: str) -> None:
     scheme = {"database": "postgresql://u@", "daemon": "http://"}[interface]
     there = {"RECAC_DB_URL": f"{scheme}127.0.0.1:{reserve_port()}" + "/x" * (interface == "database")}
     for arguments in (["qa"], ["feature", "list"], ["history"]):
@@ -117,7 +117,7 @@ async def test_a_database_without_the_schema_is_an_error_in_one_line(agent: Agen
         {"RECAC_DB_TYPE": "", "RECAC_DB_URL": "/srv/recac.db"},
     ],
 )
-def test_for_sqlite_the_configured_coordinator_is_used_and_that_is_said(agent: Agent, recac: dict[str, str]) -> None:
+def test_for_sqlite_the_configured_coordinator_is_used_with_a_notice(agent: Agent, recac: dict[str, str]) -> None:
     done = agent.run("qa", **recac, COORDINATOR_DATABASE_URL=agent.database_url)
     assert (done.returncode, done.stdout) == (0, "QA trigger signal set.\n")
     (line,) = done.stderr.splitlines()
@@ -174,7 +174,7 @@ def test_a_profile_takes_the_store_of_recac(tmp_path: Path) -> None:
             loaded(f"    store: {wrong}\n")
 
 
-def test_a_store_without_a_type_is_what_its_address_looks_like() -> None:
+def test_a_store_without_a_type_has_the_type_of_its_address() -> None:
     assert store_url(None, None, "x") == (None, None)
     assert store_url("", "http://h", "x") == ("http://h", None)
     url, told = store_url(None, ".recac.db", "RECAC_DB_URL")

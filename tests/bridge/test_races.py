@@ -83,7 +83,7 @@ def test_two_agents_that_verify_at_once_take_turns(tmp_path: Path, monkeypatch: 
     assert '"status": "fail"' in text
 
 
-def test_a_program_that_keeps_the_turn_does_not_keep_others_for_ever(
+def test_a_program_that_holds_the_lock_does_not_block_others_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / verification.FILE).write_text('{"requests": []}', "utf-8")
@@ -97,7 +97,7 @@ def test_a_program_that_keeps_the_turn_does_not_keep_others_for_ever(
         os.close(folder)
 
 
-def test_an_agent_that_is_killed_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_an_agent_that_is_killed_leaves_the_file_unchanged(tmp_path: Path) -> None:
     file = tmp_path / verification.FILE
     before = '{"requests": [{"feature_id": "F1"}]}'
     file.write_text(before, "utf-8")

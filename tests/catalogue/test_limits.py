@@ -105,7 +105,7 @@ async def test_the_json_limit_counts_a_value_that_comes_compressed_from_a_table(
 
 
 @pytest.mark.parametrize("surplus", [0, 1])
-async def test_an_event_over_the_payload_limit_comes_as_a_pointer(database_url: str, surplus: int) -> None:
+async def test_an_event_over_the_payload_limit_is_sent_as_a_pointer(database_url: str, surplus: int) -> None:
     """The limit holds for the JSON text of the event without "previous", and the pointer leads to it in the log."""
     heard: list[str] = []
     listener, writer = await connect(database_url), await connect(database_url)

@@ -187,7 +187,7 @@ def test_an_operation_says_what_it_does(kind: type[Operation[Any]]) -> None:
 
 
 @pytest.mark.parametrize("kind", OPERATIONS, ids=lambda kind: kind.function)
-def test_a_write_in_which_an_agent_gets_or_names_fencing_tokens_or_tickets_says_what_becomes_of_its_leases(
+def test_a_write_that_returns_or_takes_fencing_tokens_or_tickets_declares_its_effect_on_leases(
     kind: type[Operation[Any]],
 ) -> None:
     parameters = {field.name for field in msgspec.structs.fields(kind)}
@@ -203,7 +203,7 @@ PUBLIC = [kind for kind in OPERATIONS if not kind.internal]
 
 
 @pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.function)
-def test_a_public_operation_says_what_it_is_about_and_who_speaks(kind: type[Operation[Any]]) -> None:
+def test_a_public_operation_declares_its_scope_and_speakers(kind: type[Operation[Any]]) -> None:
     assert isinstance(kind.scope, Scope)
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     types = {name: {field.type, *get_args(field.type)} - {NoneType} for name, field in fields.items()}

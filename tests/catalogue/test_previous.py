@@ -103,7 +103,7 @@ async def test_this_release_comes_after_the_previous_one() -> None:
         assert newer, "functions have changed: add a migration, or raise the version"
 
 
-async def test_a_migration_that_takes_something_away_says_which_programs_it_no_longer_serves(
+async def test_a_migration_that_removes_something_says_which_programs_it_no_longer_serves(
     catalogue: asyncpg.Connection,
 ) -> None:
     present = (await all_of(catalogue))["functions"]
@@ -199,5 +199,5 @@ def test_what_is_added_at_the_end_breaks_nothing() -> None:
         "drop view if exists coordinator.x;",
     ],
 )
-def test_each_statement_that_takes_something_away_is_recognised(statement: str) -> None:
+def test_each_statement_that_removes_something_is_recognised(statement: str) -> None:
     assert CONTRACTS.search(statement)

@@ -50,7 +50,7 @@ def test_functions_and_views_that_are_named_exist() -> None:
     assert named <= defined
 
 
-async def test_the_examples_run_as_they_stand(database_url: str) -> None:
+async def test_the_examples_run_unchanged(database_url: str) -> None:
     (example,) = re.findall(r"```psql\n(.*?)```", README, re.DOTALL)
     done = await asyncio.to_thread(
         subprocess.run,

@@ -135,7 +135,7 @@ def test_a_bug_exits_with_1_and_asks_for_a_report_without_a_trace(lone: Program)
     assert shown.returncode == 1
 
 
-def test_a_reader_that_goes_away_ends_the_program_quietly(program: Program) -> None:
+def test_a_reader_that_closes_its_pipe_ends_the_program_quietly(program: Program) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = program.start("schema", "print", stdout=writer)

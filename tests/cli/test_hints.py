@@ -72,7 +72,7 @@ def test_the_nouns_whose_commands_take_no_project_are_those_of_no_project() -> N
         ('See "coordinator --url unix:///x lock list".', 'See "coordinator --project shop --url unix:///x lock list".'),
     ],
 )  # fmt: skip
-def test_a_project_is_inserted_where_a_command_needs_one_and_has_none(hint: str | None, shown: str | None) -> None:
+def test_a_project_is_inserted_where_a_command_lacks_one(hint: str | None, shown: str | None) -> None:
     assert with_project(hint, "shop") == shown
     assert with_project(hint, "default") == hint
 

@@ -143,7 +143,7 @@ def test_the_command_line_calls_a_file_what_hooks_call_it(tmp_path: Path, monkey
     assert resource.spelled("src/a.py", config.Config(root=Path("none"))) == "src/a.py"
 
 
-def test_a_lock_is_released_by_its_name_though_its_file_became_a_directory(program: Program, tmp_path: Path) -> None:
+def test_a_lock_is_released_by_its_name_after_its_file_became_a_directory(program: Program, tmp_path: Path) -> None:
     agent = program.text("agent", "register", "builder", "--ttl", "1h").strip()
     (tmp_path / ".git").mkdir()
     root = within(program, tmp_path)

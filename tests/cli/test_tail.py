@@ -181,7 +181,7 @@ async def test_a_cursor_that_the_server_has_not_reached_is_an_error_and_no_reset
     assert "try again" in done.stderr
 
 
-async def test_a_reader_that_goes_away_ends_the_tail(program: Program, db: Database) -> None:
+async def test_a_reader_that_closes_its_pipe_ends_the_tail(program: Program, db: Database) -> None:
     with tailing(program) as process:
         await emit(db, "a")
         await next_key(process)

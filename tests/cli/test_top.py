@@ -252,7 +252,7 @@ def blocker(ticket: int, agent: str, other: str, *, earlier: int | None = None) 
     return LockBlocker("default", ticket, ids[0], agent, "x", ids[1], other, "y", earlier, "", "")
 
 
-def test_a_chain_follows_those_in_the_way_to_its_end_or_its_cycle() -> None:
+def test_a_chain_follows_blockers_to_its_end_or_its_cycle() -> None:
     one, two, three = blocker(1, "a", "b"), blocker(2, "b", "c", earlier=1), blocker(3, "c", "a")
     assert chain(one, [one]) == "b (y)"
     assert chain(one, [one, two]) == "b (y) → c (y, waits too)"

@@ -173,7 +173,7 @@ def test_the_schema_is_applied_verified_and_printed(program: Program, empty_url:
     assert "create schema if not exists coordinator;" in program.run("schema", "print").stdout
 
 
-def test_options_of_every_command_stand_anywhere_and_the_nearer_one_wins(program: Program) -> None:
+def test_options_of_every_command_may_be_anywhere_and_the_nearer_one_wins(program: Program) -> None:
     program.json("project", "create", "one")
     program.json("project", "create", "two")
     for line in (("-p", "one", "signal", "set", "k", "1"), ("-p", "one", "signal", "set", "k", "2", "-p", "two")):

@@ -29,7 +29,7 @@ def test_the_secret_is_alone_on_standard_output(program: Program) -> None:
     assert "shown only this once" in done.stderr
 
 
-async def test_a_test_says_what_became_of_it(program: Program, db: Database) -> None:
+async def test_a_test_delivery_shows_its_outcome(program: Program, db: Database) -> None:
     number = str(program.json("webhook", "add", URL, "--topic", "*")["webhook"])
     assert program.json("webhook", "test", number, "--wait", "0s")["status"] == "waiting"
     program.fails(8, "webhook", "test", number, "--wait", "0.01s")

@@ -95,7 +95,7 @@ def test_a_worker_says_what_it_does_and_ends_in_order(program: Program) -> None:
     assert program.json("worker", "list") == []
 
 
-def test_a_job_that_ignores_its_cancellation_does_not_keep_the_worker_from_ending(program: Program) -> None:
+def test_a_job_that_ignores_its_cancellation_does_not_prevent_the_worker_from_ending(program: Program) -> None:
     job = program.json("job", "enqueue", "stubborn")["id"]
     with _started(program) as process:
         _until(process, "job.started")

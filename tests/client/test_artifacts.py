@@ -46,7 +46,7 @@ async def url(request: pytest.FixtureRequest, database_url: str) -> AsyncIterato
             yield (await beside.started()).url
 
 
-async def test_bytes_a_file_and_a_stream_come_back_in_every_form(url: str, tmp_path: Path) -> None:
+async def test_bytes_a_file_and_a_stream_are_returned_in_every_form(url: str, tmp_path: Path) -> None:
     file = tmp_path / "in.html"
     file.write_bytes(DATA)
     async with coordinator.connect(url) as client:

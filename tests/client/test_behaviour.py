@@ -71,7 +71,7 @@ async def test_a_conversation_is_appended_to_and_windowed(connect: Any) -> None:
         assert [one.data for one in await client.observations.list(receipt.key, last=1)] == ["It is slow."]
 
 
-async def test_a_value_comes_back_unchanged(connect: Any) -> None:
+async def test_a_value_is_returned_unchanged(connect: Any) -> None:
     async with connect() as client:
         for value in VALUES:
             given = await client.signals.set("k", value)

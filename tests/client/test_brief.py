@@ -203,7 +203,7 @@ def test_a_call_ends_in_its_time() -> None:
     assert "within 0.1 seconds" in error.message
 
 
-def test_a_server_that_drips_takes_no_longer() -> None:
+def test_a_server_that_responds_byte_by_byte_takes_no_longer() -> None:
     over = threading.Event()
 
     def drip() -> None:

@@ -95,7 +95,7 @@ async def test_the_listener_notices_a_lost_notification(db: Database, database_u
     assert keys[-3:] == ["told", "lost", "last"]
 
 
-async def test_the_watcher_in_shell_goes_on_where_it_was_when_the_daemon_comes_back(database_url: str) -> None:
+async def test_the_watcher_in_shell_continues_where_it_was_when_the_daemon_returns(database_url: str) -> None:
     port = reserve_port()
     url = f"http://127.0.0.1:{port}"
 

@@ -179,7 +179,7 @@ async def test_a_read_is_asked_again_and_a_write_is_not() -> None:
         (302, b"", coordinator.errors.CoordinatorError),
     ],
 )
-async def test_what_stands_between_is_understood(status: int, body: bytes, kind: type[Exception]) -> None:
+async def test_words_in_between_are_understood(status: int, body: bytes, kind: type[Exception]) -> None:
     async with answering(answer(status, body)) as (url, asked), coordinator.connect(url) as client:
         with pytest.raises(kind) as raised:
             await client.signals.set("k")

@@ -278,7 +278,7 @@ async def endless_trailer(link: Link) -> None:
     ("endless", "reason"),
     [(endless_head, "head"), (endless_line, "head"), (endless_trailer, "head"), (endless_body, "more than")],
 )
-async def test_a_response_without_end_is_aborted(
+async def test_an_endless_response_is_aborted(
     endless: Callable[[Link], Awaitable[None]], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_pool, "MAX_BODY", 1 << 20)
@@ -355,7 +355,7 @@ async def test_bytes_after_a_response_never_answer_another_request(surplus: byte
 
 
 @pytest.mark.parametrize("unasked", [b"x", answer(b'{"result":"another"}')])
-async def test_a_connection_on_which_something_comes_unasked_is_not_used_again(unasked: bytes) -> None:
+async def test_a_connection_with_unsolicited_data_is_not_used_again(unasked: bytes) -> None:
     send, sent = asyncio.Event(), asyncio.Event()
 
     async def script(_server: Server, link: Link, number: int) -> None:

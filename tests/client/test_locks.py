@@ -209,7 +209,7 @@ async def test_whoever_stops_waiting_leaves_the_queue(coder: Client, tester: Cli
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_a_waiter_that_stops_before_it_hears_of_its_grant_releases_it(
+async def test_a_waiter_that_stops_before_it_learns_of_its_grant_releases_it(
     coder: Client, tester: Client, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Database.run
@@ -289,7 +289,7 @@ async def test_a_broken_lock_cancels_the_body_within_moments(coder: Client, test
     assert await held_by(db) == []  # the other lock is released
 
 
-async def test_with_keep_the_body_goes_on_and_sees_the_loss(
+async def test_with_keep_the_body_continues_and_sees_the_loss(
     coder: Client, tester: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEWALS_PER_TTL", OFTEN)
@@ -488,7 +488,9 @@ async def test_the_local_deadline_counts_from_before_the_request(
         assert mine.remaining_s < 60 - lease.MARGIN_MAX_S - 0.3
 
 
-async def test_past_its_local_deadline_a_lock_is_lost_for_good(coder: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_past_its_local_deadline_a_lock_is_lost_permanently(
+    coder: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(LockLost, match="could not be renewed"):  # noqa: PT012 - the whole block is what raises
         async with coder.lock("a", ttl=60) as mine:
             asleep = lease.now_s() + 56

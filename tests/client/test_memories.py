@@ -60,7 +60,7 @@ async def test_lessons_and_knowledge_are_kept_found_and_removed(connect: Any) ->
     "text",
     ["\x01", "'; drop table x; --", "\x1b[31m\u202e", "%00&a=b#c?d", '"\\u0000"', "\ufffd\U0001f600\r\n\t", "<b>&lt;"],
 )
-async def test_hostile_text_comes_back_as_it_was(connect: Any, text: str) -> None:
+async def test_hostile_text_is_returned_unchanged(connect: Any, text: str) -> None:
     async with connect() as client:
         made = await client.memories.record(f"needle {text}", context=text)
         assert (made.lesson, made.context) == (f"needle {text}", text)

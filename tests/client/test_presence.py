@@ -76,7 +76,7 @@ async def test_an_agent_that_was_paused_past_its_ttl_sends_a_heartbeat_before_it
         assert client.agent.state is LeaseState.LOST
 
 
-async def test_an_agent_comes_back_under_the_same_process_when_its_connections_are_cut(
+async def test_an_agent_keeps_its_process_when_its_connections_are_cut(
     db: Database, database_url: str, root: asyncpg.Connection
 ) -> None:
     async with coordinator.connect(database_url, agent="coder", ttl=60) as client:
@@ -100,7 +100,7 @@ async def test_an_agent_comes_back_under_the_same_process_when_its_connections_a
         assert (await client.signals.set("k")).actor == "coder"
 
 
-async def test_an_agent_whose_process_comes_back_too_late_is_lost_at_once(
+async def test_an_agent_whose_process_reconnects_too_late_is_lost_at_once(
     database_url: str, root: asyncpg.Connection
 ) -> None:
     async with coordinator.connect(database_url, agent="coder", ttl=600) as client:

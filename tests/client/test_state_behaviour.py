@@ -25,7 +25,7 @@ def detail(raised: Any) -> dict[str, Any]:
     return json.loads(raised.value.detail or "{}")  # type: ignore[no-any-return]
 
 
-async def test_entries_are_numbered_and_come_back_byte_for_byte(connect: Any) -> None:
+async def test_entries_are_numbered_and_returned_byte_for_byte(connect: Any) -> None:
     async with connect() as client:
         first = await client.logs.append("note", "run", *map(text, TEXTS[:2]), expect=0)
         assert (first.first_seq, first.last_seq) == (1, 2)
@@ -98,7 +98,7 @@ async def test_a_session_begins_with_its_first_message_and_ends_with_all_it_has(
                 await read
 
 
-async def test_a_fork_has_what_the_session_had_and_goes_its_own_way(connect: Any) -> None:
+async def test_a_fork_has_what_the_session_had_and_then_diverges(connect: Any) -> None:
     async with connect() as client:
         for number in (1, 2):
             await client.states.save("chat", {"n": number})
@@ -114,7 +114,7 @@ async def test_a_fork_has_what_the_session_had_and_goes_its_own_way(connect: Any
         assert (raised.value.code, detail(raised)) == ("ZC335", {"last_seq": 2})
 
 
-async def test_documents_have_versions_and_come_back_as_they_were_put(connect: Any) -> None:
+async def test_documents_have_versions_and_are_returned_as_they_were_put(connect: Any) -> None:
     async with connect() as client:
         first = await client.documents.put("plan", "p", {"steps": 1}, expect=0)
         read = await client.documents.get("plan", "p")
@@ -151,7 +151,7 @@ async def test_agents_change_items_of_one_list_and_lose_none(connect: Any) -> No
             await client.documents.item("board", "b", 12, {"status": "done"})
 
 
-async def test_a_transaction_says_learns_and_knows_or_does_nothing(connect: Any) -> None:
+async def test_a_transaction_appends_messages_memories_and_knowledge_or_nothing(connect: Any) -> None:
     async with connect() as client:
         said = messages.Append(project=client.project, session="s", content=text(TEXTS[1]), role="user", expect=0)
         learned = memories.Record(project=client.project, lesson="It rained.", embedding=[0.5, -1])

@@ -56,7 +56,7 @@ async def test_a_firing_that_is_rolled_back_is_repeated(session: Open) -> None:
     assert await second.fetchval("select count(*) from coordinator.jobs_open") == 1
 
 
-async def test_a_cron_that_somebody_changes_keeps_no_other_from_firing(session: Open) -> None:
+async def test_a_cron_that_is_being_changed_does_not_prevent_others_from_firing(session: Open) -> None:
     first, second = await session(), await session()
     await call(first, projects.Create(project="aaa"))
     await make(first, "changed", project="aaa")

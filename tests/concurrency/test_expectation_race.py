@@ -50,7 +50,7 @@ async def test_a_put_finds_the_document_that_somebody_made_meanwhile(
     assert header.version == version
 
 
-async def test_an_append_goes_on_when_the_entry_that_it_expects_comes(session: Open) -> None:
+async def test_an_append_succeeds_when_the_entry_that_it_expects_is_committed(session: Open) -> None:
     def append(**fields: Any) -> logs.Append:
         return logs.Append(project="default", kind="note", key="k", entries=JsonText(b'[{"data": 1}]'), **fields)
 

@@ -98,7 +98,7 @@ async def test_what_frees_a_lock_while_a_job_begins_to_wait_for_it_wakes_the_job
 
 @pytest.mark.parametrize("commit", [True, False])
 @pytest.mark.parametrize("how", FREEING)
-async def test_a_claim_while_the_lock_is_being_freed_waits_for_nobody_and_looks_again(
+async def test_a_claim_while_the_lock_is_being_freed_does_not_wait_and_tries_again(
     session: Open, how: str, commit: bool
 ) -> None:
     one, two = await session(), await session()
@@ -138,7 +138,7 @@ async def test_a_claim_waits_for_no_transaction_that_holds_the_key(session: Open
     assert len(await call(two, claim(agent, 2))) == 1
 
 
-async def test_of_two_claims_for_the_same_locks_one_gets_them_and_the_other_goes_on(session: Open) -> None:
+async def test_of_two_claims_for_the_same_locks_one_gets_them_and_the_other_continues(session: Open) -> None:
     one, two = await session(), await session()
     first, second = await worker(one, "first"), await worker(one, "second")
     made = [await call(one, enqueue(locks=["name:deploy"])) for _ in range(2)]

@@ -191,7 +191,7 @@ async def while_uncommitted_free(session: Open, first: Any, second: Any) -> None
         await call(two, job_waits.Match())
 
 
-async def test_jobs_that_wait_for_a_large_event_are_woken_in_portions_and_nobody_else_waits_for_all(
+async def test_jobs_that_wait_for_a_large_event_are_woken_in_portions_and_others_do_not_wait_for_all(
     session: Open,
 ) -> None:
     one = await session()
@@ -262,9 +262,7 @@ async def test_an_outcome_is_held_while_another_transaction_has_the_job(session:
 
 
 @pytest.mark.parametrize("commit", [True, False])
-async def test_a_cancellation_waits_for_a_wake_up_and_ends_the_job_whatever_becomes_of_it(
-    session: Open, commit: bool
-) -> None:
+async def test_a_cancellation_waits_for_a_wake_up_and_ends_the_job_either_way(session: Open, commit: bool) -> None:
     one = await session()
     agent = await worker(one)
     mine = await started(one, agent)
@@ -316,7 +314,7 @@ async def test_a_match_and_the_end_of_its_time_have_one_outcome(session: Open) -
     assert outcome["met"] == 0
 
 
-async def test_pruned_history_is_replaced_by_a_look_at_the_present_state(session: Open) -> None:
+async def test_pruned_history_is_replaced_by_the_present_state(session: Open) -> None:
     one = await session()
     agent = await worker(one)
     by_signal, by_event = await started(one, agent), await started(one, agent)

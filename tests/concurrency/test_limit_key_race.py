@@ -100,7 +100,7 @@ async def test_of_no_key_more_is_reserved_and_spent_than_its_budget_and_none_sle
     assert await admin.fetchval("select count(*) from coordinator.jobs_running") == 0
 
 
-async def test_a_claim_that_finds_all_keys_full_beside_the_end_of_an_attempt_is_woken_by_the_loop(
+async def test_a_claim_that_finds_all_keys_full_while_an_attempt_ends_is_woken_by_the_loop(
     session: Open, seed: int
 ) -> None:
     """Neither sees the other: the claim does not see the lane that the end brings back, nor the end that a claim lacked it."""

@@ -36,7 +36,7 @@ async def count(db: Database) -> tuple[int, int]:
         )
 
 
-async def test_two_loops_beside_a_writer_under_a_held_snapshot_remove_each_entry_once(db: Database) -> None:
+async def test_two_loops_and_a_writer_under_a_held_snapshot_remove_each_entry_once(db: Database) -> None:
     await db.run(retentions.Set(project="default", subject="log", kind="note", max_count=50))
     await append(db, 4)
     held = await db.connect()

@@ -29,7 +29,7 @@ async def emitted(db: Database, *columns: str) -> list[Any]:
         return [row[0] if len(columns) == 1 else tuple(row) for row in rows]
 
 
-async def test_every_call_that_changes_something_can_tell_its_origin(tx: Transaction) -> None:
+async def test_every_call_that_changes_something_sends_its_origin(tx: Transaction) -> None:
     for operation in CALLS:
         prepared = await tx.connection.prepare(statement(operation, settings=SETTINGS))
         assert len(prepared.get_parameters()) == len(operation.__struct_fields__) + len(SETTINGS)

@@ -140,7 +140,7 @@ async def test_calls_are_not_compiled_even_if_the_server_compiles_costly_ones(
             await connection.close()
 
 
-async def test_settings_of_the_database_do_not_keep_the_schema_from_being_applied(
+async def test_settings_of_the_database_do_not_prevent_the_schema_from_being_applied(
     server_url: str, empty_url: str
 ) -> None:
     for name, value in SOME:

@@ -159,7 +159,7 @@ async def test_a_pool_that_the_server_gives_no_connection_fails_at_once(
             await second.acquire(DEADLINE_S)
 
 
-async def test_a_connection_that_becomes_free_during_a_vain_attempt_to_grow_is_used(database_url: str) -> None:
+async def test_a_connection_that_becomes_free_during_a_failed_attempt_to_grow_is_used(database_url: str) -> None:
     asked, refused = anyio.Event(), anyio.Event()
 
     async def second() -> asyncpg.Connection:

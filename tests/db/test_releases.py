@@ -192,7 +192,7 @@ async def test_an_older_program_that_waited_for_its_turn_does_not_overwrite_what
 # ------------------------------------------------------------------------------------------------------ while it runs
 
 
-async def test_a_daemon_goes_on_while_the_next_release_is_applied_and_restarts_on_it(
+async def test_a_daemon_runs_while_the_next_release_is_applied_and_restarts_on_it(
     url: str, connection: asyncpg.Connection, next_files: tuple[SqlFile, ...]
 ) -> None:
     """Its prepared statements, listening session, loops and relay meet functions with other signatures."""
@@ -286,7 +286,7 @@ async def test_a_change_gets_its_locks_although_calls_hold_one_and_wait_for_anot
         caller.terminate()
 
 
-async def test_a_change_that_gets_no_lock_names_the_session_in_the_way(
+async def test_a_change_that_gets_no_lock_names_the_blocking_session(
     url: str, connection: asyncpg.Connection, next_files: tuple[SqlFile, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "DDL_WAIT_S", 0.02)

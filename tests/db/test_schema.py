@@ -124,9 +124,7 @@ async def test_who_waited_for_the_lock_sees_what_was_applied_meanwhile(
         await other.close()
 
 
-async def test_killed_half_way_it_leaves_nothing_and_can_be_done_again(
-    empty_url: str, empty: asyncpg.Connection
-) -> None:
+async def test_killed_half_way_it_leaves_nothing_and_can_be_repeated(empty_url: str, empty: asyncpg.Connection) -> None:
     started = process(empty_url, "stuck")
     await until_true(
         empty,
@@ -165,7 +163,7 @@ async def test_applying_again_does_nothing(connection: asyncpg.Connection) -> No
     assert await connection.fetch("select * from coordinator.schema_files order by kind, name") == before
 
 
-async def test_status_tells_each_file(empty: asyncpg.Connection, connection: asyncpg.Connection) -> None:
+async def test_status_lists_each_file(empty: asyncpg.Connection, connection: asyncpg.Connection) -> None:
     assert {file.state for file in await schema.status(empty)} == {"pending"}
     found = await schema.status(connection)
     assert {file.state for file in found} == {"applied"}

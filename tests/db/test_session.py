@@ -166,7 +166,7 @@ async def test_a_connection_at_its_age_is_replaced_without_a_gap_in_its_lock_or_
         await watcher.close()
 
 
-async def test_a_connection_that_cannot_be_replaced_at_its_age_goes_on(
+async def test_a_connection_that_cannot_be_replaced_at_its_age_stays_in_use(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has no room, the network is cut, or the new connection is lost while it takes over."""
@@ -203,7 +203,7 @@ async def test_a_connection_that_cannot_be_replaced_at_its_age_goes_on(
     assert [line["event"] for line in lines][: ATTEMPTS + 1] == ["session.renew_failed"] * (ATTEMPTS + 1)
 
 
-async def test_a_database_that_is_away_from_the_start_is_one_line(database_url: str) -> None:
+async def test_a_database_that_is_unavailable_from_the_start_is_logged_in_one_line(database_url: str) -> None:
     refused = 0
 
     async def opened() -> asyncpg.Connection:

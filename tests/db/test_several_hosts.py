@@ -21,7 +21,7 @@ def joined(*proxies: Proxy) -> str:
     return first._replace(netloc=hosts, query=f"{first.query}&target_session_attrs=read-write").geturl()
 
 
-async def test_a_host_that_keeps_silent_does_not_keep_callers_from_the_next(
+async def test_a_host_that_does_not_respond_does_not_block_the_next_one(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 3600)
@@ -35,7 +35,7 @@ async def test_a_host_that_keeps_silent_does_not_keep_callers_from_the_next(
         silent.speak_again()  # its attempt has been cancelled: what comes now interests nobody
 
 
-async def test_a_host_that_refuses_does_not_keep_callers_from_the_next(
+async def test_a_host_that_refuses_does_not_block_the_next_one(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "NEXT_HOST_S", 3600)

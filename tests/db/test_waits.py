@@ -106,7 +106,7 @@ async def test_a_call_that_waits_for_a_row_names_the_session_that_holds_it(db: D
     await db.run(SET)
 
 
-async def test_whoever_waits_behind_another_waiter_is_told_who_holds_up_both(db: Database, database_url: str) -> None:
+async def test_a_waiter_behind_another_one_learns_who_blocks_both(db: Database, database_url: str) -> None:
     await db.run(SET)
     async with (
         holding(database_url, "select coordinator.signal_set('default', 'hot', '2')") as holder,

@@ -82,7 +82,7 @@ async def test_a_server_that_accepts_and_says_nothing_does_not_hold_the_doctor(m
     assert "within 0.1 seconds" in by_check["connection"].message
 
 
-async def test_a_wrong_role_or_database_is_said_to_be_wrong(database_url: str) -> None:
+async def test_a_wrong_role_or_database_is_reported_as_such(database_url: str) -> None:
     nowhere = urlunsplit(urlsplit(database_url)._replace(path="/nowhere"))
     assert "does not exist" in (await found(nowhere))["connection"].message
 
@@ -174,14 +174,14 @@ async def test_a_check_that_takes_too_long_is_ended_and_the_others_are_made(
     assert "archive" in by_check
 
 
-async def test_a_database_that_goes_away_meanwhile_is_found(database_url: str) -> None:
+async def test_a_database_that_becomes_unavailable_during_the_examination_is_reported(database_url: str) -> None:
     await admin(database_url, REPLACED.format("waits", "pg_terminate_backend(pg_backend_pid())"))
     by_check = await found(database_url)
     assert (by_check["database"].severity, "archive" in by_check) == ("critical", False)
     assert "stopped responding" in by_check["database"].message
 
 
-async def test_a_reader_sees_what_it_may_and_is_told_what_not(database_url: str) -> None:
+async def test_a_reader_sees_what_it_may_and_learns_what_it_may_not(database_url: str) -> None:
     await admin(
         database_url, "create role login_doctor login password 'secret'", "grant coordinator_reader to login_doctor"
     )

@@ -160,7 +160,7 @@ async def test_machine_without_postgresql_names_the_major_of_an_existing_cluster
 
 
 @pytest.mark.usefixtures("bare")
-async def test_machine_without_postgresql_is_told_what_to_install(tmp_path: Path) -> None:
+async def test_the_error_on_a_machine_without_postgresql_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no usable PostgreSQL") as caught:
         async with embedded.run(tmp_path):
             pass

@@ -86,7 +86,7 @@ async def test_start_right_after_a_killed_daemon_waits_for_the_old_server(made: 
     assert "was not properly shut down" not in logged_since(before, made)
 
 
-async def test_killed_postmaster_comes_back_with_all_data(made: Path) -> None:
+async def test_killed_postmaster_is_restarted_with_all_data(made: Path) -> None:
     async with embedded.run(made) as server:
         await query(server.dsn, "create table kept_4 as select 1 as it")
         os.kill(server.pid, signal.SIGKILL)
@@ -94,7 +94,7 @@ async def test_killed_postmaster_comes_back_with_all_data(made: Path) -> None:
         assert await query_when_up(server.dsn, "select it from kept_4") == 1
 
 
-async def test_killed_postmaster_comes_back_though_its_backends_go_on(made: Path) -> None:
+async def test_killed_postmaster_is_restarted_although_its_backends_continue(made: Path) -> None:
     with Daemon(made) as daemon:
         answer = daemon.answer()
         await query(answer["dsn"], "create table kept_5 as select 1 as it")
@@ -108,7 +108,7 @@ async def test_killed_postmaster_comes_back_though_its_backends_go_on(made: Path
             client.wait()
 
 
-async def test_postmaster_killed_again_and_again_comes_back_each_time(made: Path) -> None:
+async def test_postmaster_killed_repeatedly_is_restarted_each_time(made: Path) -> None:
     async with embedded.run(made) as server:
         await query(server.dsn, "create table kept_6 (it int)")
         for round_count in range(2):
@@ -144,7 +144,7 @@ async def test_start_succeeds_after_daemon_and_postmaster_died_and_a_backend_did
             client.wait()
 
 
-async def test_process_id_that_now_belongs_to_a_stranger_does_not_stand_in_the_way(made: Path) -> None:
+async def test_process_id_that_another_program_has_now_does_not_prevent_a_start(made: Path) -> None:
     async with embedded.run(made) as server:
         await query(server.dsn, "create table kept_8 as select 1 as it")
         left = (made / "postgres" / "postmaster.pid").read_text()

@@ -52,7 +52,7 @@ async def test_long_path_gets_a_short_private_socket_folder(far: Path, runtime_d
     assert list(runtime_dir.iterdir()) == [], "nothing is left behind"
 
 
-async def test_machine_without_a_short_path_is_told_so(far: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_error_on_a_machine_without_a_short_path_says_so(far: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket_folder, "parents", lambda: [far])
     with pytest.raises(ConfigurationError, match="too long") as caught:
         async with embedded.run(far, settings=QUICK):
@@ -61,7 +61,7 @@ async def test_machine_without_a_short_path_is_told_so(far: Path, monkeypatch: p
     assert not list(far.glob("coordinator-*"))
 
 
-async def test_socket_folder_that_was_cleaned_away_is_made_again(far: Path, runtime_dir: Path) -> None:
+async def test_deleted_socket_folder_is_created_again(far: Path, runtime_dir: Path) -> None:
     async with embedded.run(far, settings=QUICK) as server:
         shutil.rmtree(server.socket_dir)
         await soon(lambda: embedded.find(far) is not None, "found again")

@@ -34,7 +34,7 @@ async def test_first_start_makes_a_server_for_its_user_alone(tmp_path: Path) -> 
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
 
 
-async def test_fsync_is_on_unless_told_otherwise(made: Path) -> None:
+async def test_fsync_is_on_by_default(made: Path) -> None:
     async with embedded.run(made) as server:
         assert await query(server.dsn, "show fsync") == "on"
         assert await query(server.dsn, "show max_connections") == "200"
@@ -157,7 +157,7 @@ async def test_log_goes_to_rotated_files_of_limited_number(made: Path) -> None:
         assert len(list(log_dir.glob("postgresql-*.log"))) <= 9  # eight old ones and the present
 
 
-async def test_error_of_the_block_comes_out_as_it_is(made: Path) -> None:
+async def test_error_of_the_block_is_raised_unchanged(made: Path) -> None:
     mine = KeyError("mine")
     with pytest.raises(KeyError) as caught:
         async with embedded.run(made, settings=QUICK):

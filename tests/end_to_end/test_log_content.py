@@ -55,7 +55,7 @@ def texts(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2000, marks=[pytest.mark.long, pytest.mark.slow])])
-async def test_content_comes_back_byte_for_byte_on_every_face(database_url: str, count: int) -> None:
+async def test_content_is_returned_byte_for_byte_on_every_interface(database_url: str, count: int) -> None:
     given_texts = texts(count)
     batches = [given_texts[at : at + 500] for at in range(0, len(given_texts), 500)]
     with Daemon(database_url) as daemon:
@@ -89,7 +89,7 @@ async def test_content_comes_back_byte_for_byte_on_every_face(database_url: str,
             await root.fetch("select data #>> '{}', data::jsonb, data -> 'a' from coordinator.entries_live")
 
 
-async def test_a_value_of_a_megabyte_comes_back_and_a_byte_more_is_refused(database_url: str) -> None:
+async def test_a_value_of_a_megabyte_is_returned_and_a_byte_more_is_refused(database_url: str) -> None:
     largest = JsonText(b'"' + b"x" * (2**20 - 8) + b'\\ud800"')
     with Daemon(database_url) as daemon:
         await daemon.ready()

@@ -221,7 +221,7 @@ async def test_a_fleet_that_takes_too_long_says_so_and_ends_its_processes(
     await all_gone(tmp_path)
 
 
-async def test_a_process_that_ends_before_its_time_is_told(tmp_path: Path, db: Database, database_url: str) -> None:
+async def test_a_process_that_ends_too_early_is_reported(tmp_path: Path, db: Database, database_url: str) -> None:
     async with coordinator.connect(database_url, project="fleet") as client, relayed(db):
         await client.projects.create("fleet")
         with fleet.processes(tmp_path) as start_one:
@@ -233,7 +233,7 @@ async def test_a_process_that_ends_before_its_time_is_told(tmp_path: Path, db: D
     await all_gone(tmp_path)
 
 
-async def test_a_process_that_has_failed_by_the_first_look_is_told(tmp_path: Path) -> None:
+async def test_a_process_that_has_failed_by_the_first_check_is_reported(tmp_path: Path) -> None:
     play = fleet.Fleet(None, tmp_path, None)
     with subprocess.Popen(["false"]) as process:
         process.wait()
@@ -242,7 +242,7 @@ async def test_a_process_that_has_failed_by_the_first_look_is_told(tmp_path: Pat
         assert await play._watch() == "manager failed:\nwhy"
 
 
-def test_a_database_that_cannot_be_reached_is_told_in_a_line_with_a_hint(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_reached_is_reported_in_one_line_with_a_hint(tmp_path: Path) -> None:
     run = start(tmp_path, "--url", f"postgresql://ann@/fleet?host={tmp_path}")
     _, said = run.communicate(timeout=LIMIT_S)
     first, *hint = said.decode().splitlines()

@@ -140,7 +140,9 @@ async def test_an_agent_whose_connection_blinks_is_not_reaped(db: Database, data
             await db.run(agents.Heartbeat(agent=agent.id))
 
 
-async def test_an_agent_that_is_silent_is_reaped_and_one_that_speaks_is_not(db: Database, database_url: str) -> None:
+async def test_an_agent_without_heartbeats_is_reaped_and_one_with_heartbeats_is_not(
+    db: Database, database_url: str
+) -> None:
     await settled(database_url)
     with Daemon(database_url) as daemon:
         await (await daemon.ready()).lead()

@@ -97,7 +97,7 @@ async def test_a_daemon_killed_at_any_step_loses_no_content_and_forgets_no_objec
 
 
 @pytest.mark.slow
-async def test_without_the_store_uploads_go_on_and_reads_of_what_it_has_say_so(
+async def test_without_the_store_uploads_continue_and_reads_of_its_contents_say_so(
     database_url: str, fake_s3: FakeS3, tmp_path: Path
 ) -> None:
     with moving_daemon(database_url) as daemon:
@@ -166,9 +166,7 @@ async def test_every_daemon_and_sidecar_stores_and_reads_what_the_leader_moves(
 
 
 @pytest.mark.slow
-async def test_a_store_that_takes_its_time_delays_its_own_readers_and_nobody_else(
-    database_url: str, fake_s3: FakeS3
-) -> None:
+async def test_a_slow_store_delays_only_its_own_readers(database_url: str, fake_s3: FakeS3) -> None:
     """It holds a GET, for which a reader waits, and a PUT of the leader, until the end of the test. The daemon has one connection for calls."""
     settings = {"artifact_store": STORE, "call_timeout_s": 600, "max_connections": 1}
     with Daemon(database_url, constants=FAST, **settings) as daemon:

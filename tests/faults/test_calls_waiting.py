@@ -185,7 +185,7 @@ async def admitted(admission: Admission, key: str, order: list[str], go: anyio.E
     admission.leave(key)
 
 
-async def test_a_project_alone_leaves_a_quarter_free_and_beside_others_has_half() -> None:
+async def test_a_project_alone_leaves_a_quarter_free_and_among_others_gets_half() -> None:
     admission = Admission(Config(max_connections=8, http_queue_s=60))
     order: list[str] = []
     go, stop = anyio.Event(), anyio.Event()

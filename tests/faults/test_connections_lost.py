@@ -30,7 +30,7 @@ async def terminate(url: str, whom: str, *, at_least: int = 1) -> None:
 
 
 @pytest.mark.parametrize("whom", [LIVENESS, RELAY, ALL], ids=["liveness", "relay", "all"])
-async def test_a_daemon_whose_connection_is_terminated_comes_back_as_the_same_process(
+async def test_a_daemon_whose_connection_is_terminated_returns_as_the_same_process(
     database_url: str, whom: str
 ) -> None:
     load = Load(database_url)
@@ -98,7 +98,7 @@ async def test_a_follower_whose_connections_are_terminated_misses_nothing(databa
     assert reader.seqs == list(range(1, len(reader.seqs) + 1))
 
 
-async def test_a_reader_that_waits_hears_of_events_after_its_listening_connection_was_lost(
+async def test_a_waiting_reader_gets_events_after_its_listening_connection_was_lost(
     database_url: str, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The session listens again and wakes its readers; they need not look for themselves."""

@@ -56,7 +56,7 @@ async def guarded(way: Way, dsn: str, secret: str) -> AsyncIterator[tuple[Daemon
 
 
 @pytest.mark.parametrize("way", get_args(Way))
-async def test_while_the_database_is_away_every_call_and_stream_is_refused_with_503_and_goes_on_afterwards(
+async def test_while_the_database_is_unavailable_every_call_and_stream_is_refused_with_503_and_works_again_afterwards(
     data_dir: Path, config: Config, way: Way
 ) -> None:
     """Also at those who ask for tokens, which nobody can check then."""
@@ -188,7 +188,7 @@ async def refused(http: httpx.AsyncClient, method: str, path: str, more: dict[st
         check_unavailable(await http.request(method, path, **more))  # type: ignore[arg-type]
 
 
-async def test_a_sidecar_that_is_started_while_the_database_is_away_waits_for_it(data_dir: Path) -> None:
+async def test_a_sidecar_that_is_started_before_its_database_waits_for_it(data_dir: Path) -> None:
     async with embedded.run(data_dir, settings=SETTINGS) as server:
         dsn = server.dsn
     waits, ends = Sidecar(dsn, "--agent", "waits"), Sidecar(dsn, "--agent", "ends")

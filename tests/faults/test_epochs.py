@@ -262,7 +262,7 @@ async def test_a_prepared_transaction_that_began_an_epoch_holds_up_nobody(stoppe
         assert (await issue(preparing, "later")).cursor.split(".")[0] == issued.cursor.split(".")[0]
 
 
-async def test_a_dump_and_a_template_are_copies_though_the_server_is_the_same(stopped: Path, tmp_path: Path) -> None:
+async def test_a_dump_and_a_template_are_copies_even_on_the_same_server(stopped: Path, tmp_path: Path) -> None:
     async with embedded.run(copied(stopped, tmp_path / "one"), settings=SETTINGS) as server:
         async with opened(server.dsn) as connection:
             shared = await issue(connection, "shared")

@@ -28,7 +28,7 @@ WORKER = "tests.faults.worker_program"  # uses the class Worker
         pytest.param(WORKER, 10_000, int(LONG_S), 0.8, marks=pytest.mark.long, id="long-worker"),
     ],
 )
-async def test_every_job_ends_once_whatever_befalls_its_workers(  # noqa: PLR0917
+async def test_every_job_ends_once_whatever_happens_to_its_workers(  # noqa: PLR0917
     database_url: str, seed: int, program: str, jobs: int, faults: int, least: float
 ) -> None:
     await prepare(database_url)

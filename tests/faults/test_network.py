@@ -31,7 +31,7 @@ async def test_a_pooler_in_place_of_a_direct_connection_is_noticed_at_the_start(
 
 
 @pytest.mark.long
-async def test_a_network_that_goes_silent_and_comes_back_costs_nothing_but_time(database_url: str) -> None:
+async def test_a_network_outage_costs_only_time(database_url: str) -> None:
     load = Load(database_url)
     async with Proxy(database_url).serving() as network:
         with Daemon(network.url) as daemon:
@@ -50,7 +50,7 @@ async def test_a_network_that_goes_silent_and_comes_back_costs_nothing_but_time(
     load.judge(await log_of(database_url))
 
 
-async def test_a_session_whose_connection_the_driver_gave_up_itself_comes_back_at_once(
+async def test_a_session_whose_connection_the_driver_closed_reconnects_at_once(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it does when a call begins between the word that the session is ended and its end: it tells no listener then."""
@@ -80,7 +80,7 @@ IN_ORDER = ("coordinator.db.database.CLOSE_S", "coordinator.api.server.DRAIN_S")
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-async def test_a_daemon_ends_in_time_though_the_database_is_silent(database_url: str, signals: int) -> None:
+async def test_a_daemon_ends_in_time_if_the_database_does_not_respond(database_url: str, signals: int) -> None:
     """No call ends by its own time, nor does the shutdown, where the second signal has to end it."""
     constants = dict.fromkeys(ENDLESS, 3600.0)
     if signals == 2:

@@ -37,7 +37,7 @@ async def looking(beside: Daemon | Sidecar) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-async def test_a_daemon_whose_pooler_is_away_is_not_ready_although_it_leads(database_url: str) -> None:
+async def test_a_daemon_without_its_pooler_is_not_ready_although_it_leads(database_url: str) -> None:
     async with Proxy(database_url).serving() as pooler:
         with Daemon(pooler.url, direct_url=database_url) as daemon:
             await (await daemon.ready()).lead()

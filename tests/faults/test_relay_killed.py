@@ -18,7 +18,7 @@ KILLS = 4  # at least, however slow the machine is
 
 
 @pytest.mark.parametrize("duration_s", [0.0, pytest.param(LONG_S, marks=pytest.mark.long)])
-async def test_a_relay_that_is_killed_again_and_again_loses_doubles_and_reorders_nothing(
+async def test_a_relay_that_is_killed_repeatedly_loses_repeats_and_reorders_nothing(
     database_url: str, config: Config, duration_s: float
 ) -> None:
     """Two daemons; the one that leads is killed at a random moment, and another started in its place."""

@@ -72,7 +72,7 @@ async def test_a_session_replaces_a_connection_that_died_and_ends_it_at_the_serv
         assert await session.run(events.Head())
 
 
-async def test_a_process_returns_though_only_its_own_role_may_end_the_session_that_it_lost(
+async def test_a_process_returns_even_if_only_its_own_role_may_end_the_session_that_it_lost(
     database_url: str, quick: None
 ) -> None:
     """As where the owner of the schema may not: its function does not end that session, so the process does."""
@@ -207,7 +207,7 @@ async def test_a_sidecars_agent_and_lock_outlive_connections_that_died(database_
                 await until(partial(written, client), "a call is answered")
 
 
-async def test_streams_go_on_and_their_heartbeats_tell_how_old_the_news_of_the_database_is(database_url: str) -> None:
+async def test_streams_continue_and_their_heartbeats_say_when_the_database_last_responded(database_url: str) -> None:
     constants = {**QUICK, "coordinator.operations.log_reader.POLL_S": 3600.0}
     async with Proxy(database_url).serving() as network:
         with Daemon(network.url, constants=constants, http_heartbeat_s=1.0, call_timeout_s=2.0) as daemon:

@@ -102,7 +102,7 @@ async def losing(way: str, database_url: str, seed: int) -> AsyncIterator[tuple[
 
 
 @pytest.mark.parametrize("way", ["sql", "http"])
-async def test_every_job_ends_once_though_answers_are_lost_at_every_verb(
+async def test_every_job_ends_once_although_responses_are_lost_at_every_verb(
     database_url: str, seed: int, way: str
 ) -> None:
     worker = Worker(concurrency=5, name="w")

@@ -101,7 +101,7 @@ TOOLS = {"claude-code": claude_code, "codex": codex, "copilot": copilot, "gemini
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_real_program_makes_an_allowed_edit_and_hears_who_holds_another_file(
+def test_a_real_program_makes_an_allowed_edit_and_learns_who_holds_another_file(
     tool: str, tmp_path: Path, database_url: str
 ) -> None:
     place = Workplace(tmp_path, database_url)

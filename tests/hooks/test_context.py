@@ -31,7 +31,7 @@ async def join(tx: Transaction, name: str, **metadata: Any) -> str:
     return str(agent.id)
 
 
-async def test_a_session_alone_is_told_who_it_is(tx: Transaction) -> None:
+async def test_a_session_alone_learns_who_it_is(tx: Transaction) -> None:
     await join(tx, "me")
     text = await greet(START, PLACE, tx, "me")
     assert text.splitlines()[0] == 'coordinator: you are agent "me" in project "default".'
@@ -39,7 +39,7 @@ async def test_a_session_alone_is_told_who_it_is(tx: Transaction) -> None:
     assert await news(PROMPT, PLACE, tx, "me") == ""
 
 
-async def test_a_session_is_told_of_directives_agents_and_locks(tx: Transaction) -> None:
+async def test_a_session_learns_of_directives_agents_and_locks(tx: Transaction) -> None:
     await join(tx, "me")
     other = await join(tx, "other", task="Fix the login", worktree="feature")
     resources = ["src/a.py", ".git/worktrees/feature/src/b.py"]
@@ -65,7 +65,7 @@ async def test_a_session_is_told_of_directives_agents_and_locks(tx: Transaction)
     )
 
 
-async def test_nothing_is_repeated_except_for_a_session_that_forgot_it(tx: Transaction) -> None:
+async def test_nothing_is_repeated_except_for_a_session_that_lost_its_context(tx: Transaction) -> None:
     await join(tx, "me")
     await tx.run(directives.Send(project="default", body="Add tests.", to_agent="me", actor="lead"))
     assert await greet(START, PLACE, tx, "me", watch=["build/*"])

@@ -103,7 +103,7 @@ def test_only_tools_that_can_ask_ask_and_others_show_why() -> None:
 
 
 @pytest.mark.parametrize("name", dialects.NAMES)
-def test_context_is_sent_exactly_where_the_model_hears_it(name: str) -> None:
+def test_context_is_sent_exactly_where_the_model_reads_it(name: str) -> None:
     for case in FILES[name]["payloads"]:
         event = dialects.load(name).read(case["payload"])
         answer = printed(name, event, Verdict(context="2 agents are at work."))

@@ -178,7 +178,7 @@ def test_a_push_of_what_was_committed_under_anothers_lease_is_refused(repository
     repository.git("push", "--quiet", "origin", "main", COORDINATOR_AGENT_ID="session-a")
 
 
-def test_an_existing_hook_is_kept_runs_first_and_comes_back(repository: Repository) -> None:
+def test_an_existing_hook_is_kept_runs_first_and_is_restored(repository: Repository) -> None:
     folder = repository.tree / ".git" / "hooks"
     content = (
         '#!/bin/sh\necho "first: $*" >> ran\nwhile read -r line; do echo "$line" >> ran; done\nexit "${FAIL:-0}"\n'

@@ -111,7 +111,7 @@ def test_an_installation_keeps_everything_else_of_a_file_byte_for_byte(
 
 @pytest.mark.parametrize("before", ["", "{}", '{"a": 1}\n', '\ufeff{\r\n  // mine\r\n  "hooks": {},\r\n}'])
 @pytest.mark.parametrize("tool", ["claude-code", "copilot"])
-def test_what_was_there_comes_back_even_where_entries_leave_something(tool: str, before: str, tmp_path: Path) -> None:
+def test_what_was_there_is_restored_even_where_entries_leave_something(tool: str, before: str, tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     path.write_text(before, newline="")
     installing.planned(path, setup_of("hook", tool), install=True).write()
@@ -123,7 +123,7 @@ def test_what_was_there_comes_back_even_where_entries_leave_something(tool: str,
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_a_copy_from_before_a_change_of_the_owner_does_not_come_back(tmp_path: Path) -> None:
+def test_a_copy_from_before_a_change_of_the_owner_is_not_restored(tmp_path: Path) -> None:
     path, setup = tmp_path / "settings.json", setup_of("hook", "claude-code")
     path.write_text('{"hooks": {}}')
     installing.planned(path, setup, install=True).write()
@@ -186,7 +186,7 @@ def first_count(settings: Any) -> int:
     return json.dumps(settings).count("coordinator hook run")
 
 
-def test_what_runs_our_hook_beside_others_in_one_group_is_left_to_its_owner(tmp_path: Path) -> None:
+def test_a_group_with_our_hook_and_others_is_left_to_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     mixed = {"hooks": [{"type": "command", "command": "mine"}, {"type": "command", "command": "coordinator hook run"}]}
     path.write_text(json.dumps({"hooks": {"Stop": [mixed]}}))

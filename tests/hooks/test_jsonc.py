@@ -97,7 +97,7 @@ def insertions(before: str, after: str) -> bool:
 
 @given(texts(), st.sampled_from(["element", "member"]))
 @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
-def test_what_is_added_and_removed_leaves_the_text_as_it_was(before: str, kind: str) -> None:
+def test_what_is_added_and_removed_leaves_the_text_unchanged(before: str, kind: str) -> None:
     text = Text(before)
     was = text.root.value
     before = before if was else re.sub(r"\{\s+\}", "{}", before)

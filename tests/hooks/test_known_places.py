@@ -69,7 +69,7 @@ def test_a_place_is_remembered_until_what_says_so_changes(tmp_path: Path, name: 
     assert after is None if not Path(cwd).is_dir() else after is not None and after.place == locate(cwd, {})
 
 
-def test_a_project_that_is_given_is_remembered_beside_the_repositorys(tmp_path: Path) -> None:
+def test_a_given_project_is_remembered_in_addition_to_that_of_the_repository(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     places = KnownPlaces()
     own, given = places.find(str(tmp_path), None), places.find(str(tmp_path), "given")

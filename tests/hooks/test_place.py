@@ -347,7 +347,7 @@ PATHS = (
 )
 
 
-async def test_whatever_a_path_is_the_database_takes_its_lock(tx: Transaction, main: Path, seed: int) -> None:
+async def test_the_database_accepts_the_lock_of_any_path(tx: Transaction, main: Path, seed: int) -> None:
     chance = random.Random(seed)
     signs = [*map(chr, range(0x250)), *map(chr, chance.choices(range(0x110000), k=600))]
     paths = [
@@ -367,7 +367,7 @@ async def test_whatever_a_path_is_the_database_takes_its_lock(tx: Transaction, m
 
 @given(st.text(max_size=12))
 @settings(max_examples=200, deadline=None)
-def test_a_lock_covers_the_path_that_it_stands_for(text: str) -> None:
+def test_a_lock_covers_the_path_that_it_represents(text: str) -> None:
     found = lockable(text.strip("/"))
     if found != "glob:**":
         literal = found.removeprefix("path:")
@@ -416,7 +416,7 @@ def test_where_case_does_not_matter_a_file_has_the_name_that_its_directory_gives
     assert place(tmp_path).resource("src/app.py") == "src/app.py"
 
 
-def test_a_path_with_very_many_directories_stands_for_the_one_above_them(main: Path) -> None:
+def test_a_path_with_very_many_directories_is_replaced_by_the_one_above_them(main: Path) -> None:
     here = place(main)
     deep = "d/" * 2000
     assert here.resource(f"{deep}x") == here.resource("d/" * 50 + "x") == "d/" * 32

@@ -161,7 +161,7 @@ def test_a_refusal_says_how_a_lock_on_something_else_concerns_the_file(
     assert [part for part in words if part not in reason] == [], reason
 
 
-def test_a_session_is_told_who_is_at_work_and_then_what_is_new(program: Program) -> None:
+def test_a_session_learns_who_is_at_work_and_then_what_is_new(program: Program) -> None:
     def told(event: str, session: str, **fields: Any) -> str:
         return call(program, event, session, **fields).get("hookSpecificOutput", {}).get("additionalContext", "")
 
@@ -198,7 +198,7 @@ def test_what_is_no_payload_is_refused_in_one_line(lone: Program, body: bytes, p
 
 
 @pytest.mark.parametrize(("policy", "decision"), [("ask", "ask"), ("deny", "deny"), ("allow", None)])
-def test_the_policy_answers_where_nobody_else_does(lone: Program, policy: str, decision: str | None) -> None:
+def test_the_policy_answers_where_nothing_else_does(lone: Program, policy: str, decision: str | None) -> None:
     git(lone.folder, "init", "--quiet")
     lone.constants = {"coordinator.cli.hook_run.STDIN_S": 3600}  # only the limit of the call is left to end it
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
@@ -345,7 +345,7 @@ async def test_a_call_that_two_processes_make_at_once_waits_once_and_is_answered
     assert await connection.fetchval("select string_agg(agent_name, ',') from coordinator.locks") == "claude-code-s2"
 
 
-def test_a_session_is_told_who_edits_the_same_file_in_another_work_tree(program: Program) -> None:
+def test_a_session_learns_who_edits_the_same_file_in_another_work_tree(program: Program) -> None:
     git(program.folder, "commit", "--quiet", "--allow-empty", "-m", "begin")
     git(program.folder, "worktree", "add", "--quiet", "beside")
     assert edit(program, "a.py") == {}

@@ -33,7 +33,9 @@ as $$ begin raise exception 'broken by a test'; end $$
 """
 
 
-async def test_a_loop_that_fails_backs_off_beside_the_others_and_recovers(db: Database, database_url: str) -> None:
+async def test_a_loop_that_fails_backs_off_without_delaying_others_and_recovers(
+    db: Database, database_url: str
+) -> None:
     async with opened(database_url) as connection:
         intact = await connection.fetchval("select pg_get_functiondef('coordinator.signal_expire'::regproc)")
         await connection.execute(BROKEN)

@@ -37,7 +37,7 @@ def taken_at(sampler: str) -> float:
     return found
 
 
-async def test_a_sampler_that_waits_for_a_lock_keeps_its_values_while_the_others_go_on(
+async def test_a_sampler_that_waits_for_a_lock_keeps_its_values_while_the_others_continue(
     db: Database, database_url: str
 ) -> None:
     await loop().run(db)

@@ -22,7 +22,7 @@ def changes(gateway: Gateway, *wanted: str, principal: Principal | None = None) 
     return ResourceChanges(gateway, NewestChange(), principal or Principal(), "default", wanted)
 
 
-async def test_changes_since_it_listened_are_told_once_for_each_uri_until_the_process_closes(db: Database) -> None:
+async def test_changes_since_it_listened_are_reported_once_for_each_uri_until_the_process_closes(db: Database) -> None:
     async with running(db) as gateway:
         await emit(db, "a")
         async with changes(gateway, A, ALL).listening() as changed, changes(gateway, B).listening() as others:

@@ -142,7 +142,7 @@ async def test_an_envelope_that_the_sdk_refuses_is_not_remembered(by_sdk: list[b
     assert "error" in answers[0][1]
 
 
-async def test_a_role_that_may_not_use_a_tool_is_refused_though_others_were_not(
+async def test_a_role_that_may_not_use_a_tool_is_refused_after_others_were_accepted(
     by_sdk: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from coordinator.mcp.tools import McpCaller

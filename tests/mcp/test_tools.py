@@ -63,7 +63,7 @@ ELSEWHERE = re.compile(
 
 @pytest.mark.parametrize("caller", [OWN, NAMELESS], ids=["of an agent", "of nobody"])
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=lambda tool: tool.name)
-def test_what_is_said_about_a_tool_speaks_of_what_it_offers(tool: Tool, caller: McpCaller) -> None:
+def test_the_description_of_a_tool_names_only_what_it_offers(tool: Tool, caller: McpCaller) -> None:
     """Its description and those of its arguments name arguments, tools, errors, and what the result of a refused call has."""
     schema = tool.schema(caller)
     known = {*schema["properties"], *OFFERED, *errors.__all__, "facts", "fencing_token", "job_types"}

@@ -133,7 +133,7 @@ async def test_a_hint_ends_the_back_off(db: Database, server: Unsteady, monkeypa
         assert [event.key for event in await reader.next(server, wake)] == ["a"]
 
 
-async def test_where_events_are_gone_it_hands_out_a_reset_and_goes_on(db: Database, server: Unsteady) -> None:
+async def test_where_events_are_gone_it_returns_a_reset_and_continues(db: Database, server: Unsteady) -> None:
     await emit(db, "a")
     reader = LogReader("elsewhere.7")
     assert [(event.type, event.data["reason"]) for event in await reader.read(server)] == [(RESET, "restored")]

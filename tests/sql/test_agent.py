@@ -134,7 +134,7 @@ async def test_a_silent_agent_is_reaped_with_what_it_held(settled: Transaction) 
     await refused(settled, agents.Heartbeat(agent=quiet.id), "ZC202")
 
 
-async def test_nobody_is_reaped_while_everybody_comes_back_to_a_new_server(tx: Transaction) -> None:
+async def test_nobody_is_reaped_while_everybody_reconnects_to_a_new_server(tx: Transaction) -> None:
     await tx.connection.execute(
         "create or replace function coordinator.server_settled() returns boolean language sql stable return false"
     )

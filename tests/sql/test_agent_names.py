@@ -115,7 +115,7 @@ async def test_a_part_of_a_transaction_names_its_agent(tx: Transaction) -> None:
 
 
 @pytest.mark.parametrize("end", ["expired", "deregistered"])
-async def test_what_became_of_an_agent_answers_its_calls(settled: Transaction, end: str) -> None:
+async def test_the_calls_of_an_ended_agent_report_how_it_ended(settled: Transaction, end: str) -> None:
     tx = settled
     await tx.set_clock(timedelta(0))
     made = await registered(tx)

@@ -71,7 +71,7 @@ async def prune(tx: Transaction) -> None:
         pass
 
 
-async def test_an_artifact_comes_back_as_it_was_put(tx: Transaction) -> None:
+async def test_an_artifact_is_returned_as_it_was_put(tx: Transaction) -> None:
     data = bytes(range(256)) * 100
     made = await put(tx, "logs/build.bin", data, media_type="application/x-tar")
     assert (made.bytes, made.sha256, made.media_type) == (len(data), sha256(data), "application/x-tar")
@@ -115,7 +115,7 @@ async def test_finishing_again_after_a_lost_answer_changes_nothing(tx: Transacti
     assert await tx.events() == events
 
 
-async def test_an_upload_goes_on_with_the_parts_that_are_missing(tx: Transaction) -> None:
+async def test_an_upload_continues_with_the_parts_that_are_missing(tx: Transaction) -> None:
     data = b"a" * MIB + b"b"
     started = await begin(tx, sha256=sha256(data))
     await write(tx, started.upload, 2, b"b")
@@ -435,7 +435,7 @@ async def test_any_order_of_calls_leaves_what_a_model_has(tx: Transaction, seed:
     assert await tx.connection.fetchval(USAGE_DIFFERS) == 0
 
 
-async def test_what_forks_imports_and_ends_of_sessions_add_and_take_is_counted(tx: Transaction) -> None:
+async def test_what_forks_imports_and_ends_of_sessions_add_and_remove_is_counted(tx: Transaction) -> None:
     await put(tx, "a", b"one", session="s")
     await put(tx, "b", b"one")
     await put(tx, "b", b"three")

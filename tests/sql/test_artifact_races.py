@@ -73,7 +73,7 @@ async def test_two_uploads_of_the_same_bytes_that_finish_at_once_are_one(session
         assert await read(third, name) == b"same"
 
 
-async def test_an_upload_finishes_though_the_content_that_was_there_first_goes_at_that_moment(session: Open) -> None:
+async def test_an_upload_finishes_although_the_equal_content_is_deleted_at_that_moment(session: Open) -> None:
     """It meets the other content by its key, waits for it, and finds it deleted: then it is the first one itself."""
     one, two, third = [await session() for _ in range(3)]
     await call(one, put("a"))

@@ -142,7 +142,7 @@ async def test_a_large_project_gives_a_short_greeting(tx: Transaction) -> None:
     assert [item.more for item in items if item.more] == [20, 30]
 
 
-async def test_what_an_agent_was_told_outlives_its_registration(tx: Transaction) -> None:
+async def test_the_briefing_of_an_agent_outlives_its_registration(tx: Transaction) -> None:
     me = await join(tx, "coder")
     await tx.run(briefings.Subscribe(project="default", agent="coder", patterns=["s"]))
     await send(tx, "Add tests.")
@@ -178,7 +178,7 @@ async def test_old_briefings_are_forgotten_and_a_project_takes_its_own_with_it(t
     assert await tx.connection.fetchval("select count(*) from coordinator.briefings") == 0
 
 
-async def test_of_two_calls_at_once_the_second_waits_and_is_told_nothing(session: Open) -> None:
+async def test_of_two_calls_at_once_the_second_waits_and_gets_no_news(session: Open) -> None:
     first, second, looker = [await session() for _ in range(3)]
     await first.execute("select coordinator.agent_register('default', 'coder')")
     await first.execute("select coordinator.briefing_subscribe('default', 'coder', '{s}')")
@@ -193,7 +193,7 @@ async def test_of_two_calls_at_once_the_second_waits_and_is_told_nothing(session
     assert await waiting == []
 
 
-async def test_a_call_that_fails_has_told_nothing(session: Open) -> None:
+async def test_a_failed_call_does_not_count_as_told(session: Open) -> None:
     first, second = await session(), await session()
     await first.execute("select coordinator.agent_register('default', 'coder')")
     await first.execute("select coordinator.directive_send('default', 'Add tests.', 'coder', p_actor => 'lead')")

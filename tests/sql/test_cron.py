@@ -247,7 +247,7 @@ async def test_a_job_that_cannot_be_enqueued_is_tried_again_and_the_other_crons_
     assert (fired.error, fired.last_at) == (None, failed.next_at)
 
 
-async def test_a_dedupe_key_keeps_jobs_from_overlapping(tx: Transaction) -> None:
+async def test_a_dedupe_key_prevents_jobs_from_overlapping(tx: Transaction) -> None:
     await at(tx, "2026-11-26T01:00:00Z")
     job = {"type": "t", "dedupe_key": "sync", "on_duplicate": "skip"}
     await tx.run(set_(schedule="@hourly", job=job))

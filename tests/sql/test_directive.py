@@ -194,7 +194,7 @@ async def test_an_expired_directive_is_absent_before_it_is_marked(tx: Transactio
     assert (last["type"], last["key"], last["actor"]) == ("directive.expired", str(sent), "coordinator")
 
 
-async def test_list_goes_on_after_a_number_and_can_show_what_ended(tx: Transaction) -> None:
+async def test_list_continues_after_a_number_and_can_show_what_ended(tx: Transaction) -> None:
     first, second, third = [await send(tx) for _ in range(3)]
     await tx.run(directives.Revoke(project="default", directive=second))
     assert [d.id for d in await tx.run(directives.List(project="default"))] == [first, third]

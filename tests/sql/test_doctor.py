@@ -80,7 +80,7 @@ async def test_a_check_that_fails_is_a_finding_and_stops_no_other(tx: Transactio
     assert found[1] == Finding("indexes", "ok", "All indexes are valid, and none is bloated.", None)
 
 
-async def test_a_table_that_is_locked_keeps_a_check_from_looking_and_nobody_waits(database_url: str) -> None:
+async def test_a_check_of_a_locked_table_is_skipped_and_nobody_waits(database_url: str) -> None:
     async with (
         session(database_url, "begin", "lock table coordinator.webhooks in access exclusive mode"),
         session(database_url) as connection,

@@ -337,7 +337,7 @@ EXACT = [
 
 
 @pytest.mark.parametrize("text", EXACT)
-async def test_what_jsonb_refuses_or_rewrites_comes_back_as_it_was(tx: Transaction, text: str) -> None:
+async def test_what_jsonb_refuses_or_rewrites_is_returned_unchanged(tx: Transaction, text: str) -> None:
     await tx.run(put(JsonText(text.encode())))
     assert bytes((await tx.run(get())).text).decode() == text
     assert await tx.connection.fetchval("select value is not null from coordinator.documents_live")
@@ -346,7 +346,7 @@ async def test_what_jsonb_refuses_or_rewrites_comes_back_as_it_was(tx: Transacti
     assert bytes((await tx.run(get())).text).decode() == text
 
 
-async def test_a_change_keeps_what_jsonb_refuses_beside_it(tx: Transaction) -> None:
+async def test_a_change_keeps_parts_that_jsonb_refuses(tx: Transaction) -> None:
     text = '{"nul": "\\u0000", "half": ["\\ud800", {"id": "x"}], "mark": "\ue000dead", "escaped": "\\ue0001234", "no": "\\\\u0000"}'
     await tx.run(put(JsonText(text.encode())))
     await tx.run(patch(JsonText(b'{"new\\u0000": "\\udfff"}')))

@@ -58,7 +58,7 @@ async def test_an_empty_log_reads_empty_and_has_a_head(tx: Transaction) -> None:
     assert (await tx.run(events.Head())).endswith(".0")
 
 
-async def test_who_reads_an_empty_log_goes_on_from_there_and_not_from_a_head_that_it_asks_for_later(
+async def test_a_reader_of_an_empty_log_continues_from_there_and_not_from_a_later_head(
     tx: Transaction,
 ) -> None:
     (bookmark,) = await since(tx, bookmarks=True)

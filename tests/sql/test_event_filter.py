@@ -78,7 +78,7 @@ async def test_actors_are_chosen_by_name(logged: Database) -> None:
     assert [event.key for event in page if wanted.takes(event)] == KEYS[1::3]
 
 
-async def test_a_reader_of_a_sparse_filter_goes_on_behind_what_it_does_not_want(logged: Database) -> None:
+async def test_a_reader_of_a_sparse_filter_skips_what_does_not_match(logged: Database) -> None:
     page = await logged.run(events.Since(keys=["nothing"], bookmarks=True))
     assert [event.type for event in page] == [BOOKMARK]
     assert page[0].cursor == await logged.run(events.Head())

@@ -185,7 +185,7 @@ async def test_of_a_file_that_changes_while_it_is_read_the_earlier_content_count
     assert await states(tx, "a", "x.py", hashes=["2"]) == ["granted"]
 
 
-async def test_a_caller_that_reports_no_reads_is_told_once_of_each_change(tx: Transaction) -> None:
+async def test_a_caller_that_reports_no_reads_is_informed_once_of_each_change(tx: Transaction) -> None:
     await see(tx, "a", "x.py", "1", FileStep.WRITTEN)
     assert await states(tx, "a", "x.py", hashes=["2"], told=True) == ["stale"]
     assert await states(tx, "a", "x.py", hashes=["2"], told=True) == ["granted"]
@@ -232,7 +232,7 @@ async def test_a_place_in_the_queue_lasts_as_long_as_its_call_is_repeated(tx: Tr
     assert await states(tx, "b", "x.py") == ["held"]
 
 
-async def test_whoever_waited_is_told_who_holds_the_file_now_and_elsewhere(tx: Transaction) -> None:
+async def test_a_waiter_learns_who_holds_the_file_now_and_elsewhere(tx: Transaction) -> None:
     await edit(tx, "a", "x.py")
     await edit(tx, "far", ".git/worktrees/w/x.py")
     await edit(tx, "b", "x.py", wait=MINUTE)

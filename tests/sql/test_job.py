@@ -467,7 +467,7 @@ async def test_a_claim_is_repeated_by_its_request_id(world: World) -> None:
     assert len(await world.claim(worker, 2, request_id=uuid4())) == 2
 
 
-async def test_reconciling_releases_what_the_worker_does_not_know_and_tells_what_it_lost(world: World) -> None:
+async def test_reconciling_releases_what_the_worker_does_not_know_and_reports_what_it_lost(world: World) -> None:
     worker = await world.worker()
     known, unknown, lost = [await world.start(worker) for _ in range(3)]
     await world.run(jobs.Complete(**lost))
@@ -685,7 +685,7 @@ ALIKE: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", ALIKE, ids=lambda fields: ",".join(fields) or "nothing")
-async def test_jobs_that_are_alike_become_what_each_of_them_becomes_beside_others(
+async def test_jobs_that_are_alike_are_stored_like_each_of_them_among_others(
     world: World, fields: dict[str, Any]
 ) -> None:
     await world.tx.set_clock(SECOND)

@@ -327,7 +327,7 @@ async def test_of_many_that_want_the_same_a_release_wakes_the_best(world: Locks)
     assert await world.status(same[0], same[2], elsewhere) == ["lock", "queued", "queued"]
 
 
-async def test_a_woken_job_passes_its_turn_on_if_something_else_is_in_the_way(world: Locks) -> None:
+async def test_a_woken_job_passes_its_turn_on_if_something_else_blocks_it(world: Locks) -> None:
     worker, holder = await world.worker(), await world.worker("holder")
     a, b = await world.acquire(holder, "a"), await world.acquire(holder, "b")
     both, one = await world.enqueue(locks=["a", "b"], priority=1), await world.enqueue(locks=["a"])
@@ -377,7 +377,7 @@ async def test_a_job_that_waits_for_a_lock_can_end(world: Locks, end: str) -> No
     assert await world.tx.connection.fetchval("select count(*) from coordinator.job_lock_waits") == 0
 
 
-async def test_a_claim_that_meets_many_jobs_without_their_locks_goes_on_to_others(world: Locks) -> None:
+async def test_a_claim_that_finds_many_jobs_without_their_locks_continues_with_others(world: Locks) -> None:
     worker, holder = await world.worker(), await world.worker("holder")
     token = await world.acquire(holder, "a")
     await world.run(batch_of([{"type": "x", "locks": ["a"], "priority": 1}] * 60))
@@ -622,7 +622,7 @@ RESOURCES = [
 ]  # fmt: skip
 
 
-async def test_two_resources_overlap_if_a_lock_on_one_is_in_the_way_of_the_other(world: Locks) -> None:
+async def test_two_resources_overlap_if_a_lock_on_one_blocks_the_other(world: Locks) -> None:
     found = await world.tx.connection.fetch(
         """select a, b, coordinator.lock_overlaps(coordinator.lock_parse(a), coordinator.lock_parse(b)) as overlap
            from unnest($1::text[]) a cross join unnest($1::text[]) b""",

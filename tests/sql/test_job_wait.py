@@ -164,7 +164,7 @@ async def test_the_answer_of_a_directive_meets_a_condition(world: World) -> None
     ],
     ids=str,
 )
-async def test_an_invalid_condition_is_refused_and_the_job_goes_on(world: World, conditions: Any, code: str) -> None:
+async def test_an_invalid_condition_is_refused_and_the_job_continues(world: World, conditions: Any, code: str) -> None:
     _, mine = await started(world)
     operation = job_waits.Suspend(**mine, step="s", conditions=conditions)
     if code.startswith("ZC"):

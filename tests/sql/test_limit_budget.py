@@ -95,7 +95,7 @@ async def test_a_job_says_what_it_costs(fleet: Fleet) -> None:
     assert (await fleet.tx.run(job_history.Stats(project=P)))[0].queued == 2
 
 
-async def test_jobs_without_the_budget_start_beside_those_that_wait_for_it(fleet: Fleet) -> None:
+async def test_jobs_without_the_budget_start_while_others_wait_for_it(fleet: Fleet) -> None:
     await fleet.set(budget=1, type="x", reserve=1)
     await fleet.enqueue(2)
     await fleet.enqueue(2, type="y")

@@ -179,7 +179,7 @@ async def test_rows_of_keys_are_removed_when_their_buckets_are_full(fleet: Keys)
     assert await fleet.started() == {"a": 1, "b": 1}
 
 
-async def test_a_limit_that_is_raised_or_deleted_lets_jobs_go(fleet: Keys) -> None:
+async def test_jobs_start_when_their_limit_is_raised_or_deleted(fleet: Keys) -> None:
     await fleet.keyed(rate=0.001, burst=1)
     await fleet.each(4)
     assert await fleet.started() == {"a": 1, "b": 1}

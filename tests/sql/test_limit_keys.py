@@ -98,7 +98,7 @@ async def test_a_key_needs_a_slot_of_each_of_its_limits(fleet: Fleet) -> None:
 
 
 @BOTH
-async def test_a_full_key_leaves_the_line_and_comes_back_with_a_free_slot(fleet: Fleet, fair: bool) -> None:
+async def test_a_full_key_leaves_the_line_and_returns_when_a_slot_is_free(fleet: Fleet, fair: bool) -> None:
     await keys(fleet, 1, fair=fair)
     for key in "abc":
         await fleet.enqueue(2, queue="q", key=key)
@@ -148,7 +148,7 @@ async def test_a_limit_that_is_set_later_counts_what_runs_and_places_what_waits(
 
 
 @BOTH
-async def test_a_limit_that_is_raised_or_deleted_lets_waiting_keys_go_on(fleet: Fleet, fair: bool) -> None:
+async def test_waiting_keys_continue_when_their_limit_is_raised_or_deleted(fleet: Fleet, fair: bool) -> None:
     await keys(fleet, 1, fair=fair)
     for key in "ab":
         await fleet.enqueue(5, queue="q", key=key)

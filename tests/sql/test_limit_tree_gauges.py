@@ -204,7 +204,7 @@ async def test_why_names_what_is_left_of_the_tree(fleet: Gauged) -> None:
     assert (await fleet.why(job))["sentence"] == 'Limit "r" of its tree lets 2 start in 1h, and has 0 left now.'
 
 
-async def test_a_deleted_rate_lets_its_tree_go_and_a_budget_ends_with_it(fleet: Gauged) -> None:
+async def test_the_jobs_of_a_tree_start_when_its_rate_is_deleted_and_a_budget_ends_with_the_tree(fleet: Gauged) -> None:
     root = await fleet.grow(2, rate=1.0, burst=1)
     await fleet.limit("b", tree=root, budget=5, reserve=1)
     (first,) = await fleet.claim(10)

@@ -78,7 +78,7 @@ async def test_the_best_jobs_of_a_tree_come_first(fleet: Trees) -> None:
     assert [grant["id"] for grant in await fleet.claim(10)] == [best]
 
 
-async def test_a_type_without_workers_does_not_keep_the_slots_of_its_tree(fleet: Trees) -> None:
+async def test_a_type_without_workers_does_not_occupy_the_slots_of_its_tree(fleet: Trees) -> None:
     root = await fleet.tree(2, slots=1)
     await fleet.enqueue(2, parent=str(root), type="y", priority=5)
     (first,) = await fleet.claim(10, types=["x"])
@@ -112,7 +112,7 @@ async def test_more_slots_wake_jobs_at_once_and_fewer_hold_when_jobs_end(fleet: 
     assert await fleet.places("t") == (0, 3, 2)
 
 
-async def test_a_limit_that_is_deleted_lets_all_go(fleet: Trees) -> None:
+async def test_all_jobs_start_when_their_limit_is_deleted(fleet: Trees) -> None:
     await fleet.tree(4, slots=1)
     await fleet.claim(10)
     await fleet.fetch("select coordinator.limit_delete('default', 't')")

@@ -92,7 +92,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-async def test_content_comes_back_byte_for_byte_and_breaks_no_view(tx: Transaction, text: str) -> None:
+async def test_content_is_returned_byte_for_byte_and_breaks_no_view(tx: Transaction, text: str) -> None:
     await tx.run(exactly(text))
     (entry,) = await tx.run(read())
     assert bytes(entry.text).decode() == text.strip()

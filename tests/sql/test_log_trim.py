@@ -126,7 +126,7 @@ async def test_a_log_that_is_kept_stays_whole_until_it_is_released(tx: Transacti
     assert (await trim(tx), len(await seqs(tx))) == (295, 5)
 
 
-async def test_a_log_that_was_deleted_goes_wholly_and_its_header_a_week_later(tx: Transaction) -> None:
+async def test_the_entries_of_a_deleted_log_are_removed_and_its_header_a_week_later(tx: Transaction) -> None:
     await append(tx, 30)
     await keep(tx, 3)
     await execute(
@@ -152,7 +152,7 @@ async def test_a_new_policy_reaches_the_logs_that_are_there(tx: Transaction) -> 
 
 
 @pytest.mark.parametrize("limit", [1, 10, 1000])
-async def test_what_would_go_is_what_goes(tx: Transaction, limit: int) -> None:
+async def test_what_would_be_removed_is_what_is_removed(tx: Transaction, limit: int) -> None:
     await policy(tx, max_age=DAY, max_count=30)
     await append(tx, 15)
     await append(tx, 5, key="other")

@@ -222,7 +222,7 @@ async def test_escaped_names_are_names(tx: Transaction) -> None:
     assert await needed(tx) == [None, 1]
 
 
-async def test_what_a_server_did_by_itself_needs_nothing(tx: Transaction) -> None:
+async def test_what_a_server_did_automatically_needs_nothing(tx: Transaction) -> None:
     content = [{"type": "server_tool_use", "id": "s"}, {"type": "web_search_tool_result", "tool_use_id": "s"}]
     await append(tx, {"role": "assistant", "content": content}, {"type": "web_search_call", "id": "ws_1"})
     assert await seqs(tx, last=2, complete=True) == [1, 2]

@@ -215,9 +215,7 @@ async def move(tx: Transaction, status: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["queued", "scheduled", "waiting", "running"])
-async def test_a_queue_with_an_open_job_is_not_deleted_and_the_error_says_what_is_in_the_way(
-    tx: Transaction, status: str
-) -> None:
+async def test_a_queue_with_an_open_job_is_not_deleted_and_the_error_says_why(tx: Transaction, status: str) -> None:
     await move(tx, status)
     error = await refused(tx, queues.Delete(project="default", queue="mail"), "ZC326")
     assert error.message == f'queue "mail" has open jobs: 1 {status}'

@@ -238,7 +238,7 @@ async def test_who_inserts_for_a_project_after_it_locked_its_rows_does_not_deadl
     ],
     ids=lambda operation: operation.function,
 )
-async def test_who_inserts_for_a_project_that_is_deleted_meanwhile_learns_that_it_is_gone(
+async def test_inserts_into_a_project_that_is_deleted_meanwhile_report_that_it_is_gone(
     session: Open, operation: Operation[object]
 ) -> None:
     await call(await session(), projects.Create(project="p"))

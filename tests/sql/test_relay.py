@@ -151,7 +151,7 @@ async def test_a_savepoint_that_was_rolled_back_leaves_nothing(bench: Bench) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", range(1, 8))
-async def test_batches_of_any_size_lose_and_double_nothing_while_writers_come_and_go(bench: Bench, limit: int) -> None:
+async def test_batches_of_any_size_lose_and_repeat_nothing_while_writers_come_and_go(bench: Bench, limit: int) -> None:
     writers = [await bench.begin() for _ in range(3)]
     expected = set()
     for turn in range(12):
@@ -227,7 +227,7 @@ async def test_a_run_that_begins_an_epoch_also_numbers_the_events(bench: Bench) 
     assert await call(bench.relay, RelayRun(duration=timedelta(minutes=1))) == [1, 0]
 
 
-async def test_a_run_ends_after_its_duration_though_events_are_left(bench: Bench) -> None:
+async def test_a_run_ends_after_its_duration_even_if_events_are_left(bench: Bench) -> None:
     for name in "ab":
         await bench.emit(name)
     assert await call(bench.relay, RelayRun(duration=timedelta(0))) == [2]

@@ -21,7 +21,7 @@ async def test_the_default_rule_is_there_for_all_projects(tx: Transaction) -> No
     assert (rule.project, rule.when_set, rule.clears) == (None, "REJECTED", ["COMPLETED", "QA_PASSED"])
 
 
-async def test_a_custom_rule_clears_keys_beside_the_one_set_and_no_others(tx: Transaction) -> None:
+async def test_a_custom_rule_clears_only_keys_next_to_the_one_that_is_set(tx: Transaction) -> None:
     await tx.run(rules.Set(project="default", when_set="STARTED", clears=["IDLE"]))
     await set_all(tx, "w/1/IDLE", "w/2/IDLE", "IDLE", "w/1/STARTED")
     assert await keys(tx) == ["IDLE", "w/1/STARTED", "w/2/IDLE"]

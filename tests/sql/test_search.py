@@ -217,7 +217,7 @@ HOSTILE = st.one_of(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=HOSTILE, words=HOSTILE)
-async def test_hostile_text_comes_back_as_it_was_and_never_leaves_its_project(
+async def test_hostile_text_is_returned_unchanged_and_never_leaves_its_project(
     tx: Transaction, text: str, words: str
 ) -> None:
     savepoint = tx.connection.transaction()
@@ -321,7 +321,7 @@ QUERY = st.one_of(
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(CHANGE, max_size=8), queries=st.lists(QUERY, min_size=1, max_size=3))
-async def test_after_any_history_a_search_finds_what_a_look_at_every_text_finds(
+async def test_after_any_history_a_search_finds_what_a_scan_of_every_text_finds(
     tx: Transaction, changes: list[tuple[str, str, str | None]], queries: list[str]
 ) -> None:
     savepoint = tx.connection.transaction()

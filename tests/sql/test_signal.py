@@ -46,7 +46,7 @@ async def test_an_expired_signal_is_absent_before_it_is_swept(tx: Transaction) -
     assert again.value == 2
 
 
-async def test_setting_rejected_clears_completed_and_qa_passed_beside_it(tx: Transaction) -> None:
+async def test_setting_rejected_clears_completed_and_qa_passed_next_to_it(tx: Transaction) -> None:
     for key in ("t/1/COMPLETED", "t/1/QA_PASSED", "t/2/COMPLETED"):
         await tx.run(signals.Set(project="default", key=key, value=True))
     await tx.run(signals.Set(project="default", key="t/1/REJECTED", value="no tests"))
@@ -88,7 +88,7 @@ async def test_list_is_in_byte_order_by_prefix_and_page(tx: Transaction) -> None
 
 
 @pytest.mark.parametrize("value", [None, True, 0, -1.5, "", "x", [], {}, [None, {"a": [1]}], {"ü": "\u2028"}, 2**60])
-async def test_any_json_value_comes_back_as_it_was(tx: Transaction, value: object) -> None:
+async def test_any_json_value_is_returned_unchanged(tx: Transaction, value: object) -> None:
     await tx.run(signals.Set(project="default", key="k", value=value))  # type: ignore[arg-type]
     assert (await tx.run(signals.Get(project="default", key="k"))).value == value
 

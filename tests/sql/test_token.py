@@ -130,7 +130,7 @@ async def test_one_secret_makes_one_token(tx: Transaction) -> None:
         await tx.run(operation)
 
 
-async def test_revoking_notifies_gateways_by_itself_without_a_relay(database_url: str) -> None:
+async def test_revoking_notifies_gateways_without_a_relay(database_url: str) -> None:
     heard: list[str] = []
     listener, writer = await connect(database_url), await connect(database_url)
     try:

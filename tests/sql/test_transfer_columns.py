@@ -118,7 +118,7 @@ async def contents(tx: Transaction, project: str, columns: dict[str, list[str]])
     return found
 
 
-async def test_each_table_and_column_of_a_project_comes_back_or_is_left_for_a_reason(tx: Transaction) -> None:
+async def test_each_table_and_column_of_a_project_is_imported_or_omitted_for_a_reason(tx: Transaction) -> None:
     columns = dict(await tx.connection.fetch(COLUMNS))
     assert not left_tables - {*columns}
     assert not left_columns - {

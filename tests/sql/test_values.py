@@ -76,7 +76,7 @@ async def test_a_value_that_no_reader_could_take_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-async def test_a_value_at_the_limit_is_accepted_and_comes_back(tx: Transaction, case: str) -> None:
+async def test_a_value_at_the_limit_is_accepted_and_returned(tx: Transaction, case: str) -> None:
     await attempt(tx, JSON["signal_set"], ACCEPTED[case])
     assert await tx.connection.fetchval("select value = $1::text::jsonb from coordinator.signals_live", ACCEPTED[case])
     (event,) = await tx.connection.fetch(

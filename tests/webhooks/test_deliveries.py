@@ -352,7 +352,7 @@ async def test_what_is_in_memory_is_bounded_by_bytes_however_many_webhooks_have_
 
 
 @pytest.mark.slow
-async def test_daemons_deliver_and_another_one_goes_on_when_the_leader_is_killed(database_url: str) -> None:
+async def test_daemons_deliver_and_another_one_continues_when_the_leader_is_killed(database_url: str) -> None:
     """The leader dies while it waits for a response: the other one repeats what had been claimed, and goes on."""
     release = asyncio.Event()
 

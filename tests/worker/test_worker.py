@@ -84,7 +84,7 @@ async def test_an_idle_worker_finds_jobs_whatever_notifications_carry(
             assert (await bench.done("one")).status == "completed"
 
 
-async def test_a_payload_that_does_not_fit_fails_the_job_for_good_and_says_where(work: Any) -> None:
+async def test_a_payload_that_does_not_fit_fails_the_job_permanently_and_says_where(work: Any) -> None:
     worker = Worker()
 
     @worker.job("summarize")

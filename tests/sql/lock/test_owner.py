@@ -236,7 +236,7 @@ async def test_the_slots_of_a_held_lock_change(tx: Transaction) -> None:
     assert raised.value.code == "ZC314"
 
 
-async def test_a_wait_ends_with_one_error_which_names_who_was_in_the_way(tx: Transaction) -> None:
+async def test_a_wait_ends_with_one_error_which_names_the_blocking_agent(tx: Transaction) -> None:
     ann, bob = await register(tx, "ann"), await register(tx, "bob")
     await acquire(tx, ann, "a", ttl=s(600))
     (waiting,) = await acquire(tx, bob, "a", wait=s(1), ttl=s(600))
