@@ -1,4 +1,4 @@
-"""Jobs: beside other queues and a bare loop of SQL, in queues of different kinds, and while a snapshot is held open."""
+"""Jobs: compared with other queues and a bare loop of SQL, in queues of different kinds, and while a snapshot is held open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of jobs: queues with slots, a rate, slots per key and a rate per key beside a plain one, also where each commit takes 2 ms longer."""
+"""Limits of jobs: queues with slots, a rate, slots per key and a rate per key, compared with a plain one, also with commits that take 2 ms longer."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def _beside(place: Place, relay: int, options: Options, title: str, target
 
 
 async def _full(place: Place) -> Table:
-    """Claim from a hundred free keys, beside none or 9,900 that are full."""
+    """Claim from a hundred free keys, with none or 9,900 full ones."""
     sides = {}
     for name, full in (("free", 0), ("full", FULL)):
         await place.execute(f"create database keys_{name}")

@@ -1,4 +1,4 @@
-"""Load from pgbench, which lies beside the server's binaries and costs far less processor time than Python would."""
+"""Load from pgbench, which comes with the server and costs far less processor time than Python would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other lock servers, started fresh beside ours if they are installed: Redis and etcd."""
+"""Other lock servers for comparison, started if they are installed: Redis and etcd."""
 
 from __future__ import annotations
 

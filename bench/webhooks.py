@@ -1,4 +1,4 @@
-"""Deliveries of webhooks: how many a second one daemon makes, and what each costs it, beside a bare loop that posts the same bodies."""
+"""Deliveries of webhooks: how many one daemon makes in a second, and what each costs it, compared with a bare loop that posts the same bodies."""
 
 from __future__ import annotations
 

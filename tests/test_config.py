@@ -83,7 +83,7 @@ def test_aliases_and_kubernetes_variables_are_understood() -> None:
     assert settings(ours).database_url == DATABASE
     few = settings({"MAX_CONNECTIONS": "3"})
     assert (few.min_connections, few.max_connections) == (3, 3)
-    # What Kubernetes sets beside a Service of the name "coordinator".
+    # What Kubernetes sets for a Service with the name "coordinator".
     assert settings({"COORDINATOR_PORT": "tcp://10.0.0.1:7420", "COORDINATOR_SERVICE_PORT": "7420"}).port == 7420
 
 

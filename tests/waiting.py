@@ -48,7 +48,7 @@ async def until(condition: Callable[[], Awaitable[T]], what: str = "", *, every_
 
 @asynccontextmanager
 async def ticking(every_s: float) -> AsyncIterator[Callable[[], int]]:
-    """Count ticks beside the block, a control for what it times: on a busy machine this process sees fewer of them."""
+    """Count ticks during the block, as a control of what it measures: on a busy machine, this process gets fewer of them."""
     ticks = 0
 
     async def tick() -> None:

@@ -1,1 +1,1 @@
-"""Queues of jobs, ours and others', each as a process that enqueues and works when it is told to."""
+"""Queues of jobs, ours and others', each as a process that enqueues and works on command."""

@@ -32,7 +32,7 @@ class Queue(Protocol):
         """Enqueue jobs in batches, on one of the feeders' connections."""
 
     async def work(self, done: Callable[[int], bool]) -> None:
-        """Work until `done`, which is told of finished jobs, says so."""
+        """Work until `done`, which receives finished jobs, returns true."""
 
 
 async def _feed(queue: Queue, count: int, finished: Callable[[], int]) -> None:

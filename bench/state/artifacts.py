@@ -1,4 +1,4 @@
-"""Artifacts of 32 MiB, in and out, beside a large object through the same driver: text and random bytes.
+"""Artifacts of 32 MiB, in and out, compared with a large object through the same driver: text and random bytes.
 
 Both move parts of 1 MiB over one connection, one after the other. A large object is written and read in a transaction; nothing verifies it.
 An artifact is one transaction for each part, is verified by its SHA-256 at the end, and replaces the one of its name.

@@ -1,4 +1,4 @@
-"""Documents: one item of a list that 12 agents write, beside get and put with ``expect``; a state of 100 kB, beside a bare table."""
+"""Documents: one item of a list that 12 agents write, compared with get and put with ``expect``; a state of 100 kB, compared with a bare table."""
 
 from __future__ import annotations
 

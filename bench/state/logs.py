@@ -1,4 +1,4 @@
-"""Logs: appends of two messages beside SQLAlchemySession of openai-agents, with and without their event; the last 20 of many entries.
+"""Logs: appends of two messages, compared with SQLAlchemySession of openai-agents, with and without their event; the last 20 of many entries.
 
 Each side is what a program calls: our client on a database, with a pool of 16 connections, and a session of the other with an engine of as many.
 """

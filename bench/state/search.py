@@ -1,4 +1,4 @@
-"""Search among many entries in 1,000 projects: rare, common and several words, and phrases; beside ranking all matches."""
+"""Search among many entries in 1,000 projects: rare, common and several words, and phrases; compared with ranking all matches."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ with session as (
   returning id, project_id, key)
 insert into coordinator.logs (project_id, kind, key, session_id, last_seq, count, epoch, updated_at)
 select project_id, 'message', key, id, $3::integer, $3::integer, 0, now() from session"""
-# As agents at the same time leave them: the messages of a conversation are far apart.
+# As concurrent agents write them: the messages of a conversation are far apart.
 FILL = """
 insert into coordinator.entries (log_id, seq, role, tokens, epoch, needs_seq, links, actor, created_at, data)
 select l.id, n, case n % 4 when 0 then 'user' when 2 then 'tool' else 'assistant' end, 20 + n * 7 % 100, 0,

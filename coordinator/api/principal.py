@@ -76,7 +76,7 @@ class Principal:
             )
 
     def check_projects(self, projects: Iterable[str] | None) -> None:
-        """Refuse a token that is for another project; None stands for all projects.
+        """Refuse a token that is for another project; None means all projects.
 
         Raises: ``PermissionDenied``.
         """

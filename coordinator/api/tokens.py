@@ -101,5 +101,5 @@ class Tokens:
         self._noted.keep(token.id, True)
         try:
             await self._executor.run(Use(token=token.id))
-        except CoordinatorError as error:  # a standby cannot record it; the token is valid nevertheless
+        except CoordinatorError as error:  # a standby cannot record it; the token is still valid
             log.warning("token.record_failed", token=token.id, error=error.message)

@@ -338,7 +338,7 @@ def begin(folder: Path, at: datetime) -> Iterator[Unfinished]:
 
 
 def write_verification(backup: Found, verification: BackupCheck) -> None:
-    """Keep what a verification found beside the backup.
+    """Store the result of a verification next to the backup.
 
     Raises: ``ConfigurationError``, ``BackupFailed``.
     """

@@ -28,7 +28,7 @@ def unknown(message: str, remedy: str | None = None) -> Diagnosis:
 
 
 def warning(message: str, remedy: str | None) -> Diagnosis:
-    """Return a diagnosis that somebody should look at in working hours."""
+    """Return a diagnosis that needs attention during working hours."""
     return Diagnosis("warning", message, remedy)
 
 

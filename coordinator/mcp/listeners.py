@@ -24,7 +24,7 @@ class Listeners:
 
     @contextmanager
     def one(self, token: str) -> Iterator[None]:
-        """Count one request within the context; an empty ``token`` stands for open access.
+        """Count one request within the context; an empty ``token`` means open access.
 
         Raises: ``Overloaded``.
         """

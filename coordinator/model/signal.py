@@ -28,7 +28,7 @@ class Signal(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """Setting a key with the last segment ``when_set`` clears the keys ``clears`` beside it; without ``project``, everywhere."""
+    """Setting a key with the last segment ``when_set`` clears the keys ``clears`` next to it; without ``project``, everywhere."""
 
     project: str | None
     when_set: str

@@ -1,4 +1,4 @@
-"""The metrics that the leader samples of the database: declared in SQL, beside what they measure; kept here, in memory.
+"""The metrics that the leader samples of the database: declared in SQL, next to what they measure; kept here, in memory.
 
 A sample replaces the values of its samplers, so a series that no longer exists ends. While samples fail, the last
 values stay, and ``coordinator_sample_timestamp_seconds`` shows their age. A process that loses the lead clears all

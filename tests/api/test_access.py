@@ -50,7 +50,7 @@ ENDPOINTS = {endpoint.operation.function: endpoint for endpoint in endpoints()}
 HOUR = timedelta(hours=1)
 
 
-# Nothing looks without an event: a wait can end only by being told.
+# Nothing polls: only a notification can end a wait.
 CONSTANTS = {"coordinator.api.calls.POLL_S": 3600, "coordinator.api.subscriptions.POLL_S": 3600}
 
 
@@ -255,7 +255,7 @@ async def test_no_operation_reaches_what_is_in_another_project_by_its_id(issuer:
             await connection.close()
 
         async def happened() -> list[str]:
-            """All that happened in the other project, up to a mark that shows that the relay has told everything."""
+            """All that happened in the other project, up to a mark that shows that the relay has sent everything."""
             mark = uuid4().hex
             await run(every, events.Emit(project=other, type="custom.mark", key=mark))
 
@@ -407,7 +407,7 @@ async def test_a_manager_may_name_anyone_except_the_loops(issuer: Issuer) -> Non
 
 async def test_a_revoked_token_opens_nothing_more_at_once(guarded_url: str, issuer: Issuer) -> None:
     token, secret = await issuer.token("reader", "alpha")
-    # A check is believed for longer than the test: only being told of the revocation can help.
+    # A check is valid for longer than the test: only the notification of the revocation can end it.
     with Daemon(guarded_url, access="tokens", constants={"coordinator.api.tokens.BELIEVED_S": 3600}) as believing:
         issuer.url = (await believing.ready()).url
         async with issuer.client(secret) as client:

@@ -1,4 +1,4 @@
-"""A real browser's streams resume when the server comes back: EventSource, and examples/follow.js with a token."""
+"""The streams of a real browser resume when the server is back: EventSource, and examples/follow.js with a token."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Proxy:
         try:
             source, sink = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
-            # As a proxy in front of a daemon that is away; a browser stops at any other response.
+            # Like a proxy in front of a daemon that does not run; a browser stops at any other response.
             writer.transport.abort()
             return
         sink.write(head)

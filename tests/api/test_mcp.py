@@ -28,14 +28,14 @@ from tests.http_client import http_client
 from tests.waiting import DEADLINE_S, until
 
 MODES = ["legacy", "auto"]
-LISTENING = "2026-07-28"  # "auto" gives a busy server 10 seconds, and then speaks the older generation
+LISTENING = "2026-07-28"  # "auto" gives a busy server 10 seconds, and then uses the older version
 
 
 @asynccontextmanager
 async def connected(url: str, mode: str = "auto", token: str | None = None) -> AsyncIterator[Client]:
     """A client of the protocol; ``mode`` is its generation, as the SDK names it."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    patience = mock.patch("mcp.client.session.DISCOVER_TIMEOUT_SECONDS", DEADLINE_S)  # then it speaks an older version
+    patience = mock.patch("mcp.client.session.DISCOVER_TIMEOUT_SECONDS", DEADLINE_S)  # then it uses an older version
     with patience:
         async with (
             httpx2.AsyncClient(headers=headers, timeout=DEADLINE_S) as http,

@@ -186,7 +186,9 @@ async def test_a_wait_for_a_log_that_does_not_exist_ends_with_its_first_entries(
     assert [item["seq"] for item in answers[0].json()["items"]] == [1, 2]
     gone = {**query, "after": answers[0].json()["cursor"] or "WyJsb2dfcmVhZCIsIiIsIjIiXQ", "wait": "10m"}
     await post(http, "logs/delete", project=project, kind="note", key="later")
-    assert (await http.get("/v1/logs/read", params=gone)).status_code == 404  # who has read it is told at once
+    assert (
+        await http.get("/v1/logs/read", params=gone)
+    ).status_code == 404  # a reader that has read it learns this at once
 
 
 def test_a_ticket_is_asked_for_more_often_than_its_lock_waits_to_be_claimed() -> None:

@@ -75,7 +75,7 @@ def bin_dir() -> Path:
 
 
 class Paused:
-    """pg_dump and pg_restore in a folder of their own: the one with this word among its arguments stops, and the test goes on."""
+    """pg_dump and pg_restore in a folder of their own: the one with this word among its arguments is paused, and the test continues."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -109,7 +109,7 @@ class Paused:
         (self.folder / "go").touch()
 
     def end(self) -> None:
-        """End a process that stands still."""
+        """End a paused process."""
         if self._note.exists():
             with suppress(ProcessLookupError):
                 os.killpg(int(self._note.read_text("utf-8")), signal.SIGKILL)

@@ -228,7 +228,7 @@ async def test_two_restores_at_once_are_refused(backups: Backups, paused: Paused
 
 
 async def test_rows_that_are_missing_from_a_dump_are_noticed(backups: Backups, database_url: str, fresh: str) -> None:
-    """The file is whole and has the size that the manifest says: only counts and checksums can tell."""
+    """The file is complete and has the size in the manifest: only counts and checksums reveal the fault."""
     await filled(database_url)
     good, made = backups.backup("create"), backups.backup("create")
     path = Path(made["path"])

@@ -61,7 +61,7 @@ class BackRest:
 
 
 def documented(*options: str) -> list[str]:
-    """Return the arguments of the documented command with these options, apart from the stanza."""
+    """Return the arguments of the documented command with these options, except for the stanza."""
     lines = [shlex.split(line, comments=True) for line in DOCS.splitlines() if line.startswith("pgbackrest ")]
     (words,) = [words for words in lines if set(options) <= set(words)]
     return words[2:]

@@ -59,7 +59,7 @@ async def populated(server_url: str, template: str) -> AsyncIterator[Populated]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def full(kept: Sessions, populated: Populated) -> AsyncIterator[Transaction]:
-    """A transaction in that database. Its clock stands, so that nothing in it has expired."""
+    """A transaction in that database, with a stopped clock, so that nothing in it has expired."""
     async with kept.transaction(populated.url) as connection:
         await connection.execute("select set_config('coordinator.fake_now', $1, true)", populated.at)
         yield Transaction(connection)

@@ -47,6 +47,6 @@ def test_python_holds_no_sql_that_writes(path: Path) -> None:
 
 
 def test_no_sentence_of_sql_relies_on_format_to_return_null() -> None:
-    """`format` writes a null as nothing, so what stands around it remains: 'with key ""'."""
+    """`format` writes null as an empty text, so the text around it remains: 'with key ""'."""
     for file in schema.files():
         assert "coalesce(format(" not in file.text, file.name

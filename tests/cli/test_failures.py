@@ -123,7 +123,7 @@ def test_an_error_as_text_has_two_lines_and_escapes_control_characters(lone: Pro
 
 
 def test_a_bug_exits_with_1_and_asks_for_a_report_without_a_trace(lone: Program) -> None:
-    # A module that fails stands in for a bug.
+    # A module that fails represents a bug.
     (lone.folder / "yaml.py").write_text("raise RuntimeError('planted')\n")
     (lone.folder / "coordinator.yaml").write_text("profiles: {}\n")
     path = f"{lone.folder}{os.pathsep}{lone.environment['PYTHONPATH']}"

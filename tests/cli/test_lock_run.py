@@ -149,7 +149,7 @@ async def test_a_lock_of_another_is_a_conflict_or_is_waited_for(program: Program
         (pid,) = await pids(note, 1)
         error = program.fails(4, "lock", "run", "a", "--", "true")
         assert error["detail"]["agent"] == "first"
-        # On a slow machine, these waits would be told, too.
+        # On a slow machine, these waits would be reported, too.
         program.constants = {"coordinator.cli.lock_run.SILENT_S": LASTING_S}
         error = program.fails(8, "lock", "run", "a", "--wait", "10ms", "--", "true")
         assert 'locked by agent "first"' in error["message"]

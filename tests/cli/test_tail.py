@@ -152,7 +152,7 @@ async def test_an_outage_of_the_daemon_is_one_line_and_its_end_another(
         await emit(db, "before")
         assert await next_key(process) == "before"
         daemon.kill()
-        with anyio.fail_after(DEADLINE_S):  # it does not wait for the next look at the log
+        with anyio.fail_after(DEADLINE_S):  # it does not wait for the next poll of the log
             lost = await anyio.to_thread.run_sync(process.stderr.readline, abandon_on_cancel=True)
         assert "trying again" in lost
         await stack.enter_context(Daemon(database_url, port=port)).ready()  # which takes several attempts

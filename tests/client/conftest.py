@@ -22,7 +22,7 @@ from tests.daemon import Daemon
 from tests.sidecar.conftest import sidecar
 from tests.waiting import DEADLINE_S
 
-# Nothing looks at the log without a hint.
+# Nothing reads the log without a hint.
 HINTED = {"coordinator.operations.log_reader.POLL_S": 3600.0, "coordinator.sidecar.upstream.POLL_S": 3600.0}
 
 

@@ -1,4 +1,4 @@
-"""A holder in a process of its own. It locks, reports it, and looks at the lock first when it wakes."""
+"""A holder in a process of its own. It locks, reports it, and checks the lock first when it wakes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def main(url: str, ttl: float) -> None:
         client.lock("src/app.py", ttl=ttl, on_lost="keep") as held,
     ):
         print("held", flush=True)  # noqa: T201
-        # Deaf to the event loop, as a process that is stopped: nothing but the look itself can tell.
+        # Without the event loop, like a stopped process: only the check itself can reveal it.
         sys.stdin.readline()
         try:
             _ = held.token

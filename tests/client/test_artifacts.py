@@ -144,7 +144,7 @@ async def test_a_daemon_that_is_killed_during_an_upload_leaves_nothing_that_read
                 yield DATA
                 daemon.process.kill()
                 daemon.process.wait()
-                client.artifacts._caller._timeout_s = 0.5  # nobody comes back
+                client.artifacts._caller._timeout_s = 0.5  # no server returns
                 yield DATA
 
             with pytest.raises(coordinator.errors.DatabaseUnavailable):

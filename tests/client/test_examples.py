@@ -85,7 +85,7 @@ async def test_the_listener_notices_a_lost_notification(db: Database, database_u
             await client.signals.set("told")
             await client.events.configure("head")
             await client.signals.set("lost")
-            while not await client.events.since(keys=["lost"]):  # numbered, and not told
+            while not await client.events.since(keys=["lost"]):  # numbered, and not notified
                 await anyio.sleep(0.005)
             await client.events.configure("full")
             await client.signals.set("last")

@@ -12,7 +12,7 @@ HELD, UNKNOWN, LOST, RELEASED = LeaseState.HELD, LeaseState.UNKNOWN, LeaseState.
 
 
 class Now:
-    """A clock that stands still until it is moved."""
+    """A stopped clock, which tests move."""
 
     def __init__(self) -> None:
         self.time = 1000.0

@@ -451,7 +451,7 @@ async def test_a_handle_goes_through_json_and_is_resumed_by_another_process(data
 async def test_without_a_server_a_lock_is_unknown_and_then_lost_before_the_server_would_say(
     coder: Client, db: Database, root: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test moves this machine's clock, and the server's stands where it was."""
+    """The test moves the clock of this machine, but not that of the server."""
     now_s, ahead_s = lease.now_s, 0.0
     monkeypatch.setattr(lease, "now_s", lambda: now_s() + ahead_s)
     async with coder.lock("a", ttl=600, on_lost="keep") as mine:
@@ -499,7 +499,7 @@ async def test_past_its_local_deadline_a_lock_is_lost_permanently(
             with pytest.raises(LockLost):
                 _ = mine.token
             monkeypatch.undo()
-            assert mine.state is LeaseState.LOST  # for good
+            assert mine.state is LeaseState.LOST  # permanently
             mine.check()
 
 

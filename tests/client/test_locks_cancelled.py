@@ -54,7 +54,7 @@ class CancelledAt:
             error = None
             try:
                 yield waits_for
-            except BaseException as raised:  # noqa: BLE001 - goes on to the work
+            except BaseException as raised:  # noqa: BLE001 - passed on to the work
                 error = raised
 
 

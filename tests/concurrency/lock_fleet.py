@@ -1,4 +1,4 @@
-"""Worker processes that take locks, and the faults that befall them."""
+"""Worker processes that take locks, and faults that happen to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Races of crons: two daemons fire, somebody changes or deletes a cron, and nobody waits for a stranger."""
+"""Races of crons: two daemons fire, somebody changes or deletes a cron, and no project waits for another."""
 
 from __future__ import annotations
 

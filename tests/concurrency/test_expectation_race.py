@@ -21,7 +21,7 @@ PAUSE = "if current_setting('test.pauses', true) = 'on' then perform pg_advisory
 
 
 async def overtaken(session: Open, function: str, line: str, slow: Operation[Any], *quick: Operation[Any]) -> Any:
-    """Run `slow`, and the others while it stands before a line of its function; return its result."""
+    """Run `slow`, and the others while it is paused before a line of its function; return its result."""
     one, two, watcher = await session(), await session(), await session()
     source = await watcher.fetchval("select pg_get_functiondef(oid) from pg_proc where proname = $1", function)
     assert source.count(line) == 1

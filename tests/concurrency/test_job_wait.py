@@ -107,7 +107,7 @@ async def test_a_wait_begins_at_the_cursor_that_is_given(session: Open) -> None:
     await matched(one)
     assert [outcome["event"]["data"] for outcome in await outcomes(one, early["job"])] == [{"n": 1}]
     assert await outcomes(one, late["job"]) == []
-    # After somebody caught up, all go on together.
+    # After one has caught up, all continue together.
     await call(one, reply(n=2))
     await matched(one)
     assert [outcome["event"]["data"] for outcome in await outcomes(one, late["job"])] == [{"n": 2}]

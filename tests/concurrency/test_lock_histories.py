@@ -63,7 +63,7 @@ def waited(granted: Sequence[Grant]) -> int:
 
 # Each makes one promise untrue, as somebody who means well might.
 PLANTED = {
-    # Acquire looks, then acts, and nothing keeps two who overlap from looking at once.
+    # Acquire checks, then acts, and nothing prevents two overlapping calls from checking at once.
     "holders": """
 create or replace function coordinator.lock_enter(p_project_id bigint, p_resources coordinator.lock_resource[]) returns void
 language sql volatile as 'select';

@@ -32,7 +32,7 @@ def owned(op: str, span: tuple[float, float], token: int, owner: str, uses: int 
 
 
 def waited(op: str, span: tuple[float, float], ticket: int, token: int, resource: str) -> list[Line]:
-    """One who is told to wait, and is granted it later."""
+    """A caller that waits, and is granted the lock later."""
     told, since = span
     return [
         Call(f"{op}-a", "acquire", told - 0.1, op, (resource,), ttl=30, request=op),

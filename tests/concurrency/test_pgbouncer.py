@@ -190,7 +190,7 @@ async def test_the_doctor_knows_the_mode_of_a_pooler_and_what_it_needs(
         assert f"a pooler in {mode} mode" in found["pooler"].message
         assert found["pooler"].severity == ("critical" if mode == "statement" else "ok")
         assert ("pool_mode = transaction" in (found["pooler"].remedy or "")) == (mode == "statement")
-        monkeypatch.setattr(checks, "HEARD_S", 0.1)  # a listener behind the pooler waits in vain
+        monkeypatch.setattr(checks, "HEARD_S", 0.1)  # a listener behind the pooler gets no notification
         monkeypatch.setattr(examination, "CHECKS_OF_DATABASE", {})
         cached = await diagnosed(pooler_url, pooler_url, cache_size=100)
         assert cached["pooler"].severity == {"transaction": "warning", "session": "ok", "statement": "critical"}[mode]

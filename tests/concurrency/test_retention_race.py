@@ -1,4 +1,4 @@
-"""Retention beside itself, beside writers, and under a snapshot that is held open."""
+"""Retention concurrent with itself and with writers, and under a snapshot that is held open."""
 
 from __future__ import annotations
 

@@ -294,7 +294,7 @@ async def test_a_connection_at_its_age_is_closed_after_its_call_and_another_one_
             return connection in pool._aged
 
         await until(aged, "it has its age")
-        assert await connection.fetchval("select 1") == 1  # the call that has it goes on
+        assert await connection.fetchval("select 1") == 1  # the call that has it continues
         pool.release(connection, sound=True)
         other = await pool.acquire(DEADLINE_S)  # there is room for one: the first is closed
         assert other is not connection

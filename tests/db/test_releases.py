@@ -201,7 +201,7 @@ async def test_a_daemon_runs_while_the_next_release_is_applied_and_restarts_on_i
         await written(daemon, "before")
         await apply_as(connection, next_files)
         await written(daemon, "after")
-        # A loop may have waited in vain while it was applied.
+        # A loop may have failed to get a lock while it was applied.
         assert not re.findall(r'"error": "[^"]*(?:not exist|result type|cache lookup)', daemon.output())
         since = await daemon.heartbeats()
 

@@ -1,4 +1,4 @@
-"""Waits for other transactions end soon, with an error that names the session in the way."""
+"""Waits for other transactions end soon, with an error that names the blocking session."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_the_statement_of_a_call_sets_nothing() -> None:
 async def test_what_a_transaction_holds_in_one_project_obstructs_the_loops_in_no_other(
     db: Database, database_url: str
 ) -> None:
-    """The project in the way is the first, so a loop that waited for it would not reach the other one."""
+    """The blocked project is the first one, so a loop that waited for it would not reach the other one."""
     for project in ("held", "free"):
         await db.run(projects.Create(project=project))
         holder = await db.run(agents.Register(project=project, name="holder"))

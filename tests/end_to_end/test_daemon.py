@@ -142,7 +142,7 @@ async def test_a_daemon_answers_livez_readyz_and_every_documented_metric(databas
 
 
 async def test_idle_daemons_make_at_most_two_queries_a_second_each(database_url: str, empty_url: str) -> None:
-    """One alone and two on another database: answers of the server, beside what runs of loops ask."""
+    """One alone, and two on another database: responses of the server, without those to loops."""
     loops = table(Config())
     scheduled = sum(
         1 / loop.every_s for loop in loops
@@ -172,7 +172,7 @@ HEARTBEATS = 20
 
 
 async def answers_of(proxy: Proxy, *daemons: Daemon) -> tuple[float, float]:
-    """Return what each daemon has asked beside the runs of loops: at least in a second, and at most for each heartbeat.
+    """Return the queries of each daemon without those of loops: the minimum in a second, and the maximum per heartbeat.
 
     Reading metrics takes time, in which more is asked. On a busy machine heartbeats are late, and what is repeated by time is not.
     """

@@ -1,4 +1,4 @@
-"""Every command block of the README and of `docs/` runs as it stands, against a real daemon, page by page."""
+"""Every command block of the README and of `docs/` runs unchanged, against a real daemon, page by page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that no reader could take, on every interface; and what happens if one is in the log nevertheless."""
+"""Values that no reader could take, on every interface; and what happens if one is in the log all the same."""
 
 from __future__ import annotations
 

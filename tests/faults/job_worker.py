@@ -1,4 +1,4 @@
-"""A process that works on jobs, writes under their fences, and goes on through whatever befalls it.
+"""A process that works on jobs, writes under their fences, and continues after any fault.
 
 As a program: `python -m tests.faults.job_worker <settings as JSON>`; it runs until it is killed, or SIGTERM has let it finish.
 """

@@ -67,7 +67,7 @@ class Plane:
         }
         if way == "daemon":
             self.faults["database stopped in order"] = partial(self._restart, FAST)
-        if way != "sidecar":  # beside which the daemon only relays
+        if way != "sidecar":  # then the daemon only relays
             self.faults["daemon killed"] = self._kill_daemon
         if way != "daemon":
             self.urls = [f"http://127.0.0.1:{self._ports['sidecar']}", f"unix://{self._socket}"]

@@ -32,7 +32,7 @@ class Subscriber:
         self.seen: dict[int, str] = {}
         self.connections = 0
         self._random = random.Random(seed)
-        self._places: list[tuple[str | None, int]] = [(None, 0)]  # cursors, and the number that each stands after
+        self._places: list[tuple[str | None, int]] = [(None, 0)]  # cursors, each with the number that it follows
         self._latest = 0
         self._cut = anyio.CancelScope()
         self._lasts_s = inf

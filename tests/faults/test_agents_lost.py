@@ -20,7 +20,7 @@ from tests.daemon import Daemon, log_of, note, opened
 from tests.forked import Forked
 from tests.waiting import until, until_true
 
-GRACE = "1 hour"  # in place of 0.7 seconds, in which a process on a busy machine may not come back
+GRACE = "1 hour"  # instead of 0.7 seconds, within which a process on a busy machine may not reconnect
 
 
 @contextmanager

@@ -211,7 +211,7 @@ async def test_a_slow_store_delays_only_its_own_readers(database_url: str, fake_
 def test_without_its_client_a_daemon_a_sidecar_and_a_command_say_what_to_install(
     database_url: str, tmp_path: Path
 ) -> None:
-    """The client is an extra; a process that was told to use a store does not start without it."""
+    """The client is an extra; a process with a configured store does not start without it."""
     (tmp_path / "obstore.py").write_text("raise ImportError")
     program = Program(tmp_path, {"COORDINATOR_DATABASE_URL": database_url, "COORDINATOR_ARTIFACT_STORE": STORE})
     path = f"{tmp_path}{os.pathsep}{program.environment['PYTHONPATH']}"

@@ -1,4 +1,4 @@
-"""One project's calls wait for what somebody holds; everybody else goes on."""
+"""The calls of one project wait for what somebody holds; all others continue."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def token(url: str) -> dict[str, str]:
 async def test_calls_of_one_project_that_wait_stop_no_other_project_no_token_check_and_not_the_lead(
     database_url: str,
 ) -> None:
-    """Here they wait without a bound, so that nothing goes on because they have ended."""
+    """Here they wait without a limit, so that nothing continues because they have ended."""
     headers = await token(database_url)
     with Daemon(database_url, **ENDLESS) as daemon:
         await (await daemon.ready()).lead()
@@ -115,7 +115,7 @@ async def test_a_call_that_waits_too_long_gets_503_that_names_the_session(databa
             for headers in ({}, {"idempotency-key": "once"}):
 
                 async def named(headers: dict[str, str] = headers) -> dict[str, Any] | None:
-                    """On a busy machine a call may have ended before anybody could look at what it waits for."""
+                    """On a busy machine, a call may have ended before its wait can be seen."""
                     answer = await http.post("/v1/signals/set", json=HOT, headers=headers)
                     check_unavailable(answer)
                     said = answer.json()

@@ -148,7 +148,7 @@ def readyz(daemon: Daemon, status: int) -> Callable[[], Awaitable[bool]]:
 
 async def test_readyz_follows_each_short_outage(database_url: str) -> None:
     proxy = Proxy(database_url)
-    # Only the lost connection can tell of an outage, and only a repeated heartbeat of its end.
+    # Only the lost connection can reveal an outage, and only a repeated heartbeat its end.
     constants = {"coordinator.loops.keeper.HEARTBEAT_S": 3600, "coordinator.loops.keeper.SILENT_S": 3600}
     async with proxy.serving():
         with Daemon(proxy.url, constants=constants) as daemon:
@@ -163,7 +163,7 @@ async def test_readyz_follows_each_short_outage(database_url: str) -> None:
 async def test_readyz_reports_a_database_that_says_nothing(database_url: str) -> None:
     proxy = Proxy(database_url)
     async with proxy.serving():
-        # No call that got no response fails, and no ping: only the silence can tell.
+        # Neither a call nor a ping fails: only the silence can reveal it.
         constants = {
             "coordinator.loops.keeper.SILENT_S": 2,
             "coordinator.loops.keeper.LEAD_S": 3600,

@@ -1,4 +1,4 @@
-"""Time that goes back: whatever copy of the database goes on, nothing is issued twice, and cursors from before continue."""
+"""Time that goes back: whichever copy of the database continues, nothing is issued twice, and earlier cursors continue."""
 
 from __future__ import annotations
 

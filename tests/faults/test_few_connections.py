@@ -19,7 +19,7 @@ WRITERS = 100
 WRITES = 4  # of each writer
 
 
-@pytest.mark.parametrize("limit", [8, 11])  # a daemon has seven beside those for calls
+@pytest.mark.parametrize("limit", [8, 11])  # a daemon has seven in addition to those for calls
 async def test_writes_queue_for_the_connections_that_there_are(server_url: str, database_url: str, limit: int) -> None:
     async with limited_role(server_url, database_url, limit) as (role, url), AsyncExitStack() as stack:
         await admin(database_url, f"select coordinator.schema_grant('{role}')")

@@ -20,7 +20,7 @@ STATUS = "select f.status from coordinator.projects p, coordinator.job_find(p.id
 
 
 class Answers:
-    """A caller whose answers can be lost, and a look at the database that loses none."""
+    """A caller whose responses can be lost, and a connection that loses none."""
 
     def __init__(self, proxy: Proxy, direct: asyncpg.Connection, agent: UUID) -> None:
         self.proxy = proxy

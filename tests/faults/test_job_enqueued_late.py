@@ -1,4 +1,4 @@
-"""An enqueue whose transaction commits long after claims have gone past its jobs: they are claimed nevertheless."""
+"""An enqueue whose transaction commits long after claims have passed the place of its jobs: they are still claimed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that are killed, paused and stopped, beside daemons, connections and a database that go away: every job ends once."""
+"""Workers that are killed, paused and stopped, while daemons, connections and the database fail: every job ends once."""
 
 from __future__ import annotations
 

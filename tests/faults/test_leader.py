@@ -48,7 +48,7 @@ async def test_when_the_leader_is_paused_another_leads_and_no_harm_is_done_when_
             began = await follower.heartbeats()
             leader.send(signal.SIGSTOP)
             took = await follower.heartbeats_until(follower.is_leading, "the other one leads", since=began)
-            # The relay of the new leader goes on: what is committed now arrives, though the old one is still paused.
+            # The relay of the new leader continues: what is committed now arrives, although the old one is still paused.
             await drained(database_url, len(load.committed))
             leader.send(signal.SIGCONT)
 

@@ -1,4 +1,4 @@
-"""``/mcp`` of two replicas: what watches one of them goes on at the other, and has missed nothing."""
+"""``/mcp`` of two replicas: a client of one of them continues at the other, and has missed nothing."""
 
 from __future__ import annotations
 

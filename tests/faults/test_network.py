@@ -53,7 +53,7 @@ async def test_a_network_outage_costs_only_time(database_url: str) -> None:
 async def test_a_session_whose_connection_the_driver_closed_reconnects_at_once(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it does when a call begins between the word that the session is ended and its end: it tells no listener then."""
+    """As if a call began between the notice that the session is ended and its end: then no listener is notified."""
     monkeypatch.setattr(session_module, "PING_S", 3600)  # which would notice the loss too, but late
     async with db.session().kept() as session:
         assert session._link is not None

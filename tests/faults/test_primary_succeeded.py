@@ -1,4 +1,4 @@
-"""A server that is behind: a standby, or a primary that stood still, goes on, and does not know that another one has succeeded it."""
+"""A server that is behind: a standby, or a primary that was paused, continues, and does not know that another one has succeeded it."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ async def check_passed_over(old: str, new: str, before: str, cursor: str) -> Non
             with pytest.raises(ServerBehind, match="another one has succeeded it"):
                 await database.connect()
 
-            # Its operator decides that it goes on, and the other history is lost.
+            # Its operator decides to use it, so the other history is lost.
             async with opened(old) as decided:
                 await decided.execute("select pg_stat_reset_shared('bgwriter')")
             found = await database.connect()

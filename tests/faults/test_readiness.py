@@ -1,4 +1,4 @@
-"""While no connection can be opened, /readyz says so, also to those whose heartbeat goes on; when one can, it says that without a call."""
+"""While no connection can be opened, /readyz says so, even if heartbeats continue; when one can be opened, it says so without a call."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_daemon_without_its_pooler_is_not_ready_although_it_leads(databa
 async def test_connections_that_end_at_their_age_and_cannot_be_replaced_are_reported(
     server_url: str, database_url: str
 ) -> None:
-    """The direct connections go on: they are closed when another one has replaced them."""
+    """The direct connections continue: they are closed when another one has replaced them."""
     name = urlsplit(database_url).path[1:]
     settings = {"COORDINATOR_MAX_CONNECTION_AGE_S": "1s"}
     with (

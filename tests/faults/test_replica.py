@@ -139,7 +139,7 @@ async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everythin
                         waited = await daemon.metric(failed) - before
                         assert LAG not in (await listed(max_lag="1h")).headers
                         assert await daemon.metric(failed) - before == waited
-                    return bool(waited)  # else a look came first
+                    return bool(waited)  # else a check came first
 
                 for fault in (partial(halted, data_dir.with_name("standby")), partial(silent, network)):
                     await until(partial(survived, fault), "a read was waiting for the replica")

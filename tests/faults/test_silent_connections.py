@@ -1,4 +1,4 @@
-"""Connections die silently: what stands in between passes nothing more on for them, and closes none. New ones work."""
+"""Connections die silently: a device in between forwards nothing more for them, and closes none. New ones work."""
 
 from __future__ import annotations
 

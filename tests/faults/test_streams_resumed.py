@@ -1,4 +1,4 @@
-"""Whatever is cut, killed or restarted: who goes on from a cursor sees every event once, in order.
+"""Whatever is cut, killed or restarted: readers that continue from a cursor see every event once, in order.
 
 One harness: writers that repeat each write with its idempotency key until it is acknowledged, subscribers that are cut at
 random moments, all at the same addresses, others straight at the database, and faults between them. Since each subscriber must have seen

@@ -209,7 +209,7 @@ class Cluster:
                         "postgresql": {
                             "use_pg_rewind": True,
                             "use_slots": True,
-                            # a server that stands still loses no power
+                            # a stopped server loses no power
                             "parameters": {"wal_log_hints": "on", "fsync": "off", "max_connections": 200},
                         },
                     },

@@ -1,4 +1,4 @@
-"""A primary that dies, stands still, or is cut off, under Patroni with synchronous replication: part of ``make operations``.
+"""A primary that dies, is paused, or is isolated, under Patroni with synchronous replication: part of ``make operations``.
 
 Two daemons, two sidecars, subscribers and clients of locks work through it. What was acknowledged is in the log once, streams bring exactly
 the log, and the history of locks has no token twice. `COORDINATOR_TEST_NOTES` names a file for the seconds without a write.
@@ -41,7 +41,7 @@ async def killed(running: Cluster, node: Node) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def paused(running: Cluster, node: Node) -> AsyncIterator[None]:
-    """Stop the node. When it goes on, it takes itself for the primary until its Patroni gives that up, and clients may meet it.
+    """Pause the node. When it continues, it considers itself the primary until its Patroni demotes it, and clients may reach it.
 
     What its Patroni was about to write to etcd must not arrive: it would take the leader's key from the successor.
     """
@@ -115,7 +115,7 @@ def folder() -> Iterator[Path]:
 
 @asynccontextmanager
 async def processes(running: Cluster) -> AsyncIterator[tuple[list[Daemon], list[Sidecar]]]:
-    """Run two daemons, a sidecar beside the database, and one beside a daemon."""
+    """Run two daemons, a sidecar on the database, and one on a daemon."""
     async with AsyncExitStack() as stack:
         daemons = [stack.enter_context(Daemon(running.url)) for _ in range(2)]
         for daemon in daemons:
@@ -154,7 +154,7 @@ async def test_a_primary_that_fails_loses_nothing(folder: Path, tmp_path: Path, 
 
             async with http_client(daemons[1].url) as client:
                 assert await writers[0].emit(client, LAST)
-            # a commit that waits for a standby keeps its locks meanwhile: who needs them is told that the database is busy
+            # a commit that waits for a standby keeps its locks meanwhile: calls that need them report that the database is busy
             violations = [each for each in await fleet.violations() if not each.endswith("ended with 55P03")]
             assert not violations, violations[:5]
             note("failover: grants, answers", [len(grants(fleet.lines())), len(fleet.lines())])
@@ -183,7 +183,7 @@ async def locked(sidecar: Sidecar) -> int:
 
 
 async def befall(running: Cluster, fault: str, writers: list[Writer]) -> None:
-    """Let the fault befall the leader until another one leads and everybody writes again; then wait until it is back."""
+    """Cause the fault at the leader until another one leads and everybody writes again; then wait until it is back."""
     old = await running.leader()
     began = time.monotonic()
 

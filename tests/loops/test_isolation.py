@@ -39,7 +39,7 @@ create or replace function coordinator.now_utc() returns timestamptz language sq
 return clock_timestamp() + interval '1 day';
 create or replace function coordinator.server_settled() returns boolean language sql stable return true
 """
-# What is due in a project, beside what `populate` leaves. Some of it takes hours to come about, so it is written directly.
+# What is due in a project, in addition to what `populate` leaves. Some of it takes hours to come about, so it is written directly.
 WORK = """
 do $do$
 declare
@@ -127,7 +127,7 @@ MAX_RUNS = 20
 
 
 async def columns(connection: asyncpg.Connection) -> dict[str, list[str]]:
-    """Return the columns of each table that tell its project, or when something is due."""
+    """Return the columns of each table that name its project, or when something is due."""
     rows = await connection.fetch(
         """
         select c.relname, array_agg(a.attname::text order by array_position($1, a.attname::text))

@@ -44,7 +44,7 @@ async def test_a_loop_that_fails_backs_off_without_delaying_others_and_recovers(
             await db.run(signals.Set(project="default", key="due", value=1, ttl=timedelta(seconds=1)))
 
             def failures() -> list[dict[str, Any]]:
-                """Return those of this loop: a call of another one may fail where the machine stands still."""
+                """Return those of this loop: calls of others may fail when the machine pauses."""
                 return [line for line in daemon.lines("loop.failed") if line["loop"] == "signal_expire"]
 
             async def backs_off() -> bool:

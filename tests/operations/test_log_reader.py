@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class Unsteady:
-    """The database over a connection that fails, or is slow, when told to."""
+    """The database over a connection that fails, or is slow, on demand."""
 
     def __init__(self, database: Database) -> None:
         self.asked: list[Operation[object]] = []
@@ -123,7 +123,7 @@ async def test_it_waits_out_what_it_is_to_outlast_and_raises_the_rest(db: Databa
 
 
 async def test_a_hint_ends_the_back_off(db: Database, server: Unsteady, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection that comes back gives a hint, so a long outage does not delay what follows it."""
+    """A restored connection gives a hint, so a long outage does not delay later events."""
     monkeypatch.setattr(log_reader, "Backoff", lambda: Backoff(DEADLINE_S * 10))
     await emit(db, "a")
     reader, wake = LogReader(outlasts=(DatabaseUnavailable,)), SessionWake()

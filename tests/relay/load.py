@@ -87,7 +87,7 @@ class Load:
             self.committed += [Written(key, began, time.monotonic()) for key in keys]
 
     async def call(self, database: Database, enough: anyio.Event) -> None:
-        """Emit one event per call until told to stop. After a typed error the outcome is unknown; any other error ends the test."""
+        """Emit one event per call until stopped. After a typed error the outcome is unknown; any other error ends the test."""
         while not enough.is_set():
             key, began = uuid4().hex, time.monotonic()
             try:
@@ -98,7 +98,7 @@ class Load:
             await anyio.sleep(self._random.uniform(0, 0.02))
 
     async def post(self, http: httpx.AsyncClient, enough: anyio.Event, keys: Iterable[str] | None = None) -> None:
-        """Emit one event per request, with these keys or until told to stop; repeat each with its key until it is acknowledged."""
+        """Emit one event per request, with these keys or until stopped; repeat each with its key until it is acknowledged."""
         async with http:
             for key in keys or iter(lambda: uuid4().hex, None):
                 if keys is None and enough.is_set():
@@ -137,7 +137,7 @@ class Load:
 
 
 class Reader:
-    """Follows the log from the beginning, and goes on where it was after any error."""
+    """Follows the log from the beginning, and continues where it was after any error."""
 
     def __init__(self) -> None:
         self.seqs: list[int] = []

@@ -1,4 +1,4 @@
-"""Sidecars as real processes, each beside a database of the test's own."""
+"""Sidecars as real processes, each with a database of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``coordinator mcp``: a process that speaks the protocol on its standard input and output, as an agent."""
+"""``coordinator mcp``: a process that serves the protocol on its standard input and output, as an agent."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Data = dict[str, Any]
 
 
 class Message(msgspec.Struct, kw_only=True):
-    """A message, apart from its shape."""
+    """A message, independent of its shape."""
 
     role: str
     tokens: int

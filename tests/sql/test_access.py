@@ -49,7 +49,7 @@ class Logins:
     async def make(self, group: str | None, *projects: str) -> asyncpg.Connection:
         """Make a role in a group, kept to projects, and log in as it."""
         name = f"login_{uuid4().hex[:8]}"
-        # `create database` is all that the test's cluster needs beside: the roles go when the database is gone.
+        # Only `create database` is needed in addition. The roles are dropped after the database.
         await admin(self._url, f"create role {name} login password 'secret'")
         self._stack.push_async_callback(admin, self._url, f"drop owned by {name}", f"drop role {name}")
         if group:

@@ -407,7 +407,7 @@ async def test_the_trail_of_a_restored_database_lacks_the_head_and_says_of_which
     async with opened(server_url) as connection:
         sessions = f"select from pg_stat_activity where datname = '{name}'"
         await until(lambda: connection.fetchval(f"select not exists ({sessions})"), "nobody uses the database")
-    # A copy stands for the backup; what follows in the first database is lost with it.
+    # A copy represents the backup; later changes in the first database are lost with it.
     async with cloned(server_url, name) as restored:
         async with Database.open(database_url, config) as db:
             await fill(db)

@@ -1,4 +1,4 @@
-"""While an old snapshot is open, claims do not step over all that was claimed since then; what lies below is found nevertheless."""
+"""While an old snapshot is open, claims do not read everything that was claimed since then, but still find jobs below their floor."""
 
 from __future__ import annotations
 

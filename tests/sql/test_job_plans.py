@@ -1,4 +1,4 @@
-"""What the verbs of jobs read: in tables of any size, with any statistics, beside a month of history.
+"""What the verbs of jobs read: in tables of any size, with any statistics, and with a month of history.
 
 Nothing here looks at plans. A verb runs in a savepoint; PostgreSQL counts which tables it scanned and how many rows and pages it read
 (a search of a whole index reads pages, and few rows), and its locks say which partitions it opened, even for nothing.

@@ -24,7 +24,7 @@ KEPT = job_history.Prune(completed=7 * DAY, other=30 * DAY)
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def tx(tx: Transaction) -> Transaction:
-    """The transaction, whose clock stands: its day does not end, and has the partitions that the leader makes on it."""
+    """The transaction, with a stopped clock, so that its day does not end, and the partitions that the leader creates for it."""
     await tx.set_clock(timedelta(0))
     await tx.run(job_history.Extend())
     return tx

@@ -22,7 +22,7 @@ async def world(tx: Transaction) -> World:
 
 
 async def family(world: World) -> dict[str, UUID]:
-    """Enqueue a root (claimed), a, b (scheduled) and c below it, aa (after b) and ab below a, and a stranger."""
+    """Enqueue a root (claimed), a, b (scheduled) and c below it, aa (after b) and ab below a, and an unrelated job."""
     root = await world.enqueue("root")
     made = await world.run(
         batch_of(

@@ -112,7 +112,7 @@ async def test_a_process_that_returns_ends_the_session_that_it_lost_and_takes_it
 
 
 async def test_the_lock_of_a_process_that_returns_is_free_at_no_moment(database_url: str) -> None:
-    """It waits for the lock before the session that it lost has ended. Here, that one takes its time."""
+    """It waits for the lock before the session that it lost has ended, which here takes long."""
     async with session(database_url) as lost, session(database_url) as new, session(database_url) as watcher:
         inherit = await watcher.connection.fetchval(
             "select pg_get_functiondef('coordinator.advisory_inherit'::regproc)"

@@ -1,4 +1,4 @@
-"""Rates and budgets per key: each key has its own, one that is empty is in nobody's way, and comes back when it can pay."""
+"""Rates and budgets per key: each key has its own; an empty one delays no other key, and continues when it can pay."""
 
 from __future__ import annotations
 

@@ -296,7 +296,7 @@ async def test_of_racing_first_writers_with_one_uid_one_appends_and_of_those_tha
 
 
 async def test_twelve_writers_are_read_in_the_order_of_their_commits(sessions: list[asyncpg.Connection]) -> None:
-    """A reader that goes on from the last number it saw sees every entry, once, in order, and batches whole."""
+    """A reader that continues after the last number it saw gets every entry once, in order, and batches as a whole."""
     reader, *writers = sessions[:13]
     await call(reader, append("begin"))
     left = len(writers)

@@ -1,4 +1,4 @@
-"""Any history of appends, pops, kept entries and batches of retention, beside a model of the log."""
+"""Any history of appends, pops, kept entries and batches of retention, compared with a model of the log."""
 
 from __future__ import annotations
 

@@ -452,7 +452,7 @@ async def test_a_quiet_log_is_pruned_although_its_partition_is_not_full(bench: B
     assert await call(bench.relay, events.Prune()) == 0
     await bench.emit("b")
     await bench.step()
-    assert await count(bench, "events_000000") == 2  # young: the partition goes on
+    assert await count(bench, "events_000000") == 2  # young: the partition stays
     writer = await bench.begin()
     await bench.emit("c", writer)
     await later(bench)
@@ -651,7 +651,7 @@ async def test_recovery_numbers_events_of_any_number_whatever_their_transaction_
 
 
 async def test_old_events_stay_readable_when_their_transaction_ids_come_again(bench: Bench) -> None:
-    """In the new cluster, transaction ids may begin again: a chunk's ids keep its events apart from the new ones."""
+    """In the new cluster, transaction ids may begin again: the ids of a chunk distinguish its events from new ones."""
     await call(bench.relay, RelayRecover())
     own = int(await bench.relay.fetchval("select pg_current_xact_id()::text"))
     await bench.relay.execute("select setval('coordinator.event_ids', 100)")
@@ -830,13 +830,13 @@ async def test_what_a_relay_does_not_know_it_says_is_later_than_it_may_be(bench:
     bench.relay = first
     await bench.emit("4")
     assert await previous(bench, heard, listener) == [(4, 3)]
-    # A step that rolls back has told nothing.
+    # A step that is rolled back has sent nothing.
     await bench.emit("5")
     await bench.relay.execute("begin")
     await bench.step()
     await bench.relay.execute("rollback")
     assert await previous(bench, heard, listener) == [(5, 4)]
-    # What was not told is lost.
+    # What was not sent is lost.
     await bench.relay.execute("select coordinator.event_configure('head')")
     await bench.emit("7")
     assert await previous(bench, heard, listener) == []
@@ -866,7 +866,7 @@ async def test_channels_that_share_a_place_in_the_memory_never_hide_a_lost_notif
 
 
 async def test_a_listener_that_misses_notifications_misses_no_event(bench: Bench, seed: int) -> None:
-    """Two relays take turns, some steps tell nothing, and of each reader's notifications every third is lost."""
+    """Two relays take turns, some steps notify nobody, and each reader loses every third notification."""
     random = Random(seed)
     projects = ["default", *(f"p{n}" for n in range(3))]
     for project in projects[1:]:
@@ -879,7 +879,7 @@ async def test_a_listener_that_misses_notifications_misses_no_event(bench: Bench
         for _ in range(random.randint(1, 6)):
             await call(bench.relay, events.Emit(project=random.choice(projects), type="custom.x"))
         bench.relay = random.choice([*relays, relays[0], relays[0]])
-        # Of this round alone: with one that tells nothing for long, a reader would have nothing to miss.
+        # Only in this round: if no step notified for long, a reader could not miss anything.
         payloads = "head" if random.random() < 0.1 else "full"
         await bench.relay.execute("select coordinator.event_configure($1)", payloads)
         heard.clear()

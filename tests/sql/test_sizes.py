@@ -1,4 +1,4 @@
-"""Sizes, day by day: they are measured once by whoever leads, outlive clocks that jump, and tell the doctor how fast the database grows."""
+"""Sizes, day by day: the leader measures them once, clocks that jump remove none, and the doctor derives the growth of the database from them."""
 
 from __future__ import annotations
 

@@ -335,7 +335,7 @@ async def test_a_key_takes_turns_with_the_rules_that_set_or_clear_it(
 async def test_transactions_and_calls_of_all_kinds_never_deadlock(
     sessions: list[asyncpg.Connection], seed: int
 ) -> None:
-    """Lists in every order over few keys, beside single calls, agents that end, rules, directives and locks."""
+    """Lists in every order over few keys, concurrent with single calls, agents that end, rules, directives and locks."""
     owner = sessions[0]
     await call(owner, rules.Set(project="default", when_set="A", clears=["B", "C"]))
     await call(owner, rules.Set(project="default", when_set="C", clears=["A", "D"]))
@@ -425,7 +425,7 @@ async def test_transactions_that_release_the_same_locks_in_any_order_never_deadl
 
 
 async def test_a_transaction_is_guarded_to_the_end_of_the_callers_own(sessions: list[asyncpg.Connection]) -> None:
-    """Called beside writes of its caller, it commits and rolls back with them."""
+    """Called after writes of its caller, it commits and rolls back with them."""
     one, two, *_ = sessions
     transaction = one.transaction()
     await transaction.start()

@@ -73,7 +73,7 @@ select coordinator.artifact_keep('a', 'copy');
 select coordinator.session_fork('a', 's', p_copy => 'f');
 """
 PARENTS = {"log_id": "logs", "document_id": "documents", "blob_id": "artifact_blobs", "session_id": "sessions"}
-NAMES = {  # how a row is named, where its number stands
+NAMES = {  # the name of a row, which replaces its number
     "logs": "concat(kind, '/', key)",
     "documents": "concat(kind, '/', key)",
     "artifact_blobs": "sha256",

@@ -1,4 +1,4 @@
-"""Workers beside real processes: a sidecar, two daemons of which one is killed, and an idle worker that asks hardly anything."""
+"""Workers with real processes: a sidecar, two daemons of which one is killed, and an idle worker that makes few calls."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_a_worker_works_through_a_sidecar(database_url: str, db: Database)
 
 @pytest.mark.slow
 async def test_an_idle_worker_asks_less_than_once_a_second(server_url: str, database_url: str) -> None:
-    """It has a role of its own, by which the server tells its sessions from those of the daemon."""
+    """It has its own role, which distinguishes its sessions from those of the daemon."""
     worker = Worker(name="idle")
 
     @worker.job("one")

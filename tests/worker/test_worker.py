@@ -672,7 +672,7 @@ async def test_a_worker_whose_agent_was_reaped_cancels_its_functions_and_registe
             await until(lambda: _holds(seen))
             (agent,) = [agent async for agent in bench.client.agents.list() if agent.name == "w"]
             await bench.client.agents.deregister(agent.id)
-            # It learns of it from the refusal of its next call, here a look.
+            # It learns of it when its next call is refused, here a read.
             await bench.client.jobs.enqueue("other", queue="x")
             done = await bench.client.jobs.wait(job.id, timeout=60)
             assert done.status == "completed"

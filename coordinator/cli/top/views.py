@@ -174,7 +174,7 @@ class WaitsView(View):
         ]
 
     async def opened(self, source: ViewSource, item: Any) -> list[msgspec.Struct]:
-        """Read all holders in the way."""
+        """Read all holders that block it."""
         return [one for one in await _blockers(source) if one.ticket == item.ticket]
 
 
@@ -335,7 +335,7 @@ async def _blockers(source: ViewSource) -> list[LockBlocker]:
 
 
 def chain(first: LockBlocker, blockers: Sequence[LockBlocker]) -> str:
-    """Format for whom an agent waits, and so on, up to ``CHAIN`` agents; if there are several in the way, use the first."""
+    """Format for whom an agent waits, and so on, up to ``CHAIN`` agents; if several block it, use the first."""
     by_agent: dict[Any, LockBlocker] = {}
     for one in blockers:
         by_agent.setdefault(one.agent_id, one)

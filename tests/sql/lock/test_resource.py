@@ -67,7 +67,7 @@ def matches(pattern: list[str], path: list[str]) -> bool:
 
 
 def names(resource: str) -> set[str]:
-    """Which of PATHS a resource stands for."""
+    """Which of PATHS a resource includes."""
     if resource.startswith("path:"):
         path = resource[5:]
         if path.endswith("/"):
