@@ -25,11 +25,12 @@ from tests.conftest import Sessions, Transaction
 from tests.nouns import Known
 from tests.populated import Parameter, parameters, valid_arguments
 
+LONG = "repeat(repeat('x', 1000), 1000)"  # copies a thousand pieces, not a million characters
 STRANGE = {
-    "bytea": ["null", "''", "repeat('x', 2000000)::bytea"],
+    "bytea": ["null", "''", "({long} || {long})::bytea"],
     "text[]": [
         "null", "'{{}}'", "'{{null}}'", "'{{a,null}}'", "'{{{{a,b}},{{c,d}}}}'", "'{{{{a}}}}'", "'[0:1]={{a,b}}'", "'[5:5]={{a}}'",
-        "array[repeat('x', 1000000)]", "array_fill('a'::text, array[100000])", "array_fill('a'::text, array[20, 20])",
+        "array[{long}]", "array_fill('a'::text, array[100000])", "array_fill('a'::text, array[20, 20])",
         "array[E'a\\nb']", "array['']",
     ],
     "bigint[]": [
@@ -42,7 +43,7 @@ STRANGE = {
     ],
     "timestamp with time zone": ["null", "'infinity'", "'-infinity'", "'294276-12-31'", "'4713-01-01 BC'"],
     "text": [
-        "null", "''", "' '", "repeat('x', 1000000)", "E'a\\nb'", "E'\\u2028'", "repeat('ü', 300)", "'../x'", "'{{a,b}}'", "E'\\\\'",
+        "null", "''", "' '", "{long}", "E'a\\nb'", "E'\\u2028'", "repeat('ü', 300)", "'../x'", "'{{a,b}}'", "E'\\\\'",
         "repeat('*', 1000)", "repeat('/', 1000)", "repeat('[', 5000)",
     ],
     "integer": ["null", "0", "-1", "2147483647", "-2147483648"],
@@ -57,8 +58,8 @@ STRANGE = {
         "'[0:1]={{1,2}}'", "array_fill(1::double precision, array[100000])",
     ],
     "boolean": ["null"],
-    "jsonb": ["null", "'null'", "'[]'", "'1e5000'", "(repeat('[', 3000) || repeat(']', 3000))::jsonb", "to_jsonb(repeat('x', 1000000))"],
-    "json": ["null", "'null'", "'[]'", "'[1e5000]'", "'[\"\\u0000\"]'", "(repeat('[', 3000) || repeat(']', 3000))::json", "to_json(repeat('x', 1000000))"],
+    "jsonb": ["null", "'null'", "'[]'", "'1e5000'", "(repeat('[', 3000) || repeat(']', 3000))::jsonb", "to_jsonb({long})"],
+    "json": ["null", "'null'", "'[]'", "'[1e5000]'", "'[\"\\u0000\"]'", "(repeat('[', 3000) || repeat(']', 3000))::json", "to_json({long})"],
 }  # fmt: skip
 
 FUNCTIONS = sorted(ROLES)
@@ -104,7 +105,7 @@ def calls(function: str, taken: list[Parameter], known: Known) -> Iterator[tuple
     valid = valid_arguments(function, taken, known)
     for row in taken:
         for strange in STRANGE[row.type]:
-            given = {**valid, row.name: f"({strange.format(**known)})::{row.type}"}
+            given = {**valid, row.name: f"({strange.format(**known, long=LONG)})::{row.type}"}
             arguments = ", ".join(f"p_{name} => {value}" for name, value in given.items())
             yield f"{row.name} => {strange}", f"select * from coordinator.{function}({arguments})"
 

@@ -20,11 +20,13 @@ union all
 select relname, case relkind when 'v' then pg_get_viewdef(oid) else '' end
 from pg_class where relnamespace = 'coordinator'::regnamespace and relkind in ('r', 'p', 'v')
 """
-# Also what was rolled back; and each partition as its table. A table that came or went is in pg_class.
+# Also what was rolled back; and each partition as its table. A table that came or went is in pg_class. The view with these
+# numbers, pg_stat_xact_all_tables, also counts what was read, from each index.
 COUNTS = """
-select c.relname as name, sum(s.n_tup_ins + s.n_tup_upd + s.n_tup_del)::bigint as rows
-from pg_stat_xact_all_tables s join pg_class c on c.oid = coalesce(pg_partition_root(s.relid), s.relid)
-where s.schemaname = 'coordinator' or s.relid = 'pg_class'::regclass group by c.relname
+select t.relname as name, sum(pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_updated(c.oid)
+  + pg_stat_get_xact_tuples_deleted(c.oid))::bigint as rows
+from pg_class c join pg_class t on t.oid = case when c.relispartition then pg_partition_root(c.oid) else c.oid end
+where c.relkind in ('r', 'p') and (c.relnamespace = 'coordinator'::regnamespace or c.oid = 'pg_class'::regclass) group by t.relname
 """
 
 
