@@ -36,12 +36,16 @@ __all__ = ["ROOT", "Forked", "forking"]
 
 ROOT = Path(__file__).parent.parent
 PRELOADED = (
+    "anyio._backends._asyncio",
     "coordinator.bridge.main",
     "coordinator.bridge.takeover",
     "coordinator.cli.main",
     "coordinator.client.http",
     "coordinator.daemon",
     "coordinator.sidecar.main",
+    "coordinator.telemetry.logs",
+    "uvicorn.lifespan.off",
+    "uvicorn.protocols.websockets.auto",
     "uvloop",
 )
 
@@ -161,9 +165,24 @@ def _report(connection: socket.socket, number: int) -> None:
         connection.sendall(b"%d\n" % number)
 
 
-def _main(fd: int) -> None:
+def _preload() -> None:
+    """Import the product, and compute what every start of a daemon derives from the operations and files of the product."""
     for module in PRELOADED:
         importlib.import_module(module)
+    from coordinator import operations
+    from coordinator.api.endpoint import endpoints
+    from coordinator.db import call, schema
+    from coordinator.version import version
+
+    for operation in operations.every():
+        call._fields(operation)
+    endpoints()
+    schema.files()
+    version()
+
+
+def _main(fd: int) -> None:
+    _preload()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
     with socket.socket(fileno=fd) as listener:
