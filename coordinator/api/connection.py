@@ -63,8 +63,10 @@ class LimitedConnection(HttpToolsProtocol):
         """Start the timeout for a head."""
         super().connection_made(transport)
         self.on_lost: Callable[[], None] | None = None
+        self._limit_s: float | None = None  # for what is awaited now
         self._deadline: asyncio.TimerHandle | None = None
         self._begin_head()
+        self._start()
         if len(self.connections) > self._settings.http_connections:
             self._close(Overloaded("this daemon has the maximum number of connections", hint="Try again later."))
 
@@ -76,12 +78,13 @@ class LimitedConnection(HttpToolsProtocol):
             self.on_lost()
 
     def data_received(self, data: bytes) -> None:
-        """Parse data; close the connection if it is too much."""
+        """Parse data; close the connection if it is too much. Most requests arrive whole, and need no timer."""
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             self._received += len(data)
             if self._received > self._settings.http_head_bytes:
                 self._refuse_head()
+        self._start()
 
     def send_400_response(self, msg: str) -> None:
         """Respond to data that the parser could not read."""
@@ -111,7 +114,7 @@ class LimitedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Wait for the body."""
         self._in_head = False
-        self._arm(self._settings.http_body_s)
+        self._expect(self._settings.http_body_s)
         super().on_headers_complete()
         cycle = self.cycle
         follows = self.scope["method"] != "HEAD" and cycle is not None and not cycle.waiting_for_100_continue
@@ -125,13 +128,14 @@ class LimitedConnection(HttpToolsProtocol):
 
     def extend(self) -> None:
         """Restart the time limit for the rest of the body, after a handler has received a part of it."""
-        if self._deadline is not None and not self._in_head:
-            self._arm(self._settings.http_body_s)
+        if self._limit_s is not None and not self._in_head:
+            self._expect(self._settings.http_body_s)
+            self._start()
 
     def _begin_head(self) -> None:
         self._in_head = True
         self._received = self._held = 0
-        self._arm(self._settings.http_head_s)
+        self._expect(self._settings.http_head_s)
 
     def _hold(self, size: int) -> None:
         self._held += size
@@ -143,11 +147,16 @@ class LimitedConnection(HttpToolsProtocol):
             HeadTooLarge(f"the head is larger than {self._settings.http_head_bytes} bytes", hint="Send fewer headers.")
         )
 
-    def _arm(self, delay_s: float) -> None:
+    def _expect(self, limit_s: float) -> None:
         self._disarm()
-        self._deadline = self.loop.call_later(delay_s, self._late)
+        self._limit_s = limit_s
+
+    def _start(self) -> None:
+        if self._limit_s is not None and self._deadline is None:
+            self._deadline = self.loop.call_later(self._limit_s, self._late)
 
     def _disarm(self) -> None:
+        self._limit_s = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 
-__all__ = ["ABSENT", "UNKNOWN", "fingerprint", "size"]
+__all__ = ["ABSENT", "UNKNOWN", "fingerprint", "fingerprint_within"]
 
 ABSENT = "-"
 UNKNOWN = ""
@@ -18,6 +19,11 @@ def fingerprint(path: str) -> str:
 
     It does not open pipes or devices, which could block.
     """
+    return fingerprint_within(path, math.inf) or UNKNOWN
+
+
+def fingerprint_within(path: str, max_bytes: float) -> str | None:
+    """Return the same, or null without reading the file if it is larger than ``max_bytes``."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError):
@@ -29,16 +35,10 @@ def fingerprint(path: str) -> str:
             found = os.fstat(number)
             if not stat.S_ISREG(found.st_mode):
                 return UNKNOWN
+            if found.st_size > max_bytes:
+                return None
             if found.st_size > MOST_BYTES:
                 return f"{found.st_size}-{found.st_mtime_ns}"
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
             return UNKNOWN
-
-
-def size(path: str | None) -> int:
-    """Return how many bytes of a file ``fingerprint`` would read now."""
-    try:
-        return 0 if path is None else os.stat(path).st_size
-    except (OSError, ValueError):
-        return 0

@@ -33,7 +33,7 @@ from coordinator.api.request import Request
 from coordinator.api.response import Response
 from coordinator.api.routes import Handler
 from coordinator.errors import CoordinatorError, DatabaseUnavailable, InvalidArgument
-from coordinator.hooks.content import size
+from coordinator.hooks.content import UNKNOWN, fingerprint_within
 from coordinator.hooks.decide import HookOptions, Unreachable, decide, hashes, of_tool, unanswered
 from coordinator.hooks.dialects import NAMES, PAYLOAD_BYTES, decode, load
 from coordinator.hooks.known_places import Known, KnownPlaces
@@ -51,7 +51,7 @@ R = TypeVar("R")
 
 OPTIONS = ("project", "wait", "ttl", "hold", "shared_reads", "unreachable", "worktrees")
 WAIT_MAX = timedelta(minutes=10)
-SMALL_BYTES = 64 << 10  # total size of files that are read within the event loop
+SMALL_BYTES = 64 << 10  # of files that are read within the event loop, together
 FEW = 20  # number of files that are resolved within the event loop
 HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,200}")
 COPIES = 8  # copies of a payload in memory, as bytes and as Python objects
@@ -135,11 +135,16 @@ def _far(cwd: str, project: str | None) -> Place:
 
 
 async def _hashes(paths: Iterable[str | None]) -> list[str]:
-    """Read files; large ones on a thread, which costs more than reading a small file."""
+    """Read files; on a thread if one is large, since a thread costs more than reading a small file."""
     wanted = [*paths]
-    if sum(map(size, wanted)) <= SMALL_BYTES:
-        return hashes(wanted)
-    return await to_thread.run_sync(hashes, wanted)
+    small_bytes = SMALL_BYTES // max(len(wanted), 1)
+    found = []
+    for path in wanted:
+        content = UNKNOWN if path is None else fingerprint_within(path, small_bytes)
+        if content is None:
+            return await to_thread.run_sync(hashes, wanted)
+        found.append(content)
+    return found
 
 
 async def _look(count: int, work: Callable[[], Any]) -> Any:

@@ -48,11 +48,11 @@ class KnownPlaces:
         if found is None:
             return None
         known, stamps = found
-        if (
-            not os.path.isdir(cwd)
-            or os.path.realpath(cwd) != known.place.cwd
-            or any(_stamp(path) != was for path, was in stamps.items())
-        ):
+        try:
+            real = os.path.realpath(cwd, strict=True)
+        except OSError:
+            return None
+        if real != known.place.cwd or any(_stamp(path) != was for path, was in stamps.items()):
             return None
         self._known.move_to_end((cwd, project, worktrees))
         return known

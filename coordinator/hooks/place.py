@@ -63,14 +63,15 @@ class Place(msgspec.Struct, frozen=True):
         try:
             path, cut = _shortened(os.path.join(self.cwd, path), (self.root or "").count(os.sep) + DEEP)
             place = _real(path, link=link)
-            root, worktree = self._home(place)
+            directory = (cut or os.path.isdir(place)) and not (link and os.path.islink(place))
+            root, worktree = self._home(place, directory=directory)
             if root is None:
                 return None
             relative = os.path.relpath(place, root)
             if self.ignores_case and relative != ".":
                 relative = _spelled(root, relative)
             below = "" if relative == "." else relative.replace(os.sep, "/")
-            if below and not (link and os.path.islink(place)) and (cut or os.path.isdir(place)):
+            if below and directory:
                 below += "/"
         except ValueError:  # NUL: no file has such a name
             return None
@@ -98,13 +99,13 @@ class Place(msgspec.Struct, frozen=True):
     def _prefix(self, worktree: str) -> str:
         return f"{WORKTREES}{worktree}/" if worktree and not self.shared else ""
 
-    def _home(self, place: str) -> tuple[str | None, str]:
+    def _home(self, place: str, *, directory: bool) -> tuple[str | None, str]:
         """Return the root and the name of the work tree that contains a real path."""
         if self.common is not None:
             for folder in above(place):
                 if folder == self.root:
                     return folder, self.worktree
-                found = at(folder)
+                found = at(folder) if directory or folder != place else None
                 if found is not None and found.root is not None and self._shares(found):
                     return found.root, found.worktree
         inside = self.root is not None and (place == self.root or place.startswith(self.root.rstrip(os.sep) + os.sep))

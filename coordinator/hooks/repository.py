@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 
 import msgspec
@@ -59,7 +60,11 @@ def find(cwd: str) -> Repository | None:
 def at(folder: str) -> Repository | None:
     """Return the repository that a directory's ``.git`` refers to, or null if there is none or it is broken."""
     entry = os.path.join(folder, ".git")
-    if os.path.isdir(entry):
+    try:
+        found = os.stat(entry)
+    except OSError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
         return _read(os.path.realpath(entry), folder)
     text = _text(entry)
     if not text.startswith("gitdir:"):

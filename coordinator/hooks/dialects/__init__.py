@@ -7,6 +7,7 @@ settings are and which entries belong there. Unknown fields are ignored; the ans
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -59,6 +60,7 @@ class Dialect(Protocol):
         """Return the file and the entry with which the tool starts the MCP server, or connects to ``url``."""
 
 
+@cache
 def load(name: str) -> Dialect:
     """Return a dialect by its name."""
     if name not in NAMES:
