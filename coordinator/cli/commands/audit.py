@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -42,6 +43,13 @@ def _filtered(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
+def _entries(
+    call: Invocation, *, actors: tuple[str, ...], topics: tuple[str, ...], gone: bool, **period: Any
+) -> audits.List:
+    project = None if gone else call.project
+    return audits.List(project=project, actors=[*actors] or None, topics=[*topics] or None, **period)
+
+
 class _Row(msgspec.Struct, frozen=True):
     """An entry as people read it."""
 
@@ -67,26 +75,9 @@ class _Row(msgspec.Struct, frozen=True):
 @_gone
 @paged
 @click.pass_obj
-def list_(
-    call: Invocation,
-    *,
-    actors: tuple[str, ...],
-    topics: tuple[str, ...],
-    since: datetime | None,
-    until: datetime | None,
-    gone: bool,
-    after: str | None,
-    limit: int | None,
-) -> None:
+def list_(call: Invocation, /, *, after: str | None, limit: int | None, **options: Any) -> None:
     """List the audit trail, in order."""
-    operation = audits.List(
-        project=None if gone else call.project,
-        actors=[*actors] or None,
-        topics=[*topics] or None,
-        since=since,
-        until=until,
-    )
-    rows = call.read(operation, after=after, limit=limit)
+    rows = call.read(_entries(call, **options), after=after, limit=limit)
     if call.output.json:
         call.output.many(rows, (), empty="")
     else:
@@ -104,26 +95,12 @@ def list_(
 @_filtered
 @_gone
 @click.pass_obj
-def export(
-    call: Invocation,
-    *,
-    actors: tuple[str, ...],
-    topics: tuple[str, ...],
-    since: datetime | None,
-    until: datetime | None,
-    gone: bool,
-) -> None:
+def export(call: Invocation, /, **options: Any) -> None:
     """Write the audit trail as JSON Lines.
 
     Each line has the hash, and the entry exactly as it was hashed. Anyone can verify an export without filters: see docs/audit.md.
     """
-    operation = audits.List(
-        project=None if gone else call.project,
-        actors=[*actors] or None,
-        topics=[*topics] or None,
-        since=since,
-        until=until,
-    )
+    operation = _entries(call, **options)
 
     async def pages(executor: Executor) -> None:
         after: list[str] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from typing import Any
 
 import click
@@ -73,8 +72,8 @@ _epoch = click.option("--epoch", metavar="EPOCH", help="Only if the last number 
 @click.pass_obj
 def append(
     call: Invocation,
+    /,
     *,
-    kind: str,
     key: str,
     data: tuple[str, ...],
     entries: str | None,
@@ -82,10 +81,8 @@ def append(
     role: str | None,
     tokens: int | None,
     needs: int | None,
-    expect: int | None,
-    epoch: str | None,
-    session: str | None,
     form: str | None,
+    **options: Any,
 ) -> None:
     """Append entries to a log, all or none.
 
@@ -104,10 +101,7 @@ def append(
         entries_text = text_of([NewEntry(content, uid, role, tokens, needs) for content in contents])
     else:
         entries_text = JsonText(read_text(entries).encode())
-    operation = call.operation(
-        logs.Append, kind=kind, key=key, entries=entries_text, expect=expect, epoch=epoch, session=session
-    )
-    receipt = call.run(operation)
+    receipt = call.run(call.operation(logs.Append, key=key, entries=entries_text, **options))
     call.output.one(
         receipt,
         f"{plain(key)} is at entry {receipt.last_seq}"
@@ -134,20 +128,9 @@ def append(
 @click.option("--data", "only_data", is_flag=True, help="Print only the contents, byte for byte.")
 @paged
 @click.pass_obj
-def read(
-    call: Invocation,
-    *,
-    kind: str,
-    key: str,
-    before: int | None,
-    last: int | None,
-    at: datetime | None,
-    only_data: bool,
-    after: str | None,
-    limit: int | None,
-) -> None:
+def read(call: Invocation, /, *, only_data: bool, after: str | None, limit: int | None, **options: Any) -> None:
     """Read entries of a log. Exit code 3: the log does not exist."""
-    operation = logs.Read(project=call.project, kind=kind, key=key, before=before, last=last, at=at)
+    operation = logs.Read(project=call.project, **options)
     if not only_data:
         call.list(operation, ENTRY_COLUMNS, after=after, limit=limit, empty="The log is empty.")
         return

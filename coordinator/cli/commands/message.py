@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from coordinator.cli.command import noun, paged
@@ -49,36 +51,13 @@ _session = click.argument("session")
 )
 @click.option("--epoch", metavar="EPOCH", help="Append only if the last number is from this epoch.")
 @click.pass_obj
-def append(
-    call: Invocation,
-    *,
-    session: str,
-    content: str,
-    role: str | None,
-    as_json: bool,
-    tokens: int | None,
-    uid: str | None,
-    needs: int | None,
-    expect: int | None,
-    epoch: str | None,
-) -> None:
+def append(call: Invocation, /, *, session: str, content: str, role: str | None, as_json: bool, **options: Any) -> None:
     """Append a message to a session; the first one creates it.
 
     If TEXT is "-", it is read from standard input.
     """
     said = read_exact(read_text(content), "text" if role is not None and not as_json else "json")
-    operation = call.operation(
-        messages.Append,
-        session=session,
-        content=said,
-        role=role,
-        tokens=tokens,
-        uid=uid,
-        needs=needs,
-        expect=expect,
-        epoch=epoch,
-    )
-    receipt = call.run(operation)
+    receipt = call.run(call.operation(messages.Append, session=session, content=said, role=role, **options))
     call.output.one(receipt, f"{plain(session)} is at message {receipt.last_seq}")
 
 
@@ -98,23 +77,12 @@ def append(
 )
 @click.option("--data", "only_data", is_flag=True, help="Print only the messages, byte for byte.")
 @click.pass_obj
-def window(
-    call: Invocation,
-    *,
-    session: str,
-    last: int | None,
-    turns: int | None,
-    tokens: int | None,
-    complete: bool,
-    only_data: bool,
-) -> None:
+def window(call: Invocation, /, *, only_data: bool, **options: Any) -> None:
     """Print the longest tail of a conversation that fits.
 
     It never starts between a tool call and its result, or between reasoning and the message that needs it. Exit code 3: the session does not exist.
     """
-    found = call.run(
-        messages.Window(project=call.project, session=session, last=last, turns=turns, tokens=tokens, complete=complete)
-    )
+    found = call.run(messages.Window(project=call.project, **options))
     if only_data:
         for message in found:
             call.output.line(bytes(message.text).decode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from typing import Any
 
 import click
 
@@ -42,18 +42,13 @@ _everywhere = click.option("--everywhere", is_flag=True, help="In all projects w
 )
 @_everywhere
 @click.pass_obj
-def set_(
-    call: Invocation, *, subject: str, kind: str, max_age: timedelta | None, max_count: int | None, everywhere: bool
-) -> None:
+def set_(call: Invocation, /, **options: Any) -> None:
     """Set how much of a kind is kept, and for how long.
 
     The age is the age of a log entry, or the time since a document was deleted, a session was last active, or an artifact without a
     session was stored. Kept items stay. Without KIND, the policy applies to kinds without their own policy.
     """
-    operation = call.operation(
-        retentions.Set, subject=subject, kind=kind, max_age=max_age, max_count=max_count, everywhere=everywhere
-    )
-    policy = call.run(operation)
+    policy = call.run(call.operation(retentions.Set, **options))
     call.output.one(policy, _sentence(policy))
 
 
@@ -64,12 +59,12 @@ def set_(
 @_kind
 @_everywhere
 @click.pass_obj
-def reset(call: Invocation, *, subject: str, kind: str, everywhere: bool) -> None:
+def reset(call: Invocation, /, **options: Any) -> None:
     """Remove the policy of the project.
 
     The policy for all projects then applies. With --everywhere, reset the policy for all projects to its default.
     """
-    policy = call.run(call.operation(retentions.Reset, subject=subject, kind=kind, everywhere=everywhere))
+    policy = call.run(call.operation(retentions.Reset, **options))
     call.output.one(policy, _sentence(policy))
 
 

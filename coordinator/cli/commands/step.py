@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from coordinator.cli.command import noun, paged
@@ -35,14 +37,13 @@ _session = click.argument("session")
 @click.pass_obj
 def append(
     call: Invocation,
+    /,
     *,
     session: str,
     thought: str | None,
     action: str | None,
     observation: str | None,
-    uid: str | None,
-    expect: int | None,
-    epoch: str | None,
+    **options: Any,
 ) -> None:
     """Append a step to a session; the first one creates it."""
     parts = {
@@ -51,8 +52,7 @@ def append(
         "observation": None if observation is None else read_exact(read_text(observation)),
     }
     step = text_of(given(parts))
-    operation = call.operation(steps.Append, session=session, step=step, uid=uid, expect=expect, epoch=epoch)
-    receipt = call.run(operation)
+    receipt = call.run(call.operation(steps.Append, session=session, step=step, **options))
     call.output.one(receipt, f"{plain(session)} is at step {receipt.last_seq}")
 
 
