@@ -2680,8 +2680,8 @@ create function coordinator.check_weights(p_weights jsonb)
   returns void
   immutable;
 
--- Return the numbered events of a chunk, after p_after and filtered. Filters do not change numbers. Internal: this function defines the content of a chunk.
-create function coordinator.chunk_events(p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null, p_visible text[] default null, p_keys text[] default null, p_actors text[] default null)
+-- Return the numbered events of a chunk, after p_after and filtered. Filters do not change numbers. p_first_id, p_last_id: bounds of several chunks that one statement reads. Internal: this function defines the content of a chunk.
+create function coordinator.chunk_events(p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null, p_visible text[] default null, p_keys text[] default null, p_actors text[] default null, p_first_id bigint default null, p_last_id bigint default null)
   returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamp with time zone, data jsonb, traceparent text, origin text, role text, address inet)
   stable;
 

@@ -252,7 +252,7 @@ comment on function coordinator.key_patterns(text[]) is
 -- Inlined, so that its filters and bounds become part of the caller's statement; so without a search_path.
 create or replace function coordinator.chunk_events(
   p_chunk coordinator.event_chunks, p_after bigint default 0, p_project text default null, p_pattern text default null,
-  p_visible text[] default null, p_keys text[] default null, p_actors text[] default null)
+  p_visible text[] default null, p_keys text[] default null, p_actors text[] default null, p_first_id bigint default null, p_last_id bigint default null)
 returns table (seq bigint, transaction text, more boolean, type text, project text, key text, actor text, at timestamptz, data jsonb,
                traceparent text, origin text, role text, address inet)
 language sql stable
@@ -264,6 +264,7 @@ as $$
         -- Bound the id on both sides, so that only the partitions of the chunk are read.
         where l.xid between p_chunk.xids[1] and p_chunk.xids[cardinality(p_chunk.xids)]
           and l.xid = any (p_chunk.xids) and l.id between p_chunk.first_id and p_chunk.last_id
+          and (p_first_id is null or l.id between p_first_id and p_last_id)
         window place as (order by l.xid, l.id)) n
   where n.seq > p_after
     and (p_project is null or n.project = p_project)
@@ -272,8 +273,8 @@ as $$
     and (p_keys is null or n.key like any (p_keys))
     and (p_actors is null or n.actor = any (p_actors))
 $$;
-comment on function coordinator.chunk_events(coordinator.event_chunks, bigint, text, text, text[], text[], text[]) is
-  'Return the numbered events of a chunk, after p_after and filtered. Filters do not change numbers. Internal: this function defines the content of a chunk.';
+comment on function coordinator.chunk_events(coordinator.event_chunks, bigint, text, text, text[], text[], text[], bigint, bigint) is
+  'Return the numbered events of a chunk, after p_after and filtered. Filters do not change numbers. p_first_id, p_last_id: bounds of several chunks that one statement reads. Internal: this function defines the content of a chunk.';
 
 create or replace function coordinator.event_end(p_epoch text) returns bigint
 language sql stable
@@ -311,8 +312,11 @@ declare
   v_found   integer;
   v_scanned bigint := 0;
   v_last    bigint;
+  v_chunks  coordinator.event_chunks[];
   v_chunk   coordinator.event_chunks;
   v_until   bigint;
+  v_low     bigint; -- ids of the chunks: the plan reads, and locks, only their partitions
+  v_high    bigint;
 begin
   perform coordinator.check_page(p_limit);
   perform coordinator.check_list('the actors', p_actors);
@@ -359,14 +363,20 @@ begin
       v_last := v_after; -- so that a bookmark gives the reader a cursor of the current epoch
     end if;
   end if;
-  for v_chunk in
-    select * from coordinator.event_chunks c
-    where c.first_seq >= (select max(f.first_seq) from coordinator.event_chunks f where f.first_seq <= v_after + 1)
-      and c.last_seq > v_after
-    order by c.first_seq
-  loop
-    exit when v_left <= 0;
+  while v_left > 0 loop
+    -- One statement reads all chunks that fit the page: planning it takes longer than reading a small chunk.
+    v_chunks := array(
+      select n.chunk
+      from (select c as chunk, row_number() over place, sum(c.last_seq - greatest(v_after, c.first_seq - 1)) over place as events
+            from coordinator.event_chunks c
+            where c.first_seq >= (select max(f.first_seq) from coordinator.event_chunks f where f.first_seq <= v_after + 1)
+              and c.last_seq > v_after
+            window place as (order by c.first_seq) limit 500) n
+      where n.row_number = 1 or n.events <= v_left);
+    exit when cardinality(v_chunks) = 0;
+    select min(c.first_id), max(c.last_id) into v_low, v_high from unnest(v_chunks) c;
     v_until := null;
+    v_chunk := v_chunks[1];
     if v_chunk.last_seq - greatest(v_after, v_chunk.first_seq - 1) > v_left then
       -- The chunk may exceed the page. A page ends between transactions, or within a transaction if it contains no other.
       select case when count(*) > v_left then coalesce(max(m.seq) filter (where m.place <= v_left and m.ends),
@@ -375,14 +385,16 @@ begin
       from (select e.seq, row_number() over w as place, lead(e.transaction) over w is distinct from e.transaction as ends
             from coordinator.chunk_events(v_chunk, v_after, p_project, v_pattern, v_visible, v_keys, v_actors) e window w as (order by e.seq)) m;
     end if;
+    v_chunk := v_chunks[cardinality(v_chunks)];
     return query
       select v_epoch || '.' || e.seq, e.seq, e.type, e.project, e.key, e.actor, e.at, coordinator.event_data(e.data), e.transaction, e.more, e.traceparent
-      from coordinator.chunk_events(v_chunk, v_after, p_project, v_pattern, v_visible, v_keys, v_actors) e
+      from unnest(v_chunks) c
+      cross join lateral coordinator.chunk_events(c, v_after, p_project, v_pattern, v_visible, v_keys, v_actors, v_low, v_high) e
       where e.seq <= coalesce(v_until, v_chunk.last_seq)
       order by e.seq;
     get diagnostics v_found = row_count;
     v_left := case when v_until is null then v_left - v_found else 0 end;
-    v_scanned := v_scanned + v_chunk.last_seq - greatest(v_after, v_chunk.first_seq - 1);
+    v_scanned := v_scanned + v_chunk.last_seq - greatest(v_after, v_chunks[1].first_seq - 1);
     v_last := v_chunk.last_seq;
     v_after := v_last;
     exit when p_bookmarks and v_scanned >= case when v_left < p_limit then least(greatest(p_limit, 1000), 10000) else 50000 end;

@@ -87,6 +87,7 @@ create or replace function coordinator.knowledge_rows(p_project text, p_project_
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- as in search_recent
+set plan_cache_mode = force_generic_plan -- as in document_search
 as $$
 begin
   return query
@@ -205,6 +206,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- as in search_recent
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);

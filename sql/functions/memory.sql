@@ -95,6 +95,7 @@ create or replace function coordinator.memory_rows(p_project text, p_project_id 
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- as in search_recent
+set plan_cache_mode = force_generic_plan -- as in document_search
 as $$
 begin
   return query
@@ -111,14 +112,17 @@ comment on function coordinator.memory_rows(text, bigint, text[]) is
   'Return the memories with these ids, in no order. Internal.';
 
 create or replace function coordinator.memory_value(p_project_id bigint, p_key text) returns jsonb
-language sql stable
+language plpgsql stable -- not in SQL: as in agent_joined
 set search_path = pg_catalog, pg_temp
 as $$
-  select v.value
-  from coordinator.documents d
-  join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
-  where d.project_id = p_project_id and d.kind = 'memory' and d.key = p_key
-    and not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())
+begin
+  return (
+    select v.value
+    from coordinator.documents d
+    join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
+    where d.project_id = p_project_id and d.kind = 'memory' and d.key = p_key
+      and not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc()));
+end
 $$;
 comment on function coordinator.memory_value(bigint, text) is
   'Return the document of a memory; null: there is none. Internal.';
@@ -342,6 +346,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- as in search_recent
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_project bigint := coordinator.project_id(p_project);

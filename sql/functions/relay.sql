@@ -113,10 +113,12 @@ comment on function coordinator.events_waiting(integer) is
   'Count committed events that have no number yet, up to p_limit. Internal.';
 
 create or replace function coordinator.event_id_before(p_xid xid8) returns bigint
-language sql stable
+language plpgsql stable -- not in SQL: as in agent_joined
 set search_path = pg_catalog, pg_temp
 as $$
-  select read_id from coordinator.event_chunks where step_xid <= p_xid order by step_xid desc limit 1
+begin
+  return (select read_id from coordinator.event_chunks where step_xid <= p_xid order by step_xid desc limit 1);
+end
 $$;
 comment on function coordinator.event_id_before(xid8) is
   'Return an id below those of the events of transaction p_xid: what the last step that got its xid before p_xid had read. Internal.';

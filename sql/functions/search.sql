@@ -152,17 +152,21 @@ comment on function coordinator.check_embedding(double precision[]) is
   'Return an embedding in single precision; null stays null. Reject an embedding that is empty or has more than 4,000 numbers (ZC102), and numbers that are not finite, or all 0 (ZC104). Internal.';
 
 create or replace function coordinator.document_embed(p_project_id bigint, p_kind text, p_key text, p_embedding real[]) returns void
-language sql volatile
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into coordinator.document_embeddings (document_id, project_id, kind, updated_at, fields, digest, embedding)
-  select d.id, p_project_id, p_kind, w.updated_at, array_to_tsvector(array(select l.lexeme from unnest(w.words) l where l.lexeme like chr(1) || '%')),
-         md5(coordinator.search_text(p_kind, v.value)::text), p_embedding
-  from coordinator.documents d
-  join coordinator.document_words w on w.document_id = d.id
-  join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
-  where d.project_id = p_project_id and d.kind = p_kind and d.key = p_key and p_embedding is not null
-  on conflict on constraint document_embeddings_pkey do update set digest = excluded.digest, embedding = excluded.embedding
+begin
+  if p_embedding is not null then
+    insert into coordinator.document_embeddings (document_id, project_id, kind, updated_at, fields, digest, embedding)
+    select d.id, p_project_id, p_kind, w.updated_at, array_to_tsvector(array(select l.lexeme from unnest(w.words) l where l.lexeme like chr(1) || '%')),
+           md5(coordinator.search_text(p_kind, v.value)::text), p_embedding
+    from coordinator.documents d
+    join coordinator.document_words w on w.document_id = d.id
+    join coordinator.document_versions v on v.document_id = d.id and v.version = d.version
+    where d.project_id = p_project_id and d.kind = p_kind and d.key = p_key
+    on conflict on constraint document_embeddings_pkey do update set digest = excluded.digest, embedding = excluded.embedding;
+  end if;
+end
 $$;
 comment on function coordinator.document_embed(bigint, text, text, real[]) is
   'Store the embedding of the latest version of a document; null: do nothing. No event: the write has one. Internal.';
@@ -262,6 +266,7 @@ language plpgsql stable rows 100
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- as in search_recent
 set jit = off
+set plan_cache_mode = force_generic_plan -- the length of an array does not justify planning each call again
 as $$
 #variable_conflict use_column
 declare

@@ -215,9 +215,13 @@ create or replace function coordinator.document_shown(p_document coordinator.doc
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_session text;
 begin
-  return row(p_project, p_document.kind, p_document.key, p_document.version, coordinator.epoch_text(p_document.epoch),
-             case when p_document.session_id is not null then (select s.key from coordinator.sessions s where s.id = p_document.session_id) end,
+  if p_document.session_id is not null then
+    v_session := (select s.key from coordinator.sessions s where s.id = p_document.session_id);
+  end if;
+  return row(p_project, p_document.kind, p_document.key, p_document.version, coordinator.epoch_text(p_document.epoch), v_session,
              p_document.kept, p_document.actor, p_document.created_at, p_document.updated_at, p_document.expires_at)::coordinator.document_header;
 end
 $$;

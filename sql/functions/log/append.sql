@@ -305,10 +305,11 @@ begin
     v_session := coordinator.session_enter(v_project, p_session, v_log.updated_at, v_actor);
     update coordinator.logs set session_id = v_session where id = v_log.id;
   end if;
-  if p_session is not null and v_session is null and p_kind not in ('message', 'step') and not exists (
-      select from coordinator.sessions s where s.id = v_log.session_id and s.project_id = v_project and s.key = p_session) then
-    raise exception using errcode = 'ZC105', message = format('log "%s" exists, and does not belong to session "%s"', p_key, p_session),
-      hint = 'Omit the session, or use another key.';
+  if p_session is not null and v_session is null and p_kind not in ('message', 'step') then
+    if not exists (select from coordinator.sessions s where s.id = v_log.session_id and s.project_id = v_project and s.key = p_session) then
+      raise exception using errcode = 'ZC105', message = format('log "%s" exists, and does not belong to session "%s"', p_key, p_session),
+        hint = 'Omit the session, or use another key.';
+    end if;
   end if;
   v_count := v_count - cardinality(v_known);
   v_base := v_log.last_seq - v_count;
