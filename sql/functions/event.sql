@@ -294,7 +294,6 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- plans made while the log is small must also serve a large one
 set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough for JIT
-set plan_cache_mode = force_generic_plan -- planning takes longer than reading a chunk
 as $$
 #variable_conflict use_column
 declare
