@@ -3450,8 +3450,8 @@ create function coordinator.file_edit(p_project text, p_agent text, p_paths text
   returns SETOF coordinator.file_grant
   volatile security definer;
 
--- Release everything held by an agent, or by one of its owners and the owners below it, and stop waiting; p_paths: only these paths. Return the number of released locks, whatever their tokens and the number of acquisitions. p_end: also deregister the agent. 0: the agent is not registered, or holds nothing.
-create function coordinator.file_leave(p_project text, p_agent text, p_owner text default '', p_paths text[] default null, p_end boolean default false)
+-- Release everything held by an agent, or by one of its owners and the owners below it, and stop waiting; p_paths: only these paths. Return the number of released locks, whatever their tokens and the number of acquisitions. p_end: also deregister the agent, whatever p_heir is. p_heir: this owner, p_owner or one above it, keeps the exclusive locks on files, with new tokens, until they are committed, for instance. ZC105: it is another owner. 0: the agent is not registered, or holds nothing.
+create function coordinator.file_leave(p_project text, p_agent text, p_owner text default '', p_paths text[] default null, p_end boolean default false, p_heir text default null)
   returns integer
   volatile security definer;
 
@@ -4770,8 +4770,8 @@ create function coordinator.lock_end(p_project text, p_locks coordinator.locks[]
   returns coordinator.lock_resource[]
   volatile;
 
--- Release what an agent holds, or what one of its owners and the owners below it hold; with p_resources, only these. Remove their tickets. Return the number of locks. The caller has deleted the agent, or has locked its row. Internal.
-create function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text, p_owner text default '', p_resources text[] default null)
+-- Release what an agent holds, or what one of its owners and the owners below it hold; with p_resources, only these; with p_heir, only what this owner does not keep (lock_pass). Remove their tickets. Return the number of locks. The caller has deleted the agent, or has locked its row. Internal.
+create function coordinator.lock_end_agent(p_project_id bigint, p_project text, p_agent uuid, p_actor text, p_owner text default '', p_resources text[] default null, p_heir text default null)
   returns integer
   volatile;
 
@@ -4929,6 +4929,11 @@ create function coordinator.lock_parse(p_resource text)
 create function coordinator.lock_parse_all(p_resources text[])
   returns coordinator.lock_resource[]
   immutable;
+
+-- Pass the exclusive locks on files of an owner and the owners below it to the owner p_heir above them, with new tokens, unless p_heir has its own. Return their resources: what waits for them may use them now. The caller has locked the row of the agent. Internal.
+create function coordinator.lock_pass(p_project text, p_agent uuid, p_actor text, p_owner text, p_resources text[], p_heir text)
+  returns coordinator.lock_resource[]
+  volatile;
 
 -- Return the one spelling of a path or directory. Internal.
 create function coordinator.lock_path_text(p_path text, p_directory boolean)

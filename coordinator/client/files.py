@@ -81,10 +81,19 @@ class Files:
             )
         )
 
-    async def leave(self, agent: str, *, owner: str = "", paths: Sequence[str] | None = None, end: bool = False) -> int:
+    async def leave(
+        self,
+        agent: str,
+        *,
+        owner: str = "",
+        paths: Sequence[str] | None = None,
+        end: bool = False,
+        heir: str | None = None,
+    ) -> int:
         """Release everything that the agent ``agent`` holds, or one of its owners with those below it, or only ``paths``; return how many locks.
 
-        ``end``: also deregister the agent.
+        ``end``: also deregister the agent. ``heir``: ``owner``, or one above it, which keeps the exclusive locks on
+        files.
         """
         return await self._caller.run(
             files.Leave(
@@ -93,6 +102,7 @@ class Files:
                 owner=owner,
                 paths=None if paths is None else list(paths),
                 end=end,
+                heir=heir,
             )
         )
 

@@ -176,8 +176,8 @@ class _Hook:
         match event.kind:
             case Kind.SESSION_END:
                 await self._leave("", end=True)
-            case Kind.STOP | Kind.SUBAGENT_STOP | Kind.COMPACT if not options.until_commit:
-                await self._leave(self._owner)
+            case Kind.STOP | Kind.SUBAGENT_STOP | Kind.COMPACT:
+                await self._stop()
             case Kind.BEFORE_READ:
                 return await self._read()
             case Kind.AFTER_READ:
@@ -285,9 +285,24 @@ class _Hook:
                 )
             )
 
-    async def _leave(self, owner: str, paths: list[str] | None = None, *, end: bool = False) -> None:
+    async def _stop(self) -> None:
+        """Release everything; or keep leases on files for the session, because what a subagent has edited is the session's to commit."""
+        if not self._options.until_commit:
+            await self._leave(self._owner)
+            return
+        await self._join()
+        # Of a command that was refused or interrupted: nothing has reported its end.
+        locks = dict.fromkeys(self._place.scoped(lock) for rule in self._options.rules for lock in rule.locks)
+        paths = [lock for lock in locks if not lock.startswith("name:")]
+        for first in range(0, len(paths), LIMITS["lock_resources"]):
+            await self._leave(self._owner, paths[first : first + LIMITS["lock_resources"]])
+        await self._leave(self._owner, heir=self._owner.partition("/")[0])  # names are released
+
+    async def _leave(
+        self, owner: str, paths: list[str] | None = None, *, end: bool = False, heir: str | None = None
+    ) -> None:
         await self._executor.run(
-            files.Leave(project=self._place.project, agent=self._agent, owner=owner, paths=paths, end=end)
+            files.Leave(project=self._place.project, agent=self._agent, owner=owner, paths=paths, end=end, heir=heir)
         )
 
     async def _lease(self, resources: dict[str, str | None], *, shared: bool = False) -> Verdict:

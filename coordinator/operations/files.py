@@ -69,8 +69,9 @@ class Record(InProject[int], frozen=True, kw_only=True):
 class Leave(InProject[int], frozen=True, kw_only=True):
     """Release everything that an agent holds and waits for, or one of its owners with those below it; return how many locks.
 
-    ``paths`` limits it to these. ``end`` also deregisters the agent. Tokens and the number of acquisitions do not
-    matter. An agent that is not registered holds nothing: 0.
+    ``paths`` limits it to these. ``end`` also deregisters the agent. ``heir`` is ``owner`` or one above it, which keeps
+    the exclusive locks on files. Tokens and the number of acquisitions do not matter. An agent that is not registered
+    holds nothing: 0.
     """
 
     function = "file_leave"
@@ -81,6 +82,7 @@ class Leave(InProject[int], frozen=True, kw_only=True):
     owner: str = ""
     paths: list[str] | None = None
     end: bool = False
+    heir: str | None = None
 
 
 class List(InProject[list[FileView]], frozen=True, kw_only=True):

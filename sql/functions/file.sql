@@ -261,7 +261,8 @@ comment on function coordinator.file_record(text, text, text[], text[], text, te
   'Record the content of files as seen by the agent p_agent or its owner p_owner. p_step: reading (before a read), read (after it) or written (after a write). p_hashes: as in file_edit. The call registers the agent if necessary, and counts as a heartbeat. Return the number of recorded files. No event.';
 
 create or replace function coordinator.file_leave(
-  p_project text, p_agent text, p_owner text default '', p_paths text[] default null, p_end boolean default false) returns integer
+  p_project text, p_agent text, p_owner text default '', p_paths text[] default null, p_end boolean default false,
+  p_heir text default null) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -276,6 +277,13 @@ begin
   perform coordinator.check_name('the name of the agent', p_agent);
   if p_owner <> '' then
     perform coordinator.lock_check_owner(p_owner);
+  end if;
+  if p_heir <> '' then
+    perform coordinator.lock_check_owner(p_heir);
+  end if;
+  if p_heir not in ('', p_owner) and not starts_with(p_owner, p_heir || '/') then
+    raise exception using errcode = 'ZC105', message = format('the heir "%s" is neither the owner "%s" nor above it', p_heir, p_owner),
+      hint = 'Give the owner itself, the session of a subagent, or an empty text for the agent.';
   end if;
   if p_paths is not null then
     perform coordinator.file_check(p_paths, null, '');
@@ -293,11 +301,11 @@ begin
   if not found then
     return 0;
   end if;
-  return coordinator.lock_end_agent(v_project, p_project, v_agent, v_name, p_owner, v_resources);
+  return coordinator.lock_end_agent(v_project, p_project, v_agent, v_name, p_owner, v_resources, p_heir);
 end
 $$;
-comment on function coordinator.file_leave(text, text, text, text[], boolean) is
-  'Release everything held by an agent, or by one of its owners and the owners below it, and stop waiting; p_paths: only these paths. Return the number of released locks, whatever their tokens and the number of acquisitions. p_end: also deregister the agent. 0: the agent is not registered, or holds nothing.';
+comment on function coordinator.file_leave(text, text, text, text[], boolean, text) is
+  'Release everything held by an agent, or by one of its owners and the owners below it, and stop waiting; p_paths: only these paths. Return the number of released locks, whatever their tokens and the number of acquisitions. p_end: also deregister the agent, whatever p_heir is. p_heir: this owner, p_owner or one above it, keeps the exclusive locks on files, with new tokens, until they are committed, for instance. ZC105: it is another owner. 0: the agent is not registered, or holds nothing.';
 
 create or replace function coordinator.file_list(
   p_project text, p_agent text default null, p_after text[] default null, p_limit integer default 1000)

@@ -274,7 +274,11 @@ def test_names_that_git_quotes_are_checked(repository: Repository) -> None:
 
 
 def test_what_a_session_holds_until_its_commit_is_released_by_it(repository: Repository) -> None:
+    """What a subagent has edited is the session's, which commits it. Locks of a command do not wait for a commit."""
     repository.install()
+    repository.write("coordinator.yaml", "shell: [{command: deploy, locks: [name:deploy, infra/]}]")
+    repository.git("add", "--all")
+    repository.git("commit", "-m", "rules")
 
     def call(event: str, **fields: object) -> None:
         payload = {
@@ -289,8 +293,18 @@ def test_what_a_session_holds_until_its_commit_is_released_by_it(repository: Rep
         assert (done.returncode, done.stdout) == (0, ""), done
 
     file = str(repository.tree / "src" / "a.py")
-    call("PreToolUse", tool_name="Edit", tool_input={"file_path": file, "old_string": "a", "new_string": "b"})
+    edit: dict[str, object] = {
+        "tool_name": "Edit",
+        "tool_input": {"file_path": file, "old_string": "a", "new_string": "b"},
+    }
+    call("PreToolUse", agent_id="x", **edit)
     repository.write("src/a.py", "b")
+    call("PreToolUse", agent_id="x", tool_name="Bash", tool_input={"command": "git add src && deploy"})
+    call("SubagentStop", agent_id="x")  # the command was interrupted
+    assert repository.held() == ["src/a.py"]
+    call("PreToolUse", agent_id="y", **edit)
+    call("SubagentStop", agent_id="y")
+    call("PreToolUse", **edit)
     call("Stop")
     assert repository.held() == ["src/a.py"]
     repository.git("add", "--all")

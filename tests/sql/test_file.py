@@ -302,6 +302,71 @@ async def test_leaving_releases_what_an_owner_and_those_below_it_hold(tx: Transa
     assert await leave(tx, "nobody") == 0
 
 
+async def test_an_owner_above_the_one_that_leaves_keeps_its_locks_on_files(tx: Transaction) -> None:
+    await edit(tx, "a", "both", owner="s")
+    (before, _) = await edit(tx, "a", "one", "name:build", owner="s/1")
+    await edit(tx, "a", "both", owner="s/1")
+    await edit(tx, "a", "d/", owner="s/1/x")
+    await edit(tx, "a", "read", owner="s/1", shared=True)
+    await edit(tx, "a", "mine", owner="s/2")
+    events = await tx.events()
+    assert await leave(tx, "a", owner="s/1", heir="s") == 3
+    assert await held(tx) == [("both", "a", "s"), ("d/", "a", "s"), ("mine", "a", "s/2"), ("one", "a", "s")]
+    told = [(event["type"], event["key"], event["data"]["owner"]) for event in (await tx.events())[len(events) :]]
+    assert told[told.index(("lock.ended", "one", "s/1")) + 1] == ("lock.granted", "one", "s")
+    (token,) = [lock.fencing_token for lock in await tx.run(locks.List(project="default")) if lock.resource == "one"]
+    assert before.agent_id is not None
+    assert await states(tx, "a", "one", "d/", owner="s/2") == ["granted", "granted"]
+    (renewed,) = await tx.run(locks.Renew(project="default", resources=["one"], agent=before.agent_id, tokens=[token]))
+    assert renewed.fencing_token == token
+    assert await leave(tx, "a", owner="s", heir="s") == 2  # the same resources below what it keeps
+    assert await held(tx) == [(name, "a", "s") for name in ("both", "d/", "mine", "one")]
+    assert await leave(tx, "a", owner="s") == 4
+
+
+async def test_an_exclusive_lock_replaces_the_shared_one_of_the_owner_that_keeps_it(tx: Transaction) -> None:
+    await edit(tx, "a", "x.py", owner="s", shared=True)
+    await edit(tx, "a", "x.py", owner="s/1")
+    await leave(tx, "a", owner="s/1", heir="s")
+    assert [(lock.owner, lock.mode) for lock in await tx.run(locks.List(project="default"))] == [("s", "exclusive")]
+
+
+async def test_only_an_owner_above_can_keep_locks(tx: Transaction) -> None:
+    for heir in ("t", "s/1/x", "s/"):
+        await refused(
+            tx,
+            files.Leave(project="default", agent="a", owner="s/1", heir=heir),
+            "ZC103" if heir == "s/" else "ZC105",
+        )
+    await edit(tx, "a", "x.py", owner="s/1")
+    assert await leave(tx, "a", owner="s/1", heir="") == 0
+    assert await held(tx) == [("x.py", "a", "")]
+
+
+async def test_whoever_may_use_what_the_owner_above_keeps_stops_waiting(db: Database, database_url: str) -> None:
+    await edit(db, "a", "x.py", owner="s/1")
+    (waits,) = await edit(db, "a", "x.py", owner="s/2", wait=HOUR)
+    (stranger,) = await edit(db, "b", "x.py", wait=HOUR)
+    assert (waits.state, stranger.state) == ("waiting", "waiting")
+    one, two = [await asyncpg.connect(database_url) for _ in range(2)]
+    try:
+        async with one.transaction():
+            await one.execute("select coordinator.file_leave('default', 'a', 's/1', p_heir => 's')")
+            # This one asks while the lock is passed on, and waits for the queue.
+            late = asyncio.create_task(
+                two.fetch(
+                    "select state from coordinator.file_edit('default', 'a', '{x.py}', '{}', 's', p_wait => '1h')"
+                )
+            )
+            await until_blocked(one, two)
+        assert [row["state"] for row in await late] == ["granted"]
+        assert await states(db, "a", "x.py", owner="s/2", wait=HOUR) == ["granted"]
+        assert await states(db, "b", "x.py", wait=HOUR) == ["waiting"]
+    finally:
+        for connection in (one, two):
+            connection.terminate()
+
+
 async def test_leaving_counts_no_acquisitions(tx: Transaction) -> None:
     (grant,) = await edit(tx, "a", "x.py", owner="s")
     await tx.run(locks.Acquire(project="default", resources=["x.py"], agent=grant.agent_id, owner="s"))

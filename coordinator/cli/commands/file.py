@@ -103,10 +103,13 @@ def record(call: Invocation, /, *, step: str, **options: Any) -> None:
 @_OWNER
 @click.option("--path", "paths", metavar="PATH", multiple=True, help="Release only this; repeat it for several.")
 @click.option("--end", is_flag=True, help="Also deregister the agent.")
+@click.option(
+    "--heir", metavar="OWNER", help="Owner that keeps the exclusive locks on files: --owner, or one above it."
+)
 @click.pass_obj
-def leave(call: Invocation, *, agent: str, owner: str, paths: tuple[str, ...], end: bool) -> None:
+def leave(call: Invocation, *, agent: str, owner: str, paths: tuple[str, ...], end: bool, heir: str | None) -> None:
     """Release everything that AGENT, or one of its owners, holds."""
-    count = call.run(call.operation(files.Leave, agent=agent, owner=owner, paths=paths or None, end=end))
+    count = call.run(call.operation(files.Leave, agent=agent, owner=owner, paths=paths or None, end=end, heir=heir))
     call.output.one({"agent": agent, "released": count}, f"released {count} of {plain(agent)}")
 
 

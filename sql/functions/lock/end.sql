@@ -128,8 +128,52 @@ $$;
 comment on function coordinator.lock_expire_in(bigint, text[], integer) is
   'Do the work of lock_expire in a project: see project_each. Internal.';
 
+create or replace function coordinator.lock_pass(
+  p_project text, p_agent uuid, p_actor text, p_owner text, p_resources text[], p_heir text) returns coordinator.lock_resource[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_now    timestamptz := coordinator.now_utc();
+  v_lock   coordinator.locks;
+  v_token  bigint;
+  v_passed coordinator.lock_resource[] := '{}';
+begin
+  for v_lock in
+    select l.* from coordinator.locks l
+    where l.agent_id = p_agent and l.ended_at is null and isfinite(l.free_at) and (p_owner in ('', l.owner) or starts_with(l.owner, p_owner || '/'))
+      and (p_resources is null or l.resource = any (p_resources))
+    order by l.resource, l.slot for no key update
+  loop
+    continue when v_lock.owner = p_heir or v_lock.kind = 'name' or v_lock.mode <> 'exclusive' or not v_lock.claimed or v_lock.expires_at <= v_now
+      or exists (select from coordinator.locks h
+                 where h.project_id = v_lock.project_id and h.resource = v_lock.resource and h.agent_id = p_agent and h.owner = p_heir
+                   and h.ended_at is null and h.mode = 'exclusive');
+    perform coordinator.lock_end(
+      p_project,
+      array(select h from coordinator.locks h
+            where h.project_id = v_lock.project_id and h.resource = v_lock.resource and h.agent_id = p_agent and h.owner = p_heir and h.ended_at is null),
+      p_actor, v_now, true, true);
+    v_token := coordinator.epoch_number('coordinator.lock_tokens');
+    update coordinator.locks set owner = p_heir, fencing_token = v_token, request_id = null, requests = null
+    where project_id = v_lock.project_id and resource = v_lock.resource and slot = v_lock.slot;
+    perform coordinator.event_append('lock.ended', p_project, v_lock.resource, p_actor, v_now,
+      jsonb_build_object('agent_id', p_agent, 'agent', v_lock.agent_name, 'owner', v_lock.owner, 'fencing_token', v_lock.fencing_token));
+    perform coordinator.event_append('lock.granted', p_project, v_lock.resource, p_actor, v_now,
+      jsonb_build_object('agent_id', p_agent, 'owner', p_heir, 'mode', v_lock.mode, 'slot', null, 'fencing_token', v_token,
+                         'expires_at', v_lock.expires_at, 'ticket', null));
+    v_passed := v_passed || coordinator.lock_parse(v_lock.resource);
+  end loop;
+  return v_passed;
+end
+$$;
+comment on function coordinator.lock_pass(text, uuid, text, text, text[], text) is
+  'Pass the exclusive locks on files of an owner and the owners below it to the owner p_heir above them, with new tokens, unless p_heir has its own. Return their resources: what waits for them may use them now. The caller has locked the row of the agent. Internal.';
+
 create or replace function coordinator.lock_end_agent(
-  p_project_id bigint, p_project text, p_agent uuid, p_actor text, p_owner text default '', p_resources text[] default null) returns integer
+  p_project_id bigint, p_project text, p_agent uuid, p_actor text, p_owner text default '', p_resources text[] default null,
+  p_heir text default null) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -137,22 +181,27 @@ as $$
 declare
   v_locks   coordinator.locks[];
   v_freed   coordinator.lock_resource[];
+  v_passed  coordinator.lock_resource[] := '{}';
   v_tickets bigint[];
 begin
+  if p_heir is not null then
+    v_passed := coordinator.lock_pass(p_project, p_agent, p_actor, p_owner, p_resources, p_heir);
+  end if;
   -- Locks of running attempts end with the attempts.
   v_locks := array(select l from coordinator.locks l where l.agent_id = p_agent and l.ended_at is null and isfinite(l.free_at)
                      and (p_owner in ('', l.owner) or starts_with(l.owner, p_owner || '/')) and (p_resources is null or l.resource = any (p_resources))
+                     and (p_heir is null or l.owner <> p_heir or l.kind = 'name' or l.mode <> 'exclusive')
                    order by l.resource, l.slot);
   v_freed := coordinator.lock_end(p_project, v_locks, p_actor, coordinator.now_utc(), true, true);
   select array_agg(distinct w.ticket) into v_tickets from coordinator.lock_waits w
   where w.agent_id = p_agent and (p_owner in ('', w.owner) or starts_with(w.owner, p_owner || '/')) and (p_resources is null or w.resource = any (p_resources));
-  if v_locks <> '{}' or v_tickets is not null then
+  if v_locks <> '{}' or v_passed <> '{}' or v_tickets is not null then
     perform coordinator.lock_queue_enter(p_project_id);
     perform coordinator.lock_ticket_drop(p_project_id, p_project, coalesce(v_tickets, '{}'));
-    perform coordinator.lock_hand_off(p_project_id, p_project, v_freed);
+    perform coordinator.lock_hand_off(p_project_id, p_project, v_freed || v_passed);
   end if;
   return cardinality(v_locks);
 end
 $$;
-comment on function coordinator.lock_end_agent(bigint, text, uuid, text, text, text[]) is
-  'Release what an agent holds, or what one of its owners and the owners below it hold; with p_resources, only these. Remove their tickets. Return the number of locks. The caller has deleted the agent, or has locked its row. Internal.';
+comment on function coordinator.lock_end_agent(bigint, text, uuid, text, text, text[], text) is
+  'Release what an agent holds, or what one of its owners and the owners below it hold; with p_resources, only these; with p_heir, only what this owner does not keep (lock_pass). Remove their tickets. Return the number of locks. The caller has deleted the agent, or has locked its row. Internal.';
