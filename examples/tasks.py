@@ -35,9 +35,8 @@ async def summarize(context: JobContext, payload: Text) -> Summary:
 @worker.job("shell")
 async def shell(context: JobContext, command: list[str]) -> str:
     """Run a command that can report progress itself: coordinator job progress "$COORDINATOR_JOB_ID" --fence "$COORDINATOR_JOB_FENCE"."""
-    done = await anyio.run_process(
-        command, env=context.environment
-    )  # a failure raises an exception, and the job is retried
+    # A failure raises an exception, and the job is retried.
+    done = await anyio.run_process(command, env=context.environment)
     return done.stdout.decode()
 
 

@@ -72,9 +72,8 @@ async def until_blocked(connection: asyncpg.Connection, blocked: asyncpg.Connect
     """Wait until the statement of another connection waits for a lock."""
 
     async def look() -> bool:
-        await connection.execute(
-            "select pg_stat_clear_snapshot()"
-        )  # in a transaction, the first look is kept for all others
+        # In a transaction, the first look is kept for all others.
+        await connection.execute("select pg_stat_clear_snapshot()")
         query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = $1"
         return bool(await connection.fetchval(query, blocked.get_server_pid()))
 

@@ -84,9 +84,8 @@ class Calls:
         self._gateway = gateway
         self._config = gateway.config
         self._admission = Admission(gateway.config)
-        self._replica_admission = Admission(
-            gateway.config
-        )  # a request that waits for the replica takes no turn at the primary
+        # A request that waits for the replica takes no turn at the primary.
+        self._replica_admission = Admission(gateway.config)
         self._objects = ObjectStore(gateway.config)
 
     async def run(self, operation: Operation[Any]) -> Any:
@@ -153,9 +152,7 @@ class Calls:
                 result = await self._in_turn(operation, replica, turns)
                 metrics.REPLICA_READS.labels("served").inc()
                 return result, event_cursor, [(b"replica-lag", b"%.3f" % lag_s)]
-        except (
-            CoordinatorError
-        ) as error:  # for example a project that does not exist there yet, or a conflict with replay
+        except CoordinatorError as error:  # such as a project that does not exist there yet, or a conflict with replay
             reason = error.message
         metrics.REPLICA_READS.labels("failed").inc()
         log.debug("replica.failed", function=operation.function, error=reason)

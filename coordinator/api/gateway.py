@@ -130,9 +130,8 @@ class Gateway:
         self.closing = False
         self.started = anyio.Event()
         self.log_turns = anyio.CapacityLimiter(config.http_log_readers)
-        self.memory = Memory(
-            config.http_memory_bytes, config.http_write_deadline_s
-        )  # of what streams read or write alone
+        # Of streams that read or write separately.
+        self.memory = Memory(config.http_memory_bytes, config.http_write_deadline_s)
         self._database = database
         self._session = database.session(HEAD_CHANNEL, awaited=self._needed)
         self._grown = self._session.wake(HEAD_CHANNEL)
@@ -223,9 +222,8 @@ class Gateway:
             try:
                 events = await reader.next(self._session, self._grown)
                 await self._publish(events, reader)
-                if (
-                    events and told_at != self._grown.set_at
-                ):  # otherwise, these events belong to an earlier notification
+                # Otherwise, these events belong to an earlier notification.
+                if events and told_at != self._grown.set_at:
                     told_at = self._grown.set_at
                     metrics.STREAM_SEND_SECONDS.observe(time.monotonic() - told_at)
                 self._progress.made()

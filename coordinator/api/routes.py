@@ -82,9 +82,8 @@ class OperationRoutes:
         response: responses.Response
         response = Response(499, b"")  # the client has disconnected
         with self._memory.hold() as hold:
-            with (
-                anyio.CancelScope() as running
-            ):  # cancelled when the client disconnects, including the call in the database
+            # Cancelled when the client disconnects, including the call in the database.
+            with anyio.CancelScope() as running:
                 transport = scope.get("extensions", {}).get(TRANSPORT)
                 connection = None if transport is None else transport.get_protocol()
                 if connection is not None:

@@ -133,9 +133,8 @@ class StreamResponse(responses.Response):
         """Write a chunk, or continue at the stream's own pace if the socket is full."""
         transport = self._transport
         allowed = self._config.http_buffer_bytes
-        if (
-            transport.get_write_buffer_size() > allowed or len(data) > 2 * allowed
-        ):  # the limit allows for one large event
+        # Beyond the limit, which allows for one large event.
+        if transport.get_write_buffer_size() > allowed or len(data) > 2 * allowed:
             self.epoch, self.seq = self._gateway.epoch, first_seq - 1
             self._gateway.leave(self)
             self.interrupt()

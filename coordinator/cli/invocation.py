@@ -242,19 +242,28 @@ class Invocation(CommandLine):
 
         return _finish(once())
 
+    def direct_dsn(self) -> str:
+        """Return the address of the database itself.
+
+        Raises: ``ConfigurationError`` if the address is that of a daemon; ``DatabaseUnavailable`` if there is none.
+        """
+        dsn = self.dsn(direct=True)
+        if is_gateway(dsn):
+            raise ConfigurationError(
+                "this command needs a direct connection to the database", hint="Give --url postgresql://…"
+            )
+        return dsn
+
     def on_connection(self, function: Callable[[Connection], Awaitable[R]]) -> R:
         """Run a function that is not an operation on a direct connection.
 
         Raises: ``ConfigurationError`` if the address is that of a daemon.
         """
-        if is_gateway(self.dsn(direct=True)):
-            raise ConfigurationError(
-                "this command needs a direct connection to the database", hint="Give --url postgresql://…"
-            )
+        dsn = self.direct_dsn()
         from coordinator.db.single import connected  # noqa: PLC0415
 
         async def once() -> R:
-            async with connected(self.dsn(direct=True), self.config) as connection:
+            async with connected(dsn, self.config) as connection:
                 return await function(connection)
 
         return _finish(once())

@@ -261,9 +261,8 @@ async def _say_whom(
 
 @asynccontextmanager
 async def _connected(call: Invocation, agent: str | None) -> AsyncIterator[Client]:
-    logs.configure(
-        format=call.config.log_format, level="critical"
-    )  # the error that ends the command is reported only once
+    # The error that ends the command is reported only once.
+    logs.configure(format=call.config.log_format, level="critical")
     config = replace(call.config, min_connections=1, max_connections=4)
     async with connect(call.dsn(), project=call.project, agent=agent, config=config) as client:
         yield client

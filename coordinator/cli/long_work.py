@@ -13,29 +13,14 @@ from typing import TypeVar
 
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.report import notice
-from coordinator.errors import ConfigurationError
-from coordinator.model.address import is_gateway
 
-__all__ = ["direct", "run_reported"]
+__all__ = ["run_reported"]
 
 R = TypeVar("R")
 Report = Callable[[str, int, int], None]
 
 NOTICE_EVERY_S = 10.0
 REDRAW_EVERY_S = 0.1
-
-
-def direct(call: Invocation) -> str:
-    """Return the address of the database itself.
-
-    Raises: ``ConfigurationError`` if the address is that of a daemon; ``DatabaseUnavailable`` if there is none.
-    """
-    dsn = call.dsn(direct=True)
-    if is_gateway(dsn):
-        raise ConfigurationError(
-            "this command needs a direct connection to the database", hint="Give --url postgresql://…"
-        )
-    return dsn
 
 
 def run_reported(call: Invocation, work: Callable[[Report], Awaitable[R]]) -> R:

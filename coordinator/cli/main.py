@@ -167,9 +167,8 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
 
 def _meant(option: str, known: list[str]) -> str | None:
     """Suggest an option for an unknown one: its long form, the equivalent here, or a similar word."""
-    longer = sorted(
-        spelling for spelling in known if len(option) > len("--") and spelling.startswith(option)
-    )  # "--to-…" before "--too"
+    # Options that begin with the given text: "--to-…" before "--too".
+    longer = sorted(spelling for spelling in known if len(option) > len("--") and spelling.startswith(option))
     here = [meant for meant in (ELSEWHERE.get(option),) if meant and meant.split()[0] in known]
     words = {_word(spelling): spelling for spelling in known}  # without hyphens, which all options have in common
     similar = nearest(_word(option), words)

@@ -136,9 +136,7 @@ class Events:
                         await wake.wait(events.POLL_S)
                         for each in wakes:
                             each.set(*wake.topics)
-            except (
-                CoordinatorError
-            ) as error:  # also if listening is refused: the reader's own reads are refused as well
+            except CoordinatorError as error:  # if listening is refused, so are the reader's own reads
                 if progress.failed(error) and not isinstance(error, DatabaseUnavailable):  # the reader reports that one
                     log.warning("stream.listen_failed", error=str(error))
             for each in wakes:

@@ -139,9 +139,8 @@ class HttpExecutor:
                 interrupted = False
                 backoff.reset()
                 topics = [topic.decode() for topic in _TOPIC.findall(piece)]
-                wake.set(
-                    *(topics if all("." in topic for topic in topics) else ())
-                )  # "ready" and "reset" are not events
+                # "ready" and "reset" are not events.
+                wake.set(*(topics if all("." in topic for topic in topics) else ()))
 
         while True:
             try:

@@ -161,9 +161,8 @@ class Pool:
         if not sound or connection in self._aged or connection.is_closed() or connection.is_in_transaction():
             self._retire(connection)
         else:
-            if (
-                now - self._open[connection] < CHECK_AFTER_S
-            ):  # otherwise the process may have been paused, so check the connection
+            # Otherwise the process may have been paused, so check the connection.
+            if now - self._open[connection] < CHECK_AFTER_S:
                 self._open[connection] = now
             self._give(connection)
         while (

@@ -45,8 +45,8 @@ CALL_TIMEOUT_S = 4.0
 END_S = 0.4
 RENEW_AGAIN_S = 60.0  # after a connection could not be replaced at its age
 
-# # With these, the server notices within seconds that this host is gone, and releases the session's locks. They are not
-# # startup parameters, because poolers reject those.
+# With these, the server notices within seconds that this host is gone, and releases the session's locks. They are not
+# startup parameters, because poolers reject those.
 _BEGIN = """
 select pg_backend_pid(), (select backend_start from pg_stat_activity where pid = pg_backend_pid()),
        set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
@@ -57,9 +57,8 @@ select pg_terminate_backend(a.pid) from pg_stat_activity a
 join unnest($1::integer[], $2::timestamptz[]) former (pid, since) on former.pid = a.pid and former.since = a.backend_start
 """
 
-_TYPE = re.compile(
-    '"type": "([^"]*)"'
-)  # of the event in a payload, where it comes before anything that the event is about
+# The type of the event in a payload, which comes before anything that the event is about.
+_TYPE = re.compile('"type": "([^"]*)"')
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -219,9 +218,8 @@ class ServerSession:
                     opened = None
                 except Exception as error:  # noqa: BLE001 - the session reconnects, whatever the cause
                     failed(error)
-                    if isinstance(error, DatabaseUnavailable) and error.code.startswith(
-                        NO_ROOM
-                    ):  # the server has no room for two connections
+                    # The server has no room for two connections.
+                    if isinstance(error, DatabaseUnavailable) and error.code.startswith(NO_ROOM):
                         await _retire(lost)
                         lost = None
                     await backoff.wait()

@@ -116,9 +116,8 @@ def _path(name: str) -> Iterator[Path]:
         program = Path(entry) / name
         if entry and program.exists():
             real = program.resolve()
-            yield (
-                real.parent if real.name == name else program.parent
-            )  # Debian's wrapper looks at the name it was called by
+            # Debian's wrapper looks at the name it was called by.
+            yield real.parent if real.name == name else program.parent
 
 
 def _has_programs(folder: Path, programs: tuple[str, ...] = SERVER) -> bool:

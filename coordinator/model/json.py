@@ -134,9 +134,8 @@ def _hidden(data: bytes) -> bytes:
     """Hide the backslashes of lone surrogates, unless the placeholder bytes already occur."""
     if re.search(_LONE, data) is None or any(byte in data for byte in b"\x01\x02\xff"):
         return data
-    kept = re.sub(
-        _PAIR, b"\x02\\1\x02\\2", data.replace(b"\\\\", b"\x01")
-    )  # pairs of surrogates, and escaped backslashes
+    # Pairs of surrogates, and escaped backslashes.
+    kept = re.sub(_PAIR, b"\x02\\1\x02\\2", data.replace(b"\\\\", b"\x01"))
     return re.sub(_LONE, _HIDDEN, kept).replace(b"\x02", b"\\").replace(b"\x01", b"\\\\")
 
 

@@ -121,9 +121,8 @@ async def import_lines(
         None,
     )
     async for first, batch in _batches(lines):
-        if (
-            state is None
-        ):  # the project's own fields are a separate transaction, so that their locks are not held while others are waited for
+        # The project's own fields are a separate transaction, so that their locks are not held while others are waited for.
+        if state is None:
             opening = replace(opening, export=str(batch[0].get("export", "")))
             state = await run(replace(opening, lines=[*batch[:2]]))
         if first + len(batch) > state.lines and not state.finished:

@@ -37,12 +37,11 @@ async def code(context: JobContext, share: Share) -> dict[str, int]:
         del result["todos"]
     await client.artifacts.put(work.result_of(share.number), json.dumps(result).encode(), session=PLAN)
     await client.messages.append(PLAN, "coder", f"Share {share.number} is counted.", uid=f"code/{context.id}")
+    # QA waits for this job, so that it starts when the job has ended, and not while another attempt may replace the result.
     await client.jobs.enqueue(
         "review",
         msgspec.to_builtins(share),
-        after=[
-            context.id
-        ],  # so that QA starts when this job has ended, and not while another attempt may replace the result
+        after=[context.id],
         dedupe_key=f"review/{context.id}",
         dedupe_for=3600,
         on_duplicate="skip",

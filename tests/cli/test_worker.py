@@ -73,9 +73,8 @@ def _until(process: subprocess.Popen[Any], event: str) -> dict[str, Any]:
 
 def test_a_worker_says_what_it_does_and_ends_in_order(program: Program) -> None:
     parent = f"00-{TRACE}-00f067aa0ba902b7-01"
-    done = program.run(
-        "job", "enqueue", "summarize", "21", TRACEPARENT=parent
-    )  # before it starts: no daemon would wake it
+    # Before it starts: no daemon would wake it.
+    done = program.run("job", "enqueue", "summarize", "21", TRACEPARENT=parent)
     good = json.loads(done.stdout)["id"]
     bad = program.json("job", "enqueue", "summarize", '"x"')["id"]
     with _started(program) as process:

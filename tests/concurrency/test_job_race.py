@@ -262,9 +262,8 @@ async def test_an_agent_ends_although_a_transaction_guards_its_attempt_which_is_
         assert await call(two, agents.Deregister(agent=agent.id))
         assert await call(two, jobs.Rescue()) == 0
         assert await places(two, job["job"]) == ["jobs_running"]
-    assert "job_rescue" in await two.fetchval(
-        "select coordinator.work_due()"
-    )  # at the next heartbeat, not within a minute
+    # At the next heartbeat, not within a minute.
+    assert "job_rescue" in await two.fetchval("select coordinator.work_due()")
     assert await call(two, jobs.Rescue()) == 1
     assert await places(two, job["job"]) == ["jobs_ready"]
     assert "job_rescue" not in await two.fetchval("select coordinator.work_due()")

@@ -144,9 +144,8 @@ async def test_a_daemon_answers_livez_readyz_and_every_documented_metric(databas
 async def test_idle_daemons_make_at_most_two_queries_a_second_each(database_url: str, empty_url: str) -> None:
     """One alone, and two on another database: responses of the server, without those to loops."""
     loops = table(Config())
-    scheduled = sum(
-        1 / loop.every_s for loop in loops
-    )  # runs a second without any work, of which a window has none or all
+    # Runs a second without any work, of which a window has none or all.
+    scheduled = sum(1 / loop.every_s for loop in loops)
     async with Proxy(database_url).serving() as one, Proxy(empty_url).serving() as two:
         with Daemon(one.url) as alone:
             first = await (await Daemon(two.url).ready()).lead()

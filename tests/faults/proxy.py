@@ -76,9 +76,8 @@ class Proxy:
     async def _cut(self) -> None:
         for listener in self._server.sockets:
             asyncio.get_running_loop().remove_reader(listener.fileno())
-        for _ in range(
-            5
-        ):  # turns of the event loop, in which what was accepted becomes a task; a closed server would leave it half open
+        # Turns of the event loop, in which what was accepted becomes a task; a closed server would leave it half open.
+        for _ in range(5):
             await asyncio.sleep(0)
         self._server.close()
         for task in self._tasks:

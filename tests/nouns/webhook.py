@@ -71,9 +71,8 @@ async def drive(tx: Transaction) -> None:
 async def populate(connection: asyncpg.Connection, project: str, known: Known) -> None:
     add = "select webhook from coordinator.webhook_add($1, 'https://example.com/hook', '{*}')"
     known["webhook"] = await connection.fetchval(add, project)
-    await connection.execute(
-        "select coordinator.webhook_pause($1, $2)", project, known["webhook"]
-    )  # no daemon delivers
+    # No daemon delivers.
+    await connection.execute("select coordinator.webhook_pause($1, $2)", project, known["webhook"])
     queue = "select coordinator.webhook_queue($1, '', 'x', null, '{}', now())"
     known["delivery"] = await connection.fetchval(queue, known["webhook"])
 

@@ -101,9 +101,8 @@ def test_every_public_operation_has_a_role() -> None:
 
 def test_what_a_reader_may_only_reads_and_what_others_may_beyond_that_changes_something() -> None:
     for kind in PUBLIC:
-        if kind.function not in ("token_list", "user_list") and not kind.function.startswith(
-            ("webhook_", "audit_")
-        ):  # of secrets, and of addresses
+        # Of secrets, and of addresses.
+        if kind.function not in ("token_list", "user_list") and not kind.function.startswith(("webhook_", "audit_")):
             assert kind.reads == (kind.least_role() is Role.reader), kind.function
 
 

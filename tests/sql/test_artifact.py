@@ -318,9 +318,8 @@ async def test_a_part_is_not_flushed_and_what_follows_is(tx: Transaction) -> Non
     upload = (await begin(tx)).upload
     async with tx.connection.transaction():
         await write(tx, upload, 1, b"x")
-        assert (
-            await tx.connection.fetchval(setting) == "off"
-        )  # until the end of the transaction, which is that of the call
+        # Until the end of the transaction, which is that of the call.
+        assert await tx.connection.fetchval(setting) == "off"
     assert {kind for kind in OPERATIONS if not kind.durable} == {artifacts.Write, files.Record}
 
 

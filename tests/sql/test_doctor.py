@@ -440,9 +440,8 @@ async def test_dead_rows_free_space_and_missing_statistics_are_found(database_ur
         await at(connection, "bloat", 8192)
 
         async def shows(check: str, severity: str) -> Finding:
-            await other.execute(
-                "select pg_stat_force_next_flush()"
-            )  # another session's figures are its own when it is idle
+            # Another session's figures are its own when it is idle.
+            await other.execute("select pg_stat_force_next_flush()")
 
             async def look() -> list[Finding]:
                 found = await examined(connection, check)

@@ -62,9 +62,8 @@ async def claimer_in_a_pile(url: str, queue: str) -> AsyncIterator[Claimer]:
         claimer = Claimer(connection, agent, queue)
         await claimer.enqueue()
         await claimer.claim(1)
-        await connection.execute(
-            "analyze coordinator.jobs_ready, coordinator.job_lanes"
-        )  # as if they were always small
+        # As if they were always small.
+        await connection.execute("analyze coordinator.jobs_ready, coordinator.job_lanes")
         async with holder.transaction(isolation="repeatable_read", readonly=True):
             await holder.fetchval("select count(*) from coordinator.jobs_open")
             for _ in range(PILE // BATCH):

@@ -107,9 +107,8 @@ async def test_without_a_daemon_jobs_end_in_the_default_partition_and_are_pruned
     await prune(tx)
     done, dead = await end_two(tx)
     assert (await of(tx, done), await of(tx, dead)) == ("jobs_completed_default", "jobs_uncompleted_default")
-    assert (
-        await tx.run(job_history.Extend()) == 2
-    )  # for tomorrow only: a row in the default partition is looked at each time
+    # For tomorrow only: a row in the default partition is looked at each time.
+    assert await tx.run(job_history.Extend()) == 2
     await tx.set_clock(101 * DAY)
     assert await tx.run(job_history.Extend()) == 2
     (next_done, _) = await end_two(tx)

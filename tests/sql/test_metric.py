@@ -48,9 +48,8 @@ def rendered(samples: list[Sample]) -> bytes:
 
 async def test_samplers_return_what_is_declared_of_them_and_all_of_it(tx: Transaction) -> None:
     await populate(tx.connection)
-    await tx.connection.execute(
-        "select coordinator.server_measure(p_limit_bytes => 1000000000000)"
-    )  # its maximum is known
+    # Its maximum is known.
+    await tx.connection.execute("select coordinator.server_measure(p_limit_bytes => 1000000000000)")
     found = await sampled(tx)
     assert all(sample.value >= 0 for sample in found), [sample for sample in found if sample.value < 0]
     seen = {}

@@ -301,9 +301,8 @@ async def test_a_worker_sleeps_until_a_job_is_enqueued_and_wakes_at_once(
     monkeypatch.setattr(shift, "POLL_S", DEADLINE_S * 2)
     monkeypatch.setattr("coordinator.operations.events.POLL_S", DEADLINE_S * 2)
     monkeypatch.setattr("coordinator.client.events.events.POLL_S", DEADLINE_S * 2)
-    monkeypatch.setattr(
-        "coordinator.db.session.PING_S", DEADLINE_S * 2
-    )  # no connection is lost because of a late answer
+    # No connection is lost because of a late answer.
+    monkeypatch.setattr("coordinator.db.session.PING_S", DEADLINE_S * 2)
     woken_by: list[frozenset[str]] = []
     listen = coordinator.client.events.Events.wake
 

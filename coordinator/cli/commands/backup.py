@@ -8,7 +8,7 @@ import click
 
 from coordinator.cli.command import noun, setting
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.long_work import direct, run_reported
+from coordinator.cli.long_work import run_reported
 from coordinator.cli.output import counted, plain, span
 from coordinator.cli.values import DURATION
 
@@ -61,7 +61,7 @@ def create(call: Invocation, *, jobs: int, keep: timedelta | None) -> None:
     """
     from coordinator.backup import create as creating  # noqa: PLC0415
 
-    dsn, config = direct(call), call.config
+    dsn, config = call.direct_dsn(), call.config
     made = run_reported(
         call, lambda report: creating.create(dsn, config, folder=config.backups, jobs=jobs, keep=keep, report=report)
     )
@@ -128,7 +128,7 @@ def verify(call: Invocation, *, backup: str | None, jobs: int, on: str | None, i
         raise click.UsageError("give --on or --embedded, not both")
     config = call.config
     try:
-        dsn = direct(call)
+        dsn = call.direct_dsn()
     except DatabaseUnavailable:  # it may be lost, and the question is whether the backup is good
         if on is None and not in_embedded:
             raise
@@ -166,7 +166,7 @@ def restore(call: Invocation, *, backup: str | None, jobs: int) -> None:
     """
     from coordinator.backup import restore as restoring  # noqa: PLC0415
 
-    dsn, config = direct(call), call.config
+    dsn, config = call.direct_dsn(), call.config
     done = run_reported(
         call,
         lambda report: restoring.restore(dsn, config, folder=config.backups, name=backup, jobs=jobs, report=report),
