@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -40,8 +41,10 @@ PRELOADED = (
     "coordinator.bridge.main",
     "coordinator.bridge.takeover",
     "coordinator.cli.main",
+    "coordinator.client.brief",
     "coordinator.client.http",
     "coordinator.daemon",
+    "coordinator.db.single",
     "coordinator.sidecar.main",
     "coordinator.telemetry.logs",
     "uvicorn.lifespan.off",
@@ -171,9 +174,12 @@ def _preload() -> None:
         importlib.import_module(module)
     from coordinator import operations
     from coordinator.api.endpoint import endpoints
+    from coordinator.cli import commands
     from coordinator.db import call, schema
     from coordinator.version import version
 
+    for command in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
+        importlib.import_module(command.name)
     for operation in operations.every():
         call._fields(operation)
     endpoints()
