@@ -82,6 +82,11 @@ $$
 """
 
 
+CATALOGUE = (
+    *("pg_attribute", "pg_class", "pg_constraint", "pg_depend", "pg_description", "pg_index"),
+    *("pg_proc", "pg_rewrite", "pg_type"),
+)
+
 # # For each of 1,500 grants, the server records in a shared catalogue that a role must not be dropped first. Each copy
 # writes
 # # these records, and each drop deletes them. Nobody drops these roles.
@@ -191,11 +196,11 @@ def copied(folder: Path, target: Path) -> Path:
 
 
 async def apply(url: str) -> None:
-    """Apply the schema, and remove old versions of functions: they are a third of what each copy of a database writes."""
+    """Apply the schema, and remove old versions of rows from the catalogue: they are a third of what each copy of a database writes."""
     connection = await connect(url)
     try:
         await schema.apply(connection)
-        await connection.execute("vacuum full pg_proc")
+        await connection.execute(f"vacuum full {', '.join(CATALOGUE)}")
     finally:
         await connection.close()
 
@@ -282,13 +287,19 @@ async def cloned(server_url: str, template: str | None) -> AsyncIterator[str]:
     """Create a database, from the template or empty; drop it after the block, with its connections."""
     name = f"test_{uuid4().hex[:12]}"
     copy = f" template {template} strategy file_copy" if template else ""  # twice as fast as the default strategy
-    await admin(server_url, f"create database {name}{copy}")
+    connection = await asyncpg.connect(server_url)
     try:
-        if template:
-            await admin(with_database(server_url, name), ADOPT_EPOCH)
-        yield with_database(server_url, name)
+        if connection.get_server_version() >= (18,):
+            await connection.execute("set file_copy_method = clone")  # by the kernel, in a tenth less time
+        await connection.execute(f"create database {name}{copy}")
+        try:
+            if template:
+                await admin(with_database(server_url, name), ADOPT_EPOCH)
+            yield with_database(server_url, name)
+        finally:
+            await connection.execute(f"drop database {name} with (force)")
     finally:
-        await admin(server_url, f"drop database {name} with (force)")
+        await connection.close()
 
 
 @pytest.fixture
