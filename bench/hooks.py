@@ -85,7 +85,7 @@ async def _begun(port: int, folder: Path, number: int) -> tuple[Connection, list
 
 
 async def _session(connection: Connection, requests: list[bytes], begin_s: float, seconds: float) -> list[float]:
-    """Make the calls of a session again and again; return how long each took, in milliseconds."""
+    """Repeat the calls of a session; return how long each took, in milliseconds."""
     times: list[float] = []
     await asyncio.sleep(begin_s)
     ends_at = time.perf_counter() + seconds

@@ -10,8 +10,7 @@ from statistics import median
 from bench.place import Options, Place, daemon, fresh
 from bench.queues.process import Cost, Side, peers, side
 from bench.report import Table, load, ratio
-from coordinator.db import schema
-from coordinator.db.connection import connect, retire
+from coordinator.db.connection import retire
 
 __all__ = ["COLUMNS", "notes", "rounds", "row", "run"]
 
@@ -21,7 +20,7 @@ QUEUES = {
     "pgqueuer": "PgQueuer 1.6.0",
     "procrastinate": "Procrastinate 3.10.0",
 }
-# A queue that takes a hundred times as long for a job is given fewer of them.
+# A queue that takes a hundred times as long for a job gets fewer of them.
 SHARE = {"procrastinate": 0.03}
 TITLES = {
     "drain": "Jobs drained by one worker",
@@ -31,8 +30,11 @@ TITLES = {
 KINDS = {"plain": "plain", "mute": "plain, no events", "fair": "fair over 10,000 keys"}
 FAIR = "select coordinator.queue_set('default', 'fair', p_fair_by => 'key')"
 # In a database of its own, where the function through which all events of jobs go does nothing.
-MUTE = "create or replace function coordinator.job_tell({arguments}) returns void language sql as ''"
-EMIT = "select pg_get_function_arguments('coordinator.job_tell'::regproc)"
+MUTE = """
+do $do$ begin
+  execute format('create or replace function coordinator.job_tell(%s) returns void language sql as $$$$',
+                 pg_get_function_arguments('coordinator.job_tell'::regproc));
+end $do$"""
 COLUMNS = ["jobs a second (rounds)", "first / it", "server + client + relay µs", "WAL B", "dead rows", "target"]
 EDGE = 3  # turns at each end of the snapshot, whose medians are compared
 SHOWN = 12
@@ -50,8 +52,8 @@ async def run(options: Options) -> AsyncIterator[Table]:
         for table in await _beside(sides, options, major):
             yield table
     async with fresh(options) as place, daemon(place) as relay, AsyncExitStack() as stack:
-        await place.execute(FAIR, "create database mute")
-        mute = await _muted(place)
+        await place.execute(FAIR)
+        mute = await place.muted(MUTE)
         sides = {
             "plain": await stack.enter_async_context(side(place, "ours", relay=relay)),
             "mute": await stack.enter_async_context(side(place, "ours", dsn=mute)),
@@ -60,16 +62,6 @@ async def run(options: Options) -> AsyncIterator[Table]:
         yield await _kinds(sides, options)
     async with fresh(options) as place, daemon(place) as relay, side(place, "ours", relay=relay) as ours:
         yield await _held(place, ours, options, 0.75 if major >= 18 else 0.6)
-
-
-async def _muted(place: Place) -> str:
-    """Apply the schema to the database without events, and return its address."""
-    dsn = place.dsn.replace("/coordinator?", "/mute?")
-    connection = await connect(dsn)
-    await schema.apply(connection)
-    await connection.execute(MUTE.format(arguments=await connection.fetchval(EMIT)))
-    await retire(connection)
-    return dsn
 
 
 async def rounds(
@@ -108,7 +100,7 @@ async def _kinds(sides: Mapping[str, Side], options: Options) -> Table:
     rows = [row(KINDS["plain"], costs["plain"], costs["plain"], None)]
     for name, target in (("mute", 0.7), ("fair", 0.85)):
         cells = row(KINDS[name], costs["plain"], costs[name], None)
-        # Without events it is the plain queue that is judged, else the other one.
+        # The target applies to the plain queue without events, and to the other one with events.
         value = ratio(
             *([cost.rate for cost in costs[each]] for each in (("plain", name) if name == "mute" else (name, "plain")))
         )

@@ -24,7 +24,7 @@ SET = (
 )
 CLIENTS = 16
 RATE = 5000
-REACHED = 0.95  # of the rate, or the round says nothing
+REACHED = 0.95  # of the rate, or the round is not valid
 WARM_S = 2.0
 FIRST_EVENTS = 60
 IDLE_S = 30.0
@@ -34,7 +34,7 @@ SETTLE_S = 13.0  # every loop has run once, and idle sessions have reported what
 async def run(options: Options) -> AsyncIterator[Table]:
     """Measure all three on one server."""
     async with fresh(options) as place, daemon(place):
-        # In this order: after load the server's own work (autovacuum) would count as queries of an idle daemon.
+        # In this order, because after load, the server's own work (autovacuum) would count as queries of an idle daemon.
         yield await _idle(place)
         yield await _after_idle(place)
         yield await _under_load(place, options)

@@ -263,7 +263,7 @@ class _Hot:
             self.released_at = time.perf_counter()
 
     async def watch(self) -> None:
-        """Wake all waiters when the lock has not been handed on for long: a wake-up was lost, and is counted."""
+        """Wake all waiters, and count a lost wake-up, if the lock has not changed hands for long."""
         while True:
             before = len(self.times_ms)
             await anyio.sleep(LOST_S)

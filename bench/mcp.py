@@ -27,13 +27,7 @@ KEY = "bench/call"
 VALUE = {"state": "done", "by": "a"}
 TARGET = 2
 BLOCKS, CALLS = 8, 250
-HOP = (
-    "host",
-    "connection",
-    "accept-encoding",
-    "content-length",
-    "transfer-encoding",
-)  # a connection of our own has these, or none
+HOP = ("host", "connection", "accept-encoding", "content-length", "transfer-encoding")  # of each connection
 
 
 async def run(options: Options) -> AsyncIterator[Table]:

@@ -76,6 +76,18 @@ class Place(msgspec.Struct):
         finally:
             await retire(connection)
 
+    async def muted(self, statement: str) -> str:
+        """Create a database with a schema that emits no events after ``statement``, and return its address."""
+        await self.execute("create database mute")
+        dsn = self.dsn.replace("/coordinator?", "/mute?")
+        connection = await connect(dsn)
+        try:
+            await schema.apply(connection)
+            await connection.execute(statement)
+        finally:
+            await retire(connection)
+        return dsn
+
 
 @asynccontextmanager
 async def fresh(

@@ -65,7 +65,7 @@ class Table(msgspec.Struct):
 
 
 def record(page: Path, table: Table, conditions: Conditions) -> None:
-    """Write a table into a page of results, in the place of its predecessor."""
+    """Write a table into a page of results, in place of the previous one."""
     head, *sections = re.split(r"^(?=## )", page.read_text("utf-8"), flags=re.MULTILINE)
     kept = {section.partition("\n")[0]: section.rstrip("\n") + "\n" for section in sections}
     kept[table.heading(conditions)] = table.text(conditions)

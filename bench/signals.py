@@ -72,7 +72,7 @@ async def _measure(place: Place, options: Options, title: str, mute_target: floa
     for _ in range(options.rounds):
         for name, script in scripts.items():
             found[name].append(await throughput(place, script, clients=WRITERS, seconds=options.round_s))
-            if name == "events":  # else the relay would take the rest of its work into another's round
+            if name == "events":  # otherwise, the relay would finish its work in the next round
                 drains.append(await place.drained())
     mute, notify = (ratio(found["events"], found[name]) for name in ("no event", "notify"))
     verdicts = {"no event": (mute, mute_target), "notify": (notify, notify_target)}

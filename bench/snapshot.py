@@ -60,7 +60,7 @@ async def run(options: Options) -> AsyncIterator[Table]:
         state = "held" if 1 <= index <= last_held else "before" if index < 1 else "after"
         figures = [f"{figure:.1f}" for figure in (percentile(values, 50), percentile(values, 99), max(values))]
         rows.append([f"{index * WINDOW_S:.0f} s", state, *figures, verdict if index == last_held else ""])
-    if len(rows) > SHOWN:  # the ends are what is judged; a third of what is between is enough to read
+    if len(rows) > SHOWN:  # the target applies to the ends; between them, every third is shown
         rows = [row for index, row in enumerate(rows) if index < 4 or index >= len(rows) - 6 or index % 3 == 0]
     yield Table(
         f"Call to LISTEN client at {RATE:,} events a second, a snapshot held for {options.snapshot_s:g} s",

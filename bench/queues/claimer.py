@@ -1,4 +1,4 @@
-"""A claimer written by hand, which finishes a batch and claims the next one in one call: it measures this call alone."""
+"""A minimal claimer, which finishes a batch and claims the next one in one call, to measure only this call."""
 
 from __future__ import annotations
 

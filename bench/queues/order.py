@@ -1,4 +1,4 @@
-"""A process that serves one queue: it reads orders, a line each, and answers how long each took.
+"""A process that serves one queue: it reads orders, one per line, and responds with how long each took.
 
 It imports nothing but the standard library and uvloop, since other queues run in an environment of their own.
 """
@@ -73,7 +73,7 @@ async def _obey(opened: Callable[[str], AbstractAsyncContextManager[Queue]], ver
 
 
 def serve(opened: Callable[[str], AbstractAsyncContextManager[Queue]]) -> None:
-    """Obey until standard input ends: answer, wait for an empty line, close all connections, and say so."""
+    """Execute orders until standard input ends: respond, wait for an empty line, close all connections, and confirm."""
     while line := sys.stdin.readline():
         verb, count = line.split()
         uvloop.run(_obey(opened, verb, int(count)))

@@ -88,7 +88,7 @@ class Side(msgspec.Struct):
         return line
 
     async def tidy(self) -> None:
-        """Leave nothing of a round to the next one."""
+        """Clean up after a round."""
         await self.database.execute("vacuum")
         await self.database.execute("checkpoint")
 
@@ -167,5 +167,5 @@ def _server_s(postmaster: int) -> float:
                 if _parent(int(entry.name)) == postmaster:
                     total += _own_s(int(entry.name))
             except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended; the postmaster counts it now or soon
+                continue  # it has ended, and the postmaster counts it
     return total

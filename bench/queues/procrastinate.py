@@ -60,6 +60,6 @@ async def _install(dsn: str) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger("procrastinate").setLevel(logging.ERROR)  # a warning that its tasks are those of the program
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)  # it warns that its tasks belong to the program
     asyncio.run(_install(sys.argv[1]))
     serve(opened)

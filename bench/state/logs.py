@@ -16,7 +16,6 @@ import coordinator
 from bench.place import Options, Place, daemon, fresh
 from bench.report import Table, load, percentile, ratio
 from coordinator.config import Config
-from coordinator.db import schema
 from coordinator.db.connection import connect
 
 __all__ = ["run"]
@@ -51,20 +50,9 @@ Append = Callable[[str], Awaitable[object]]
 async def run(options: Options) -> AsyncIterator[Table]:
     """Measure all of it."""
     async with fresh(options) as place, daemon(place):
-        await place.execute("create database mute")
-        yield await _appends(place, await _muted(place), options)
+        yield await _appends(place, await place.muted(WITHOUT_EVENT), options)
     async with fresh(options) as place:
         yield await _last(place, options)
-
-
-async def _muted(place: Place) -> str:
-    """Apply the schema to the database without events, and return its address."""
-    dsn = place.dsn.replace("/coordinator?", "/mute?")
-    connection = await connect(dsn)
-    await schema.apply(connection)
-    await connection.execute(WITHOUT_EVENT)
-    await connection.close()
-    return dsn
 
 
 @asynccontextmanager

@@ -42,7 +42,7 @@ async def _write(connection: asyncpg.Connection, times: list[float], done: async
 
 
 async def _trim(connection: asyncpg.Connection) -> int:
-    """Trim in paced batches until nothing is due; return how many entries went."""
+    """Trim in paced batches until nothing is due; return how many entries were removed."""
     gone = 0
     while results := await connection.fetch("select removed from coordinator.log_trim()"):
         gone += sum(row["removed"] for row in results)
@@ -51,7 +51,7 @@ async def _trim(connection: asyncpg.Connection) -> int:
 
 
 async def _round(place: Place, seconds: float, going: int) -> tuple[list[float], int, float]:
-    """Append for some seconds, or until the entries have gone; return how long each append took, how many went, and in what time."""
+    """Append for some seconds, or until the entries are removed; return how long each append took, how many entries were removed, and in what time."""
     connections = [await place.connect() for _ in range(WRITERS + 1)]
     trimmer, writers = connections[0], connections[1:]
     times: list[float] = []

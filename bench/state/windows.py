@@ -51,7 +51,9 @@ async def run(options: Options) -> AsyncIterator[Table]:
     async with fresh(options) as place:
         connection = await place.connect()
         try:
-            await connection.execute("set statement_timeout = 0; set lock_timeout = 0")  # autovacuum is there, too
+            await connection.execute(
+                "set statement_timeout = 0; set lock_timeout = 0"
+            )  # it may have to wait for autovacuum
             for project, count in (("few", FEW), ("many", options.entries)):
                 await connection.execute("select coordinator.project_create($1)", project)
                 await connection.execute(HEADERS, count // CONVERSATION, project, CONVERSATION)
