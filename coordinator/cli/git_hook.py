@@ -14,8 +14,9 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.located import located
 from coordinator.cli.output import plain
 from coordinator.client import brief
-from coordinator.errors import CoordinatorError, NotFound
+from coordinator.errors import ConfigurationError, CoordinatorError, NotFound
 from coordinator.hooks import git_hooks
+from coordinator.hooks.place import checked
 
 __all__ = ["run"]
 
@@ -25,7 +26,7 @@ TIMEOUT_S = 3.0
 def run(call: Invocation, hook: str, arguments: Sequence[str]) -> None:
     """Check what is being committed, merged or pushed, or release what was committed.
 
-    If ``coordinator.unreachable = deny`` is set in git's configuration, a failed check refuses the action.
+    If ``coordinator.unreachable`` in git's configuration is deny, or an unknown value, a failed check refuses the action.
     """
     refused = None
     try:
@@ -38,17 +39,23 @@ def run(call: Invocation, hook: str, arguments: Sequence[str]) -> None:
     except CoordinatorError as error:
         if hook == "post-commit":
             return  # leases expire without this as well
-        deny = git_hooks.setting("coordinator.unreachable") == "deny"
         click.echo(plain(f"coordinator: {error.message}; nothing was checked"), err=True)
-        if not deny:
-            return
-        refused = (
-            "coordinator: refused, because git config coordinator.unreachable is deny. To continue anyway: --no-verify"
-        )
+        refused = _unchecked()
     if refused:
         for line in refused.split("\n"):
             click.echo(plain(line), err=True)
         raise Exit(4)
+
+
+def _unchecked() -> str | None:
+    """Return why a failed check refuses the action, or null if it does not."""
+    try:
+        deny = checked("unreachable", git_hooks.setting("coordinator.unreachable") or "") == "deny"
+    except ConfigurationError as error:
+        return f"coordinator: refused, because {error.message}. {error.hint} To continue anyway: --no-verify"
+    if not deny:
+        return None
+    return "coordinator: refused, because git config coordinator.unreachable is deny. To continue anyway: --no-verify"
 
 
 def _through(call: Invocation, hook: str, paths: dict[str, datetime | None]) -> str | None:

@@ -12,7 +12,8 @@ repository within the work tree belongs to it for agents that work from outside.
 If git says that the file system ignores case (``core.ignorecase``), an existing file has the name that its directory
 contains.
 
-It never raises because of the contents of a path or a repository.
+It never raises because of a path or the contents of a repository, except for an unknown value of
+``coordinator.worktrees``: to ignore it would leave files unprotected that the user wants to be locked in all work trees.
 """
 
 from __future__ import annotations
@@ -27,15 +28,21 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from coordinator.errors import ConfigurationError
+from coordinator.hooks.quote import shortened
 from coordinator.hooks.repository import TRUE, Repository, above, at, find, named
 from coordinator.model.catalogue import LIMITS
 
-__all__ = ["WORKTREES", "Place", "locate", "lockable"]
+__all__ = ["WORKTREES", "Place", "checked", "locate", "lockable"]
 
 WORKTREES = ".git/worktrees/"  # above the paths of linked work trees
 SEGMENTS = 32
 DEEP = 100  # directories below the root of a work tree: each costs system calls, and a lock has at most SEGMENTS
 MOST = 4096  # characters of a path that the system accepts; a longer one may become shorter before the call
+CHOICES = {
+    "worktrees": ("separate", "shared"),
+    "unreachable": ("allow", "deny"),
+}  # of coordinator.NAME in git's configuration
 _KINDS = ("name:", "path:", "glob:")
 _WILD = re.compile(r"[*?\[]")
 # Not printable, \, or refused by check_name. Compiling takes 1 ms, and most paths are ASCII.
@@ -119,6 +126,8 @@ def locate(cwd: str, environ: Mapping[str, str]) -> Place:
     derived from the address of its remote, or from its path if it has none. ``COORDINATOR_ROOT``, or
     ``coordinator.root`` in the configuration, relative to the root of the work tree, replaces the work tree: for a
     repository within another one, it is ``..``, for instance.
+
+    Raises: ``ConfigurationError`` if ``coordinator.worktrees`` has an unknown value.
     """
     try:
         cwd, _ = _shortened(os.path.abspath(cwd))
@@ -137,7 +146,9 @@ def locate(cwd: str, environ: Mapping[str, str]) -> Place:
     if root is not None:
         repository = find(root) or named(cwd, environ)
         settings = repository.settings() if repository else {}
-    shared = environ.get("COORDINATOR_WORKTREES") or settings.get("coordinator.worktrees", [""])[-1]
+    shared = environ.get("COORDINATOR_WORKTREES") or checked(
+        "worktrees", settings.get("coordinator.worktrees", [""])[-1]
+    )
     return Place(
         project=environ.get("COORDINATOR_PROJECT") or _project(repository, settings),
         cwd=cwd,
@@ -147,6 +158,22 @@ def locate(cwd: str, environ: Mapping[str, str]) -> Place:
         shared=shared == "shared",
         ignores_case=settings.get("core.ignorecase", [""])[-1].lower() in TRUE,
     )
+
+
+def checked(name: str, value: str) -> str:
+    """Return the value of ``coordinator.NAME`` in git's configuration, or an empty text if it is not set.
+
+    Raises: ``ConfigurationError`` if it is none of ``CHOICES``.
+    """
+    if value and value not in CHOICES[name]:
+        from coordinator.suggestion import suggestion  # noqa: PLC0415 - rarely needed
+
+        first, second = CHOICES[name]
+        raise ConfigurationError(
+            f'git config coordinator.{name} "{shortened(value, 100)}" is neither {first} nor {second}',
+            hint=suggestion(value, CHOICES[name], f"Set it to one of them: git config coordinator.{name} {first}"),
+        )
+    return value
 
 
 def _spelled(root: str, relative: str) -> str:

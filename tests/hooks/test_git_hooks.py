@@ -245,6 +245,10 @@ def test_without_a_coordinator_a_commit_passes_with_a_line_unless_that_is_denied
     repository.git("config", "coordinator.unreachable", "deny")
     repository.write("a.py", "b")
     assert "coordinator.unreachable is deny" in repository.refused("commit", "-m", "two", "a.py", **away)
+    repository.git("config", "coordinator.unreachable", "denny")
+    assert 'unreachable "denny" is neither allow nor deny. Did you mean deny?' in repository.refused(
+        "commit", "-m", "two", "a.py", **away
+    )
     repository.git("config", "--unset", "coordinator.unreachable")
     bare = {
         "PATH": os.pathsep.join(

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.errors import ConfigurationError
 from coordinator.hooks.place import Place, locate, lockable
 from tests.conftest import Transaction
 from tests.hooks.repositories import git, layout, run_git
@@ -142,6 +143,11 @@ def test_the_setting_of_the_repository_shares_its_work_trees(tmp_path: Path) -> 
     git(tmp_path / "beside", "config", "coordinator.worktrees", "shared")
     assert place(tmp_path / "beside").resource("a.py") == "a.py"
     assert place(tmp_path / "beside", COORDINATOR_WORKTREES="separate").resource("a.py") == ".git/worktrees/beside/a.py"
+    git(tmp_path / "beside", "config", "coordinator.worktrees", "shraed")
+    with pytest.raises(ConfigurationError, match='worktrees "shraed" is neither separate nor shared') as raised:
+        place(tmp_path / "beside")
+    assert raised.value.hint == "Did you mean shared?"
+    assert place(tmp_path / "beside", COORDINATOR_WORKTREES="shared").shared
 
 
 @pytest.mark.parametrize(
