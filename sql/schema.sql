@@ -679,7 +679,7 @@ CREATE INDEX job_tree_waits_limit_idx ON coordinator.job_tree_waits USING btree 
 create table coordinator.job_wait_log (
   singleton boolean not null default true, -- Always true: there is one row.
   seq       bigint not null, -- Events up to this one were compared with all waits that are not behind.
-  held      jsonb not null default '{}'::jsonb, -- Outcomes of waits whose jobs another transaction had in that moment, by job.
+  held      jsonb not null default '{}'::jsonb, -- Outcomes of waits that could not be stored yet, since another transaction had the job or something of its project, by job.
   constraint job_wait_log_pkey PRIMARY KEY (singleton),
   constraint job_wait_log_singleton CHECK (singleton)
 );
@@ -4075,6 +4075,16 @@ create function coordinator.job_wait_cycle(p_job uuid, p_conditions jsonb)
   returns jsonb
   stable;
 
+-- End waits and questions of a project whose time has passed, for job_wait_match: see project_each. Internal.
+create function coordinator.job_wait_due_in(p_project_id bigint, p_items text[], p_limit integer)
+  returns text[]
+  volatile;
+
+-- Return the waits and questions whose time has passed, for job_wait_match: see project_each. Internal.
+create function coordinator.job_wait_due_work(p_except bigint[], p_limit integer)
+  returns table (project_id bigint, item text)
+  volatile;
+
 -- Store outcomes of waits and wake their jobs, project by project (see project_each); return the waits that have to be ended later. Internal.
 create function coordinator.job_wait_end(p_found jsonb, p_now timestamp with time zone)
   returns jsonb
@@ -4110,7 +4120,7 @@ create function coordinator.job_wait_look(p_project_id bigint, p_conditions json
   returns jsonb
   stable;
 
--- Compare up to 20 chunks of the log with the events that jobs wait for, and end up to p_limit waits and questions whose time has passed: store each outcome, and wake the job; returns the amount of work done. A run stores not many more than 8 MB of outcomes. Repeat until 0.
+-- Compare up to 20 chunks of the log with the events that jobs wait for, and end up to p_limit waits and questions whose time has passed: store each outcome, and wake the job; returns the amount of work done. A run stores not many more than 8 MB of outcomes, and 4 MB of each project whose waits end by time. Repeat until 0.
 create function coordinator.job_wait_match(p_limit integer default 1000)
   returns integer
   volatile security definer;
@@ -4330,7 +4340,7 @@ create function coordinator.leader_beat()
   returns table (origin text, renewed_at timestamp with time zone, now timestamp with time zone)
   stable security definer;
 
--- Take or keep the lead, unless another living process has it and it has not expired. A leader also learns which loops have work. epoch: the current epoch; null before its first number. Every daemon calls this function once a second.
+-- Take or keep the lead, unless another living process has it and it has not expired. A leader also learns which loops have work; all of them if that cannot be determined. epoch: the current epoch; null before its first number. Every daemon calls this function once a second.
 create function coordinator.leader_renew(p_process integer, p_ttl interval default '00:00:05')
   returns table (leads boolean, term bigint, due text[], epoch text)
   volatile security definer;

@@ -80,6 +80,7 @@ as $$
 declare
   v_leader coordinator.leaders;
   v_now    timestamptz := clock_timestamp();
+  v_due    text[];
 begin
   perform coordinator.check_ttl(p_ttl);
   select * into v_leader from coordinator.leaders for update;
@@ -91,11 +92,17 @@ begin
     v_leader.term := v_leader.term + 1;
   end if;
   update coordinator.leaders set process_id = p_process, term = v_leader.term, expires_at = v_now + p_ttl, renewed_at = v_now;
-  return query select true, v_leader.term, coordinator.work_due(), coordinator.epoch_id();
+  begin
+    v_due := coordinator.work_due();
+  exception when others then -- one damaged row must not stop every loop: let each find its own work
+    raise warning 'every loop runs, since the heartbeat cannot tell which of them have work: %', sqlerrm;
+    v_due := array(select m[1] from pg_proc p, regexp_matches(p.prosrc, 'then ''([a-z_]+)'' end', 'g') m where p.oid = 'coordinator.work_due'::regproc);
+  end;
+  return query select true, v_leader.term, v_due, coordinator.epoch_id();
 end
 $$;
 comment on function coordinator.leader_renew(integer, interval) is
-  'Take or keep the lead, unless another living process has it and it has not expired. A leader also learns which loops have work. epoch: the current epoch; null before its first number. Every daemon calls this function once a second.';
+  'Take or keep the lead, unless another living process has it and it has not expired. A leader also learns which loops have work; all of them if that cannot be determined. epoch: the current epoch; null before its first number. Every daemon calls this function once a second.';
 
 create or replace function coordinator.leader_beat()
 returns table (origin text, renewed_at timestamptz, now timestamptz)

@@ -240,3 +240,26 @@ async def test_a_flood_in_one_project_leaves_others_their_share_of_a_run(tx: Sha
     assert await tx.connection.fetchval("select coordinator.job_promote(10)") == 7
     assert await tx.connection.fetchval(left, "calm") == 0
     assert await tx.connection.fetchval(left, "flood") == 25
+
+
+async def test_a_flood_of_waits_that_end_by_time_leaves_those_of_others_their_share(tx: Shared) -> None:
+    for project, count in (("flood", 30), ("calm", 2)):
+        await tx.connection.execute("select coordinator.project_create($1)", project)
+        agent = await tx.connection.fetchval(
+            "select id from coordinator.agent_register($1, 'a', p_job_types => '{x}')", project
+        )
+        for _ in range(count):
+            await tx.connection.execute("select coordinator.job_enqueue($1, 'x')", project)
+            await tx.connection.execute(
+                """
+                select coordinator.job_suspend($1, c.id, $2, c.fence, 'w', '[{"signal": "never"}]', p_ttl => '1 minute')
+                from coordinator.job_claim($1, $2) c""",
+                project,
+                agent,
+            )
+        await tx.set_clock(timedelta(milliseconds=10))
+    await tx.set_clock(timedelta(minutes=2))
+    left = "select count(*) from coordinator.job_waits where project_id = coordinator.project_id($1)"
+    await tx.connection.execute("select coordinator.job_wait_match(10)")
+    assert await tx.connection.fetchval(left, "calm") == 0
+    assert await tx.connection.fetchval(left, "flood") == 25

@@ -9,7 +9,9 @@ from datetime import timedelta
 
 import pytest
 
+from coordinator.config import Config
 from coordinator.db.connection import connect
+from coordinator.loops.table import table
 from coordinator.model.work import Lead
 from coordinator.operations import agents, directives, signals
 from coordinator.operations.work import LeaderRenew, ProcessRegister
@@ -79,6 +81,18 @@ async def test_a_leader_learns_which_loops_have_work(tx: Transaction) -> None:
     assert await due() == ["relay"]
     await tx.set_clock(timedelta(seconds=2))
     assert await due() == ["relay", "signal_expire", "directive_expire", "agent_reap"]
+
+
+async def test_a_leader_runs_every_loop_if_a_damaged_row_hides_which_have_work(tx: Transaction) -> None:
+    process = await register(tx)
+    loops = {loop.name for loop in table(Config(artifact_store="s3://objects/x"))}
+    await tx.connection.execute("""
+        create or replace function coordinator.limit_due(p_now timestamptz, p_limit integer) returns bigint[]
+        language plpgsql stable as $$ begin raise data_corrupted; end $$""")
+    leads, _, due = shown(await tx.run(LeaderRenew(process=process, ttl=DAY)))
+    assert leads
+    assert {"signal_expire", "agent_reap", "limit_refill", "upkeep_analyze"} <= {*due} - {"relay", "webhook"} <= loops
+    assert {"relay", "webhook"} <= {*due}
 
 
 @pytest.mark.parametrize(

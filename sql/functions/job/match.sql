@@ -202,6 +202,52 @@ $$;
 comment on function coordinator.job_wait_hold(jsonb, jsonb) is
   'Add outcomes of waits whose jobs another transaction holds to those that are held. Beyond 16 MB together, they lose the data of their events and signals: {"unreadable": "json"}. Internal.';
 
+create or replace function coordinator.job_wait_due_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_now timestamptz := coordinator.now_utc();
+begin
+  return query
+    select w.project_id, w.job_id::text from coordinator.job_waits w, coordinator.job_wait_log l
+    where w.due_at <= v_now and w.project_id <> all (p_except) and not l.held ? w.job_id::text order by w.due_at limit p_limit;
+end
+$$;
+comment on function coordinator.job_wait_due_work(bigint[], integer) is
+  'Return the waits and questions whose time has passed, for job_wait_match: see project_each. Internal.';
+
+create or replace function coordinator.job_wait_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_now   timestamptz := coordinator.now_utc();
+  v_seq   bigint := (select l.seq from coordinator.job_wait_log l);
+  v_wait  coordinator.job_waits;
+  v_found jsonb := '{}';
+  v_held  jsonb;
+begin
+  for v_wait in
+    select w.* from coordinator.job_waits w where w.job_id = any (p_items::uuid[]) and w.due_at <= v_now order by w.due_at
+  loop
+    exit when coordinator.job_wait_full(v_found);
+    v_found := v_found || jsonb_build_object(v_wait.job_id, jsonb_build_object('fence', v_wait.fence, 'result',
+      case when v_wait.question is not null then jsonb_build_object('answer', v_wait.fallback, 'by', null)
+           else coalesce(coordinator.job_wait_look(v_wait.project_id, v_wait.conditions, v_now), '{"met": null}')
+                || jsonb_build_object('cursor', coordinator.cursor_text(greatest(v_wait.after_seq, case when v_wait.behind is false then v_seq else 0 end))) end));
+  end loop;
+  v_held := coordinator.job_wait_end_in(v_found, v_now);
+  return array(select k from jsonb_object_keys(v_found) k where not v_held ? k);
+end
+$$;
+comment on function coordinator.job_wait_due_in(bigint, text[], integer) is
+  'End waits and questions of a project whose time has passed, for job_wait_match: see project_each. Internal.';
+
 create or replace function coordinator.job_wait_match(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -286,22 +332,14 @@ begin
       exit when v_until < v_chunk.last_seq;
     end loop;
   end if;
-  for v_wait in select w.* from coordinator.job_waits w where w.due_at <= v_now and not v_held ? w.job_id::text order by w.due_at limit p_limit loop
-    exit when coordinator.job_wait_full(v_found);
-    continue when v_found ? v_wait.job_id::text;
-    v_found := v_found || jsonb_build_object(v_wait.job_id, jsonb_build_object('fence', v_wait.fence, 'result',
-      case when v_wait.question is not null then jsonb_build_object('answer', v_wait.fallback, 'by', null)
-           else coalesce(coordinator.job_wait_look(v_wait.project_id, v_wait.conditions, v_now), '{"met": null}')
-                || jsonb_build_object('cursor', coordinator.cursor_text(greatest(v_wait.after_seq, case when v_wait.behind is false then v_log.seq else 0 end))) end));
-  end loop;
   if v_found <> '{}' then
     v_more := coordinator.job_wait_end(v_found, v_now);
     select v_count + count(*) into v_count from jsonb_object_keys(v_found) k where not v_more ? k;
     v_held := coordinator.job_wait_hold(v_held, v_more);
   end if;
   update coordinator.job_wait_log l set seq = v_log.seq, held = v_held where l.seq <> v_log.seq or l.held <> v_held;
-  return v_count;
+  return v_count + cardinality(coordinator.project_each('job_wait_due', p_limit));
 end
 $$;
 comment on function coordinator.job_wait_match(integer) is
-  'Compare up to 20 chunks of the log with the events that jobs wait for, and end up to p_limit waits and questions whose time has passed: store each outcome, and wake the job; returns the amount of work done. A run stores not many more than 8 MB of outcomes. Repeat until 0.';
+  'Compare up to 20 chunks of the log with the events that jobs wait for, and end up to p_limit waits and questions whose time has passed: store each outcome, and wake the job; returns the amount of work done. A run stores not many more than 8 MB of outcomes, and 4 MB of each project whose waits end by time. Repeat until 0.';
