@@ -20,7 +20,8 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -163,11 +164,8 @@ async def _run(  # noqa: PLR0917
     )
 
     replica = None
-    if (url := config.replica_url) is not None:
-
-        def opened() -> AbstractAsyncContextManager[Database]:
-            return Database.open(url, config, direct_dsn=url, raw_json=True, name="replica")
-
+    if url := config.replica_url:
+        opened = partial(Database.open, url, config, direct_dsn=url, raw_json=True, name="replica")
         replica = Replica(opened, checks)
 
     pools = [database] if is_open(config) else [database, checks]

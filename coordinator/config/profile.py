@@ -76,17 +76,12 @@ def from_profile(
         where = f'{key} of profile "{name}" in {path}'
         if value is None:
             continue
-        if key in NESTED:
-            if settings.get(NESTED[key]) is not None:
-                raise ConfigurationError(f"{where}: {NESTED[key]} is set, too", hint="Remove one of the two.")
-            given[NESTED[key]] = Given(value, where, 2)
-            continue
-        if key in SETTINGS:
-            given[key] = Given(value, where, 2)
-            continue
-        setting = key.removesuffix("_file")
-        if settings.get(setting) is not None:
+        setting = NESTED.get(key) or (key if key in SETTINGS else key.removesuffix("_file"))
+        if setting != key and settings.get(setting) is not None:
             raise ConfigurationError(f"{where}: {setting} is set, too", hint="Remove one of the two.")
+        if key in SETTINGS or key in NESTED:
+            given[setting] = Given(value, where, 2)
+            continue
         if not isinstance(value, str):
             raise ConfigurationError(f"{where} is not a path", hint="Write the path of a file as text.")
         secret = path.parent / Path(value).expanduser()
