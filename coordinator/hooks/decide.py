@@ -76,12 +76,13 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     ``process``: the process with which the session ends. ``command`` returns the start of a command line for the agent;
     it includes the coordinator's address if the agent's shell does not know it. ``pause`` waits between two polls of
     the queue, and returns whether to continue waiting; ``hashes`` reads files; ``look`` runs work that looks up many
-    files.
+    files; ``heartbeat`` makes a call that is only a heartbeat, if it is necessary; by default, it always is.
     """
 
     pause: Callable[[float], Awaitable[bool]]
     hashes: Callable[[Iterable[str | None]], Awaitable[list[str]]] = _hashes
     look: Callable[[int, Callable[[], Any]], Awaitable[Any]] = _look
+    heartbeat: Callable[[agents.Join], Awaitable[object]] | None = None
     wait: timedelta = timedelta(0)
     ttl: timedelta = files.TTL
     shared_reads: bool = False
@@ -193,10 +194,10 @@ class _Hook:
                 if needed := self._rules():
                     await self._leave(self._owner, needed)
             case Kind.SESSION_START | Kind.PROMPT:
-                await self._join()
+                await self._executor.run(self._join())
                 return Verdict(context=await self._told())
             case _:
-                await self._join()
+                await self._heartbeat()
         if options.news_later and event.kind in (Kind.AFTER_EDIT, Kind.AFTER_SHELL):
             return Verdict(context=await self._told())
         return Verdict()
@@ -210,17 +211,18 @@ class _Hook:
         tell = greet if self._event.kind is Kind.SESSION_START else news
         return await tell(self._event, self._place, self._executor, self._agent, self._options.command()) or None
 
-    async def _join(self) -> None:
+    def _join(self) -> agents.Join:
         process = self._options.process or ""
-        await self._executor.run(
-            agents.Join(
-                project=self._place.project,
-                name=self._agent,
-                metadata=self._metadata(),
-                ttl=self._options.ttl,
-                process=int(process) if _NUMBER.fullmatch(process) else None,
-            )
+        return agents.Join(
+            project=self._place.project,
+            name=self._agent,
+            metadata=self._metadata(),
+            ttl=self._options.ttl,
+            process=int(process) if _NUMBER.fullmatch(process) else None,
         )
+
+    async def _heartbeat(self) -> None:
+        await (self._options.heartbeat or self._executor.run)(self._join())
 
     def _metadata(self) -> dict[str, Json]:
         task = self._event.task or self._event.prompt
@@ -267,7 +269,7 @@ class _Hook:
             if path is not None or (not self._options.sees_files and not resource.endswith("/"))
         }
         if not seen:
-            await self._join()
+            await self._heartbeat()
             return
         resources = list(seen)
         for first in range(0, len(resources), LIMITS["lock_resources"]):
@@ -290,7 +292,7 @@ class _Hook:
         if not self._options.until_commit:
             await self._leave(self._owner)
             return
-        await self._join()
+        await self._heartbeat()
         # Of a command that was refused or interrupted: nothing has reported its end.
         locks = dict.fromkeys(self._place.scoped(lock) for rule in self._options.rules for lock in rule.locks)
         paths = [lock for lock in locks if not lock.startswith("name:")]
@@ -307,7 +309,7 @@ class _Hook:
 
     async def _lease(self, resources: dict[str, str | None], *, shared: bool = False) -> Verdict:
         if not resources:
-            await self._join()
+            await self._heartbeat()
             return Verdict()
         if len(resources) > LIMITS["lock_resources"]:
             return _many(len(resources))

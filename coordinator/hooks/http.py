@@ -14,6 +14,7 @@ import ipaddress
 import os
 import re
 import shlex
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
@@ -25,6 +26,7 @@ import msgspec
 import structlog
 from anyio import to_thread
 
+from coordinator.api.believed import Believed
 from coordinator.api.endpoint import DEFAULT_PROJECT
 from coordinator.api.forwarded import FORWARDING
 from coordinator.api.principal import Principal
@@ -40,8 +42,8 @@ from coordinator.hooks.known_places import Known, KnownPlaces
 from coordinator.hooks.place import Place
 from coordinator.hooks.shell import DEFAULTS
 from coordinator.model import duration
-from coordinator.model.operation import Operation
-from coordinator.operations import locks
+from coordinator.model.operation import Json, Operation
+from coordinator.operations import agents, files, locks
 from coordinator.operations.executor import Runner
 from coordinator.telemetry import metrics
 
@@ -54,28 +56,47 @@ WAIT_MAX = timedelta(minutes=10)
 SMALL_BYTES = 64 << 10  # of files that are read within the event loop, together
 FEW = 20  # number of files that are resolved within the event loop
 HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,200}")
+HEARTBEAT_S = 3.0  # after a call of a session, no other call that would only be its heartbeat is made for this time
+SHORT_TTL = timedelta(seconds=60)  # not for sessions with a shorter TTL
 COPIES = 8  # copies of a payload in memory, as bytes and as Python objects
 
 log = structlog.get_logger()
 
 
+# The metadata of the last heartbeats, by caller, project, session and TTL.
+_Heard = Believed[tuple[str, str, str, timedelta], dict[str, Json]]
+
+
 class _Permitted:
     """Runs operations with the rights of a principal."""
 
-    def __init__(self, principal: Principal, inner: Runner) -> None:
+    def __init__(self, principal: Principal, inner: Runner, heard: _Heard) -> None:
         self._principal = principal
         self._inner = inner
+        self._heard = heard
 
     async def run(self, operation: Operation[R]) -> R:
         # If the caller disconnects, it leaves the queue. A scope takes 5 µs, so only this call has one.
         with anyio.CancelScope(shield=True) if isinstance(operation, locks.Cancel) else nullcontext():
+            began = time.monotonic()
             result = await self._inner.run(await self._principal.permit(operation))
-        return result  # noqa: RET504 - for mypy, the context may swallow exceptions
+        if isinstance(operation, agents.Join | files.Edit | files.Record) and operation.ttl >= SHORT_TTL:
+            name = operation.name if isinstance(operation, agents.Join) else operation.agent
+            heartbeat = (self._principal.caller, operation.project, name, operation.ttl)
+            self._heard.keep(heartbeat, operation.metadata or {}, began)
+        return result
+
+    async def heartbeat(self, join: agents.Join) -> None:
+        """Make a call that is only a heartbeat, unless a call of the session has just been one."""
+        heard = self._heard.get((self._principal.caller, join.project, join.name, join.ttl))
+        if heard is None or not (join.metadata or {}).items() <= heard.items():
+            await self.run(join)
 
 
 def hook_handlers(executor: Runner, stop: anyio.Event) -> dict[str, Mapping[str, Handler]]:
     """Return the handler of each dialect, by path and method. Once ``stop`` is set, no call waits for a file."""
     places = KnownPlaces()
+    heard: _Heard = Believed(HEARTBEAT_S)
 
     @lru_cache(200)  # a tool always sends the same options
     def options_of(name: str, query: frozenset[tuple[str, str]]) -> HookOptions:
@@ -90,7 +111,7 @@ def hook_handlers(executor: Runner, stop: anyio.Event) -> dict[str, Mapping[str,
         async def post(request: Request) -> Response:
             query = dict(request.query())
             options = options_of(name, frozenset((key, value) for key, value in query.items() if key != "project"))
-            return await _respond(name, request, query, options, executor, places)
+            return await _respond(name, request, query, options, _Permitted(request.principal, executor, heard), places)
 
         return post
 
@@ -98,7 +119,12 @@ def hook_handlers(executor: Runner, stop: anyio.Event) -> dict[str, Mapping[str,
 
 
 async def _respond(  # noqa: PLR0917
-    name: str, request: Request, query: Mapping[str, str], options: HookOptions, executor: Runner, places: KnownPlaces
+    name: str,
+    request: Request,
+    query: Mapping[str, str],
+    options: HookOptions,
+    executor: _Permitted,
+    places: KnownPlaces,
 ) -> Response:
     payload = decode(await request.body_within(PAYLOAD_BYTES, COPIES, "that of the payload of a hook"))
     dialect = load(name)
@@ -111,9 +137,10 @@ async def _respond(  # noqa: PLR0917
             sees_files=known is not None,
             rules=DEFAULTS if known is None else known.rules,
             command=partial(_command, request),
+            heartbeat=executor.heartbeat,
         )
         place = known.place if known is not None else _far(event.cwd, project)
-        verdict = await decide(event, place, _Permitted(request.principal, executor), options)
+        verdict = await decide(event, place, executor, options)
     except CoordinatorError as error:
         if not isinstance(error, DatabaseUnavailable):
             log.info("hook.refused", dialect=name, code=error.code, error=error.message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import httpx
 import pytest
 from starlette import requests
 
+from coordinator.api.believed import Believed
+from coordinator.api.principal import Principal
 from coordinator.hooks.dialects import PAYLOAD_BYTES
-from coordinator.hooks.http import _near
+from coordinator.hooks.http import _near, _Permitted
+from coordinator.model.operation import Operation
+from coordinator.operations import agents, files
 from tests.daemon import Daemon, opened
 from tests.hooks.repositories import git
 from tests.http_client import http_client
@@ -137,6 +142,51 @@ async def test_a_sidecar_answers_hooks_on_its_socket_and_its_port(database_url: 
                 answer = await client.post("/v1/hooks/cursor", json=other | {"tool_name": "Write", "tool_input": {}})
                 assert answer.json()["permission"] == "allow", answer.text
                 assert (await client.post(post, content=b"{")).status_code == 422
+
+
+class Recorder:
+    """Records the operations that it is given."""
+
+    def __init__(self) -> None:
+        self.functions: list[str] = []
+
+    async def run(self, operation: Operation[Any]) -> Any:
+        self.functions.append(operation.function)
+
+
+LONG = 3600.0
+
+
+@pytest.mark.parametrize(("before", "made"), [
+    ([], True),
+    ([agents.Join(project="p", name="s", metadata={"tool": "t"})], False),
+    ([files.Edit(project="p", agent="s", paths=["a"], metadata={"tool": "t", "task": "x"})], False),
+    ([files.Record(project="p", agent="s", paths=["a"], metadata={"tool": "t"})], False),
+    ([files.Leave(project="p", agent="s")], True),  # no heartbeat
+    ([agents.Join(project="p", name="s", metadata={"tool": "other"})], True),  # the metadata changes
+    ([agents.Join(project="p", name="other", metadata={"tool": "t"})], True),
+    ([agents.Join(project="other", name="s", metadata={"tool": "t"})], True),
+    ([agents.Join(project="p", name="s", metadata={"tool": "t"}, ttl=timedelta(hours=1))], True),
+])  # fmt: skip
+async def test_a_call_that_would_only_be_a_heartbeat_is_not_made_just_after_another_heartbeat(
+    before: list[Operation[Any]], made: bool
+) -> None:
+    heartbeat = agents.Join(project="p", name="s", metadata={"tool": "t"})
+    recorder = Recorder()
+    executor = _Permitted(Principal(), recorder, Believed(LONG))
+    for operation in before:
+        await executor.run(operation)
+    await executor.heartbeat(heartbeat)
+    assert recorder.functions[len(before) :] == ["agent_join"] * made
+
+
+async def test_heartbeats_are_made_again_later_and_always_for_a_short_ttl() -> None:
+    for heard, ttl in ((Believed(0.0), timedelta(minutes=10)), (Believed(LONG), timedelta(seconds=59))):
+        recorder = Recorder()
+        executor = _Permitted(Principal(), recorder, heard)
+        for _ in range(3):
+            await executor.heartbeat(agents.Join(project="p", name="s", metadata={}, ttl=ttl))
+        assert recorder.functions == ["agent_join"] * 3
 
 
 @pytest.mark.parametrize("policy", ["ask", "deny"])
