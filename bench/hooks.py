@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 
 from bench.gateway import cpu_s, process
@@ -21,28 +22,27 @@ from bench.report import Table, load, percentile
 __all__ = ["run"]
 
 SESSIONS = 50
-PAUSE_S = 0.2  # between the calls of a session
+PAUSE_S = 0.2  # between the calls of each
 RUNS = 10
-MANY = 1000  # sessions with a call a second
+MANY, MANY_PAUSE_S = 1000, 1.0
 MS, COLD_MS = (5, 50), 150
 
 
 async def run(options: Options) -> AsyncIterator[Table]:
-    """Measure a session's usual calls: read, edit, shell command, end of a turn."""
+    """Measure the usual calls of sessions: read, edit, shell command, end of a turn."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["git", "init", "--quiet", folder], check=True)
         async with fresh(options) as place, process("daemon", place.dsn) as (port, pid):
             seconds = options.rounds * options.round_s
-            sessions = await asyncio.gather(*(_begun(port, Path(folder), number) for number in range(SESSIONS)))
-            began = cpu_s(pid)
-            found = await asyncio.gather(
-                *(_session(*one, PAUSE_S * number / SESSIONS, seconds) for number, one in enumerate(sessions))
-            )
-            times = [ms for session in found for ms in session]
-            cost_us = (cpu_s(pid) - began) / len(times) * 1e6
+            few = await _begun(port, Path(folder), range(SESSIONS))
+            times = await _calls(few, PAUSE_S, seconds)
+            many = await _begun(port, Path(folder), range(SESSIONS, SESSIONS + MANY))
+            began, spent_s = time.perf_counter(), cpu_s(pid)
+            calls = len(await _calls(many, MANY_PAUSE_S, seconds))
+            rate, cost_s = calls / (time.perf_counter() - began), (cpu_s(pid) - spent_s) / calls
             cold = _cold([place.dsn, f"http://127.0.0.1:{port}"], Path(folder))
     p50, p99 = percentile(times, 50), percentile(times, 99)
-    share = MANY * cost_us / 1e6
+    share = MANY / MANY_PAUSE_S * cost_s
     rows = [
         [f"over HTTP, {SESSIONS} sessions", f"{p50:.1f} ms p50", _met(p50, MS[0])],
         ["", f"{p99:.1f} ms p99", _met(p99, MS[1])],
@@ -50,8 +50,11 @@ async def run(options: Options) -> AsyncIterator[Table]:
         ["coordinator hook run, PostgreSQL", f"{cold[0]:.0f} ms of a processor", _met(cold[0], COLD_MS)],
         ["coordinator hook run, HTTP", f"{cold[1]:.0f} ms of a processor", _met(cold[1], COLD_MS)],
     ]
-    note = f"{len(times)} calls, each session one every {PAUSE_S:g} s. A process: the least of {RUNS}. Load average at the end {load():.1f}."
-    yield Table("Hooks of coding agents", ["what", "takes", "target"], rows, [note])
+    notes = [
+        f"{len(times)} calls of {SESSIONS} sessions, each one every {PAUSE_S:g} s; {calls} of {MANY} sessions, {rate:.0f} a second.",
+        f"A process: the least of {RUNS}. Load average at the end {load():.1f}.",
+    ]
+    yield Table("Hooks of coding agents", ["what", "takes", "target"], rows, notes)
 
 
 def _met(value: float, target: float) -> str:
@@ -63,9 +66,8 @@ def _payload(folder: Path, session: str, event: str, tool: str = "", **arguments
     return json.dumps({"session_id": session, "cwd": str(folder), "hook_event_name": event, **call}).encode()
 
 
-async def _begun(port: int, folder: Path, number: int) -> tuple[Connection, list[bytes]]:
-    """Make the calls of a session once, of which the first registers it; return its connection and its calls."""
-    name = f"s{number}"
+def _requests(folder: Path, name: str) -> list[bytes]:
+    """Return the calls of a turn."""
     path = str(folder / f"{name}.py")
     calls = [
         _payload(folder, name, event, tool, **arguments)
@@ -77,25 +79,40 @@ async def _begun(port: int, folder: Path, number: int) -> tuple[Connection, list
         for event in ("PreToolUse", "PostToolUse")
     ]
     calls.append(_payload(folder, name, "Stop"))
-    requests = [request("POST", "/v1/hooks/claude-code", call) for call in calls]
-    connection = await Connection.open(port)
-    for one in requests:
-        await connection.send(one)
-    return connection, requests
+    return [request("POST", "/v1/hooks/claude-code", call) for call in calls]
 
 
-async def _session(connection: Connection, requests: list[bytes], begin_s: float, seconds: float) -> list[float]:
-    """Repeat the calls of a session; return how long each took, in milliseconds."""
+async def _begun(port: int, folder: Path, numbers: Iterable[int]) -> list[tuple[Connection, list[bytes]]]:
+    """Make the calls of each session once, of which the first registers it; return its connection and its calls."""
+    at_once = asyncio.Semaphore(SESSIONS)
+
+    async def begun(number: int) -> tuple[Connection, list[bytes]]:
+        async with at_once:
+            connection, requests = await Connection.open(port), _requests(folder, f"s{number}")
+            for one in requests:
+                await connection.send(one)
+        return connection, requests
+
+    return await asyncio.gather(*map(begun, numbers))
+
+
+async def _calls(sessions: Sequence[tuple[Connection, list[bytes]]], pause_s: float, seconds: float) -> list[float]:
+    """Repeat the calls of sessions, each at another point of its turn; return how long each took, in milliseconds."""
     times: list[float] = []
-    await asyncio.sleep(begin_s)
-    ends_at = time.perf_counter() + seconds
-    while time.perf_counter() < ends_at:
-        for one in requests:
+
+    async def calls(number: int, connection: Connection, requests: list[bytes]) -> None:
+        await asyncio.sleep(pause_s * number / len(sessions))
+        ends_at = time.perf_counter() + seconds
+        for one in islice(cycle(requests), number % len(requests), None):
             began = time.perf_counter()
+            if began >= ends_at:
+                break
             await connection.send(one)
             times.append((time.perf_counter() - began) * 1000)
-            await asyncio.sleep(PAUSE_S)
-    connection.close()
+            await asyncio.sleep(pause_s)
+        connection.close()
+
+    await asyncio.gather(*(calls(number, *session) for number, session in enumerate(sessions)))
     return times
 
 
