@@ -135,6 +135,10 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx else "coordinator"
     hint = f'See "{path} --help".'
+    if isinstance(error, click.BadParameter) and isinstance(
+        error.param, click.Argument
+    ):  # else click lists its choices
+        error.param_hint = f"'{error.param.human_readable_name}'"
     message = error.format_message().rstrip(".")
     match error:
         case click.NoSuchOption():

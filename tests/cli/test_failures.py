@@ -50,6 +50,10 @@ def test_a_usage_error_exits_with_2_and_a_suggestion(lone: Program, line: list[s
     assert lone.fails(2, *line)["hint"] == hint
 
 
+def test_the_error_for_an_unknown_choice_names_its_argument(lone: Program) -> None:
+    assert lone.fails(2, "completion", "tcsh")["message"].startswith("invalid value for 'SHELL': 'tcsh' is not one of ")
+
+
 @pytest.mark.parametrize(
     ("code", "environment", "line"),
     [

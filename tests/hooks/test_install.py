@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from coordinator.cli.commands import mcp
 from coordinator.cli.tool_settings import TOOLS, located, notes
 from coordinator.errors import CoordinatorError
 from coordinator.hooks import dialects
@@ -381,6 +382,13 @@ def test_hooks_over_http_go_to_the_daemon(repository: Program) -> None:
     assert f"{url}/mcp?project=default" in (repository.folder / SERVERS["cursor"]).read_text()
     for tool in ("codex", "cursor", "gemini", "vscode"):
         assert repository.fails(5, "hook", "install", tool, "--yes", "--url", url)["hint"].startswith("Omit --url")
+
+
+def test_whoever_installs_a_server_that_cannot_start_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mcp._missing(None) == ""
+    monkeypatch.setattr(mcp, "find_spec", lambda _name: None)
+    assert 'pip install "coordinatord[mcp]"' in mcp._missing(None)
+    assert mcp._missing("https://coordinator.agents:7420") == ""  # the daemon serves it
 
 
 def test_the_paragraph_for_agents_is_written_once_and_replaced(repository: Program) -> None:

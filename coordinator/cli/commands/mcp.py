@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -112,6 +113,13 @@ def status(call: Invocation, *, tool: str | None, scope: str | None) -> None:
     states(call, [tool] if tool else [*TOOLS.choices], scope, lambda name, kind, root: _setup(name, kind, root, url))
 
 
+def _missing(url: str | None) -> str:
+    """Return what has to be installed before a tool can start the server."""
+    if url is not None or find_spec("mcp") is not None:
+        return ""
+    return 'The server needs the extra "mcp", which is not installed: pip install "coordinatord[mcp]"'
+
+
 def _change(call: Invocation, tool: str, scope: str | None, *, install: bool, dry_run: bool, yes: bool) -> None:
     from coordinator.hooks.install.change import planned  # noqa: PLC0415
 
@@ -121,7 +129,7 @@ def _change(call: Invocation, tool: str, scope: str | None, *, install: bool, dr
         call,
         tool,
         lambda: [planned(located(setup, kind, root), setup, install=install)],
-        note=notes(setup) if install else "",
+        note=" ".join(filter(None, (notes(setup), _missing(daemon(call))))) if install else "",
         yes=yes,
         dry_run=dry_run,
     )
