@@ -17,8 +17,8 @@ from coordinator.cli.tool_settings import TOOLS, located, notes
 from coordinator.errors import CoordinatorError
 from coordinator.hooks import dialects
 from coordinator.hooks.dialects.entries import SettingsScope
+from coordinator.hooks.install import agents_md, file, toml
 from coordinator.hooks.install import change as installing
-from coordinator.hooks.install import file, toml
 from tests.cli.conftest import Program, lone
 from tests.waiting import DEADLINE_S
 
@@ -409,17 +409,18 @@ def test_the_paragraph_for_agents_is_written_once_and_replaced(repository: Progr
 
 @pytest.mark.parametrize("before", [None, "", "# Shop", "# Shop\n", "# Shop\n\n", "# Shop\r\n\r\nBe kind.\r\n"])
 def test_without_the_paragraph_for_agents_the_file_is_what_it_was_and_no_copy_is_left(
-    repository: Program, before: str | None
+    tmp_path: Path, before: str | None
 ) -> None:
-    path = repository.folder / "AGENTS.md"
+    path = tmp_path / "AGENTS.md"
     copy = path.with_name("AGENTS.md.coordinator-backup")
     if before is not None:
         path.write_bytes(before.encode())
     for _ in range(2):
-        repository.json("hook", "install", "codex", "--agents-md", "--yes")
+        agents_md.planned(path, install=True).write()
+    assert agents_md.PARAGRAPH.splitlines()[0] in path.read_text().splitlines()
     assert (copy.read_bytes().decode() if copy.exists() else None) == before
     for _ in range(2):
-        repository.json("hook", "uninstall", "codex", "--agents-md", "--yes")
+        agents_md.planned(path, install=False).write()
     assert (path.read_bytes().decode() if path.exists() else None) == before
     assert not copy.exists()
 
