@@ -34,6 +34,7 @@ begin
   end if;
   loop
     v_id := nextval(pg_get_serial_sequence('coordinator.processes', 'id'));
+    continue when exists (select from coordinator.processes where id = v_id); -- from before the sequence began again
     exit when pg_try_advisory_lock(1129267026, v_id); -- otherwise another role holds the key of an id that no process has yet
   end loop;
   insert into coordinator.processes (id, kind, name, started_at) overriding system value

@@ -152,6 +152,20 @@ async def test_no_session_of_another_role_is_ended_for_a_process_that_returns(
         await stranger.close()
 
 
+async def test_ids_of_processes_begin_again_after_the_last_one(database_url: str) -> None:
+    """At a hundred short-lived processes a second, that is after eight months."""
+    async with session(database_url) as one, session(database_url) as two, session(database_url) as three:
+        first = await register(one)
+        sequence = "pg_get_serial_sequence('coordinator.processes', 'id')"
+        await one.connection.execute(f"select setval({sequence}, 2147483646)")
+        assert await register(two) == 2147483647
+        await one.connection.execute(
+            "insert into coordinator.processes overriding system value values (2, 'client', 'dead', now(), now())"
+        )
+        assert first == 1
+        assert await register(three) == 3
+
+
 async def test_the_id_of_a_reaped_process_is_not_used_again(tx: Transaction) -> None:
     assert await tx.run(ProcessRegister(kind="daemon", name="x", id=1_000_000)) != 1_000_000
     assert not await tx.connection.fetchval("select coordinator.process_alive(1000000)")
