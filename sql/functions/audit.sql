@@ -234,9 +234,8 @@ begin
   perform from coordinator.events where false; -- locks the log, see events_since: from here on, no partition can be dropped
   select last_value into v_floor from coordinator.event_floor;
   if v_cursor.seq < v_floor then -- every trail says so
-    select v_late || jsonb_object_agg(p.name, v_cursor.seq) into v_late
-    from coordinator.logs l join coordinator.projects p on p.id = l.project_id
-    where l.kind = 'audit' and l.key = 'audit' and not v_late ? p.name having count(*) > 0;
+    select coalesce(jsonb_object_agg(p.name, v_cursor.seq), '{}') || v_late into v_late
+    from coordinator.logs l join coordinator.projects p on p.id = l.project_id where l.kind = 'audit' and l.key = 'audit';
     perform coordinator.audit_append(coordinator.audit_header(0, v_now),
       array[format('"lost": {"after": %s, "last": %s}', v_cursor.seq, v_floor)], array['coordinator'], v_now);
     v_cursor.seq := v_floor;

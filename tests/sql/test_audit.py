@@ -286,6 +286,22 @@ async def test_events_stay_until_they_are_copied_and_not_for_ever(db: Database) 
     assert await fault(db) is None
 
 
+async def test_copying_continues_after_a_loss_that_no_trail_or_only_a_late_one_is_affected_by(db: Database) -> None:
+    """The loss is said once, whether a trail exists or is written later."""
+    lose = "update coordinator.audit_cursor set seq = -7; select setval('coordinator.event_floor', 1)"
+    async with opened(db.dsn) as connection:
+        await connection.execute(lose)
+        await connection.execute(COPY)
+        await fill(db, 2)
+        assert await db.run(audits.List(project="default"))
+        await connection.execute(lose)
+        await connection.execute("""update coordinator.audit_cursor set late = '{"default": -9}'""")
+        await connection.execute(COPY)
+        assert await connection.fetchval("select late from coordinator.audit_cursor") == {}
+    entries = await db.run(audits.List(project="default"))
+    assert [entry.data["lost"] for entry in entries if "lost" in entry.data] == [{"after": -9, "last": 1}]
+
+
 async def test_events_that_are_copied_are_pruned_in_time(db: Database) -> None:
     await fill(db, 1)
     async with opened(db.dsn) as connection:

@@ -302,6 +302,20 @@ async def test_dead_deliveries_are_redriven_by_number_and_by_filter_with_the_sam
     assert [key for _, key in await hooks.deliver()] == ["a", "c", "later"]
 
 
+async def test_events_that_cannot_be_inserted_are_no_work_that_is_repeated_at_once(hooks: Hooks) -> None:
+    webhook = await hooks.add()
+    await hooks.run(webhooks.Pause(project="default", webhook=webhook))
+    await hooks.emit("bad")
+    await hooks.fill()
+    await hooks.run(webhooks.Resume(project="default", webhook=webhook))
+    await hooks.connection.execute(
+        "alter table coordinator.webhook_deliveries add constraint good check (key <> 'bad')"
+    )
+    assert 0 in [await hooks.run(webhooks.Fill()) for _ in range(5)]
+    await hooks.connection.execute("alter table coordinator.webhook_deliveries drop constraint good")
+    assert await hooks.deliver() == [(webhook, "bad")]
+
+
 async def test_a_paused_webhook_keeps_its_events_in_the_log_and_delivers_tests(hooks: Hooks) -> None:
     webhook = await hooks.add()
     this = {"project": "default", "webhook": webhook}

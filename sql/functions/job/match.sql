@@ -308,14 +308,13 @@ begin
       -- First the waits that are behind, the longest waiting first.
       update coordinator.job_waits w set behind = false
       where w.job_id = any (array(select o.job_id from coordinator.job_waits o where o.behind and o.after_seq >= v_log.seq for update skip locked));
-      select w.after_seq into v_first from coordinator.job_waits w where w.behind and w.after_seq < v_log.seq order by w.began_at, w.job_id limit 1;
+      select w.after_seq into v_first from coordinator.job_waits w where w.behind and w.after_seq < v_log.seq order by w.began_at, w.job_id limit 1 for update skip locked;
       if found then
         v_chunk := coordinator.event_chunk_after(v_first);
         v_until := least(v_chunk.last_seq, v_log.seq);
         -- Trap: lock them before reading the chunk. A wait that appears later has not been compared with it.
         v_ids := array(select o.job_id from coordinator.job_waits o
                        where o.behind and o.after_seq >= v_first and o.after_seq < v_until for update skip locked);
-        exit when v_ids = '{}'; -- others have them: at the next run
         select * into v_more, v_until from coordinator.job_wait_listen(v_chunk, v_first, v_until, true, v_held || v_found, v_now);
         update coordinator.job_waits w set after_seq = v_until where w.job_id = any (v_ids) and w.after_seq < v_until;
         v_found := v_found || v_more;

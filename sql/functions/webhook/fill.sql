@@ -156,7 +156,7 @@ begin
       v_done := coordinator.webhook_put_each(v_chunk, v_ids, v_first, v_until, v_now);
       v_late := v_late || array(select i from unnest(v_ids) i where i <> all (v_done));
       update coordinator.webhooks w set after_seq = v_until where w.id = any (v_done);
-      v_count := v_count + 1;
+      v_count := v_count + (v_done <> '{}')::integer;
       continue;
     end if;
     -- Then those that have caught up, and new ones.
