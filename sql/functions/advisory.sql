@@ -100,6 +100,7 @@ declare
   v_projects bigint[] := '{}'; -- of each item
   v_items    text[] := '{}';
   v_found    record;
+  v_full     bigint[];
   v_of       record;
   v_handled  text[];
   v_all      text[] := '{}';
@@ -109,8 +110,12 @@ begin
     execute format('select array_agg(w.project_id) as projects, array_agg(w.item) as items from coordinator.%I($1, $2) w', p_loop || '_work')
       into v_found using array(select distinct p from unnest(v_projects) p), p_limit;
     exit when v_found.projects is null;
-    v_projects := v_projects || v_found.projects;
-    v_items := v_items || v_found.items;
+    -- Projects with less than a share may have more: what was found of them is found again, without what hid the rest.
+    v_full := array(select p from unnest(v_found.projects) p group by p
+                    having v_round = 20 or cardinality(v_found.projects) < p_limit
+                           or count(*) >= p_limit / (select count(distinct o) from unnest(v_found.projects) o));
+    select v_projects || array_agg(u.project_id order by u.place), v_items || array_agg(u.item order by u.place) into v_projects, v_items
+    from unnest(v_found.projects, v_found.items) with ordinality u (project_id, item, place) where u.project_id = any (v_full);
     exit when cardinality(v_found.projects) < p_limit;
   end loop;
   for v_of in -- in the order of projects, as all callers lock them

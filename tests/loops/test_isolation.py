@@ -263,3 +263,51 @@ async def test_a_flood_of_waits_that_end_by_time_leaves_those_of_others_their_sh
     await tx.connection.execute("select coordinator.job_wait_match(10)")
     assert await tx.connection.fetchval(left, "calm") == 0
     assert await tx.connection.fetchval(left, "flood") == 25
+
+
+async def test_what_is_due_behind_a_flood_is_not_limited_to_what_is_due_before_its_end(tx: Shared) -> None:
+    for project in ("flood", "calm"):
+        await tx.connection.execute("select coordinator.project_create($1)", project)
+    for at, (project, count) in enumerate((("flood", 8), ("calm", 1), ("flood", 20), ("calm", 9))):
+        await tx.set_clock(timedelta(milliseconds=at))
+        await tx.connection.execute(
+            "select coordinator.job_enqueue($1, 'x', p_delay => '1 second') from generate_series(1, $2)", project, count
+        )
+    await tx.set_clock(timedelta(minutes=1))
+    assert await tx.connection.fetchval("select coordinator.job_promote(10)") == 10
+    left = "select count(*) from coordinator.jobs_later l join coordinator.jobs_open j using (id) where j.project_id = coordinator.project_id($1)"
+    assert await tx.connection.fetchval(left, "calm") == 5
+    assert await tx.connection.fetchval(left, "flood") == 23
+
+
+async def test_a_wait_that_is_locked_and_behind_delays_no_other_one(database_url: str) -> None:
+    async with opened(database_url) as connection, opened(database_url) as holder:
+        for project in ("held", "free"):
+            await connection.execute("select coordinator.project_create($1)", project)
+            agent = await connection.fetchval(
+                "select id from coordinator.agent_register($1, 'a', p_job_types => '{x}')", project
+            )
+            await connection.execute("select coordinator.job_enqueue($1, 'x')", project)
+            await connection.execute(
+                """
+                select coordinator.job_suspend($1, c.id, $2, c.fence, 'w', '[{"signal": "told"}]')
+                from coordinator.job_claim($1, $2) c""",
+                project,
+                agent,
+            )
+            await connection.execute("select * from coordinator.relay_step()")
+        await connection.execute("select coordinator.signal_set('free', 'told', '1')")
+        await connection.execute("select * from coordinator.relay_step()")
+        # As if the log had been read further than these waits, which begin in different chunks.
+        await connection.execute("""
+            update coordinator.job_waits w set behind = true, after_seq = coalesce((
+              select max(c.first_seq) - 1 from coordinator.event_chunks c where w.project_id = coordinator.project_id('free')), 0)""")
+        await connection.execute(
+            "update coordinator.job_wait_log set seq = (select max(last_seq) from coordinator.event_chunks)"
+        )
+        async with undone(holder):
+            await holder.execute(
+                "select from coordinator.job_waits w where project_id = coordinator.project_id('held') for update"
+            )
+            await connection.execute("select coordinator.job_wait_match()")
+            assert await connection.fetchval("select count(*) from coordinator.job_waits") == 1
