@@ -24,9 +24,9 @@ import structlog
 from coordinator import embedded
 from coordinator.embedded import processes
 from coordinator.errors import CoordinatorError
+from tests.forked import ROOT, Forked
 from tests.waiting import DEADLINE_S
 
-ROOT = Path(__file__).parents[2]
 Answer = dict[str, Any]
 QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
@@ -72,9 +72,11 @@ class Daemon:
 
     def __init__(self, data_dir: Path, bin_dir: Path | None = None, *, prefix: tuple[str, ...] = ()) -> None:
         self.data_dir = data_dir
-        command = [*prefix, sys.executable, "-m", "tests.embedded.process", str(data_dir)]
-        self.process = subprocess.Popen(
-            [*command, *([str(bin_dir)] if bin_dir else [])], stdout=subprocess.PIPE, cwd=ROOT, text=True
+        program = ["tests.embedded.process", str(data_dir), *([str(bin_dir)] if bin_dir else [])]
+        self.process: subprocess.Popen[str] = (
+            subprocess.Popen([*prefix, sys.executable, "-m", *program], stdout=subprocess.PIPE, cwd=ROOT, text=True)
+            if prefix
+            else Forked(*program, stdout=subprocess.PIPE, text=True)
         )
 
     def answer(self) -> Answer:
