@@ -303,3 +303,21 @@ async def test_a_heartbeat_reads_no_table_to_learn_that_nothing_is_due(tx: Trans
         assert value_of(text)[0]["Plan"]["Shared Hit Blocks"] < 20 * len(tables) + catalogue, [
             (n, c) for n, c in rows.items() if c > 1
         ]
+
+
+async def test_each_key_of_a_batch_is_looked_up_among_the_lanes_even_if_there_seem_to_be_none(tx: Transaction) -> None:
+    await tx.connection.execute(
+        "select coordinator.queue_set('default', 'q'); analyze coordinator.job_lanes;"
+        " update pg_class set relpages = 1, reltuples = 0 where oid = 'coordinator.job_lanes'::regclass;"
+        " set local enable_seqscan = off; set local enable_bitmapscan = off; set local plan_cache_mode = force_generic_plan"
+    )
+    sql = await statement(tx, "job_lanes_enter", r"with added as \(.*?where a\.hash is not null")
+    sql = sql.replace("into v_new, v_hashes", "").replace("p_classes", "$1").replace("p_keys", "$2")
+    await tx.connection.execute(f"prepare lanes (bigint[], text[]) as {sql}")
+    plan = await explain(tx, "execute lanes ('{1}', '{a}')")
+    looked_up = [
+        node["Index Cond"] for node in plan if node.get("Relation Name") == "job_lanes" and "Index Cond" in node
+    ]
+    assert looked_up
+    assert all("class_id" in condition and "key" in condition for condition in looked_up)
+    assert not any(node.get("Join Type") == "Anti" for node in plan)

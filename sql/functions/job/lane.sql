@@ -28,7 +28,8 @@ begin
       from (select distinct u.class_id, u.key from unnest(p_classes, p_keys) u (class_id, key) where u.key is not null) l
       join coordinator.job_classes c on c.id = l.class_id
       join coordinator.queues q on q.project_id = c.project_id and q.name = c.queue and (q.fair or c.keyed)
-      where not exists (select from coordinator.job_lanes e where e.class_id = l.class_id and e.key = l.key)
+      -- One lookup per key: while statistics say that there are few lanes, an anti-join would read all of them for each key.
+      where (select true from coordinator.job_lanes e where e.class_id = l.class_id and e.key = l.key) is null
       order by l.class_id, l.key
       on conflict on constraint job_lanes_key do nothing returning id, class_id, hash),
     line as (
