@@ -165,16 +165,19 @@ begin
       select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p
       where p.class_id = p_class and p.turn > coalesce((p_floors ->> v_floor)::bigint, 0)
       order by p.turn limit greatest(1, v_left / v_share) for update skip locked),
+    lane as materialized ( -- one lookup per lane, whatever the statistics say; without a weight, the lane was deleted
+      select l.place, l.turn, l.lane_id, e.hash, e.weight
+      from line l left join lateral (select e.hash, e.weight from coordinator.job_lanes e where e.id = l.lane_id offset 0) e on true),
     next as materialized (
       select s.place, s.turn, s.lane_id, s.hash, least(s.share, v_left - s.before) as jobs
-      from (select l.place, l.turn, l.lane_id, e.hash, v_share * e.weight as share, sum(v_share * e.weight) over (order by l.turn) - v_share * e.weight as before
-            from line l join coordinator.job_lanes e on e.id = l.lane_id and e.id = any (array(select i.lane_id from line i))) s
+      from (select l.place, l.turn, l.lane_id, l.hash, v_share * l.weight as share, sum(v_share * l.weight) over (order by l.turn) - v_share * l.weight as before
+            from lane l where l.weight is not null) s
       where s.before < v_left),
     gone as (
       delete from coordinator.job_permits p
       where p.ctid = any (array(select n.place from next n
                                 union all -- permits of deleted lanes: a lane with a limit per key may have several
-                                select l.place from line l where not exists (select from coordinator.job_lanes e where e.id = l.lane_id)))
+                                select l.place from lane l where l.weight is null))
       returning p.turn)
     select array_agg(n.lane_id order by n.turn), array_agg(n.jobs order by n.turn), array_agg(n.hash order by n.turn), (select max(g.turn) from gone g)
     into v_next, v_counts, v_hashes, v_turn from next n;
@@ -205,7 +208,8 @@ begin
     into v_more, v_counts
     from (select w.id, w.place, w.share, sum(w.share) over (order by w.place) - w.share as before
           from (select l.id, u.place, ceil(v_left::numeric * l.weight / sum(l.weight) over ()) as share
-                from unnest(v_more) with ordinality u (id, place) join coordinator.job_lanes l on l.id = u.id and l.id = any (v_more)) w) s;
+                from unnest(v_more) with ordinality u (id, place)
+                cross join lateral (select e.id, e.weight from coordinator.job_lanes e where e.id = u.id offset 0) l) w) s;
     v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_more)]), v_more, v_counts);
     v_ids := v_ids || v_taken.ids;
     v_left := p_limit - cardinality(v_ids);
