@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,18 @@ PROSE = {".py", ".sql", ".md", ".yaml", ".toml", ".js", ".sh"}
 GENERATED = {"sql/schema.sql"}  # from the migrations, among others, which are never edited
 
 
-def tracked() -> list[Path]:
+@cache
+def prose() -> dict[str, str]:
+    """Return the text of each tracked file that people read, by its path."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     names = [name for name in listed.stdout.split("\0") if name]
-    return [ROOT / name for name in names if name not in GENERATED and not name.startswith("sql/migrations/")]
+    own = str(Path(__file__).relative_to(ROOT))
+    return {
+        name: (ROOT / name).read_text("utf-8")
+        for name in names
+        if name not in {*GENERATED, own} and not name.startswith("sql/migrations/")
+        if Path(name).suffix in PROSE and (ROOT / name).is_file()
+    }
 
 
 def test_no_class_name_of_the_program_means_two_things() -> None:
@@ -82,9 +91,9 @@ def test_log_events_are_named_by_a_noun_and_a_past_participle() -> None:
 @pytest.mark.parametrize("wording", UNWANTED)
 def test_nothing_that_people_read_uses_a_wording_that_has_a_standard_word(wording: str) -> None:
     found = []
-    for path in tracked():
-        if path.suffix in PROSE and path != Path(__file__) and path.is_file():
-            for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-                if re.search(wording, line):
-                    found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}")
+    for name, text in prose().items():
+        for match in re.finditer(wording, text):
+            before, _, rest = text[: match.start()].rpartition("\n")
+            number, line = before.count("\n") + 2, (rest + text[match.start() :]).partition("\n")[0]
+            found.append(f"{name}:{number}: {line.strip()[:120]}")
     assert found == [], f"write: {UNWANTED[wording]}"
