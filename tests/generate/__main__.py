@@ -1,4 +1,4 @@
-"""Write the generated files, each from a fresh database: `schema`, `docs`, or both; or `previous <commit>`."""
+"""Write the generated files from a fresh database: `schema`, `docs`, or both; or `previous <commit>`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from tests.generate.previous import PREVIOUS, previous, written
 from tests.generate.schema import CATALOGUE, SCHEMA, catalogue, dump
 
 
-async def _write(server_url: str, what: str, commit: str | None = None) -> None:
+async def _write(server_url: str, *what: str) -> None:
     name = f"generate_{uuid4().hex[:8]}"
     await admin(server_url, f"create database {name}")
     connection = await connect(with_database(server_url, name))
     try:
-        if commit is not None:
+        if what[0] == "previous":
+            commit = what[1]
             with tempfile.TemporaryDirectory() as folder:
                 PREVIOUS.write_text(written(await previous(connection, commit, Path(folder))), "utf-8")
             return
         await schema.apply(connection)
-        if what == "schema":
-            files = {SCHEMA: await dump(connection), CATALOGUE: await catalogue(connection)}
-        else:
-            files = await docs.pages(connection) | manifests.files()
+        files = {}
+        if "schema" in what:
+            files |= {SCHEMA: await dump(connection), CATALOGUE: await catalogue(connection)}
+        if "docs" in what:
+            files |= await docs.pages(connection) | manifests.files()
         for path, text in files.items():
             path.write_text(text, "utf-8")
     finally:
@@ -39,8 +41,4 @@ async def _write(server_url: str, what: str, commit: str | None = None) -> None:
 
 if __name__ == "__main__":
     with local_server() as url:
-        if sys.argv[1] == "previous":
-            asyncio.run(_write(url, *sys.argv[1:]))
-        else:
-            for what in sys.argv[1:]:
-                asyncio.run(_write(url, what))
+        asyncio.run(_write(url, *sys.argv[1:]))
