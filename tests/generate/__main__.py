@@ -1,10 +1,15 @@
-"""Write the generated files from a fresh database: `schema`, `docs`, or both; or `previous <commit>`."""
+"""Write the generated files from a fresh database: `schema`, `docs`, or both; or `previous <commit>`.
+
+`COORDINATOR_TEST_DATABASE_URL` may name its server, as for the suite.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from uuid import uuid4
 
@@ -40,5 +45,6 @@ async def _write(server_url: str, *what: str) -> None:
 
 
 if __name__ == "__main__":
-    with local_server() as url:
+    given = os.environ.get("COORDINATOR_TEST_DATABASE_URL")
+    with nullcontext(given) if given else local_server() as url:
         asyncio.run(_write(url, *sys.argv[1:]))
