@@ -116,7 +116,7 @@ begin
                            or count(*) >= p_limit / (select count(distinct o) from unnest(v_found.projects) o));
     select v_projects || array_agg(u.project_id order by u.place), v_items || array_agg(u.item order by u.place) into v_projects, v_items
     from unnest(v_found.projects, v_found.items) with ordinality u (project_id, item, place) where u.project_id = any (v_full);
-    exit when cardinality(v_found.projects) < p_limit;
+    exit when cardinality(v_found.projects) < p_limit or (select count(distinct p) from unnest(v_projects) p) >= p_limit;
   end loop;
   for v_of in -- in the order of projects, as all callers lock them
     select u.project_id, array_agg(u.item order by u.place) as items, greatest(1, p_limit / count(*) over ())::integer as share

@@ -311,3 +311,11 @@ async def test_a_wait_that_is_locked_and_behind_delays_no_other_one(database_url
             )
             await connection.execute("select coordinator.job_wait_match()")
             assert await connection.fetchval("select count(*) from coordinator.job_waits") == 1
+
+
+async def test_a_run_is_bounded_however_many_projects_have_work(tx: Shared) -> None:
+    for n in range(30):
+        await tx.connection.execute("select coordinator.project_create($1)", f"p{n}")
+        await tx.connection.execute("select coordinator.job_enqueue($1, 'x', p_delay => '1 second')", f"p{n}")
+    await tx.set_clock(timedelta(minutes=1))
+    assert [await tx.connection.fetchval("select coordinator.job_promote(10)") for _ in range(4)] == [10, 10, 10, 0]
