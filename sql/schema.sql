@@ -2455,7 +2455,7 @@ create function coordinator.audit_copy(p_limit integer default 20)
   returns integer
   volatile security definer;
 
--- Copy audited events of a chunk after p_after, up to p_until: those of p_project, or, if it is null, of all projects that are not in p_late. Return p_late with the projects whose trails could not be written (see project_each). Internal.
+-- Copy audited events of a chunk after p_after, up to p_until: those of p_project, or, if it is null, of all projects that are not in p_late. Return p_late with the projects whose trails could not be written (see project_each). No event: entries come from events. Internal.
 create function coordinator.audit_copy_part(p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_late jsonb, p_project text, p_now timestamp with time zone)
   returns jsonb
   volatile;

@@ -205,7 +205,7 @@ begin
 end
 $$;
 comment on function coordinator.audit_copy_part(coordinator.event_chunks, bigint, bigint, jsonb, text, timestamptz) is
-  'Copy audited events of a chunk after p_after, up to p_until: those of p_project, or, if it is null, of all projects that are not in p_late. Return p_late with the projects whose trails could not be written (see project_each). Internal.';
+  'Copy audited events of a chunk after p_after, up to p_until: those of p_project, or, if it is null, of all projects that are not in p_late. Return p_late with the projects whose trails could not be written (see project_each). No event: entries come from events. Internal.';
 
 create or replace function coordinator.audit_copy(p_limit integer default 20) returns integer
 language plpgsql volatile security definer

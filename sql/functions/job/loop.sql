@@ -99,7 +99,7 @@ begin
     select l.id from (
       select j.id from coordinator.jobs_open j
       where j.id = any (p_items::uuid[]) and j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id)
-      order by j.id for update skip locked) l
+      order by j.id limit p_limit for update skip locked) l -- trap: without the limit, PostgreSQL may call job_take before the row is locked
     where coordinator.job_take(l.id, false));
   perform coordinator.job_end(v_ids, 'expired', 'start_by', null, 'coordinator', v_now, p_wait => false);
   return v_ids;
