@@ -5918,7 +5918,7 @@ create function coordinator.session_expire(p_limit integer default 100)
   returns SETOF coordinator.retention_result
   volatile security definer;
 
--- Do the work of session_expire in a project: see project_each. Internal.
+-- Do the work of session_expire in a project, up to 100 entries for each of p_limit: see project_each. Internal.
 create function coordinator.session_expire_in(p_project_id bigint, p_items text[], p_limit integer)
   returns text[]
   volatile;
@@ -5963,8 +5963,8 @@ create function coordinator.session_refuse(p_session_id bigint)
   returns void
   stable;
 
--- Delete a session with its logs, documents and artifacts, and return true; or up to 10,000 of its entries, archive it, and return false: call it again. p_reason: deleted or expired. Internal.
-create function coordinator.session_remove(p_session_id bigint, p_reason text, p_actor text, p_now timestamp with time zone)
+-- Delete a session with its logs, documents and artifacts, and return true; or up to p_entries of its entries, archive it, and return false: call it again. p_reason: deleted or expired. Internal.
+create function coordinator.session_remove(p_session_id bigint, p_reason text, p_actor text, p_now timestamp with time zone, p_entries bigint default 10000)
   returns boolean
   volatile;
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from coordinator.model.operation import JsonText
-from coordinator.operations import logs, retentions, sessions
+from coordinator.operations import logs, projects, retentions, sessions
 from tests.conftest import Transaction
 
 P = "default"
@@ -17,9 +17,9 @@ async def expire(tx: Transaction) -> int:
     return gone
 
 
-async def used(tx: Transaction, session: str) -> None:
+async def used(tx: Transaction, session: str, project: str = P) -> None:
     entries = JsonText(b'[{"data":{"role":"user","content":"x"}}]')
-    await tx.run(logs.Append(project=P, kind="note", key=session, entries=entries, session=session))
+    await tx.run(logs.Append(project=project, kind="note", key=session, entries=entries, session=session))
 
 
 async def present(tx: Transaction) -> list[str]:
@@ -51,3 +51,17 @@ async def test_another_policy_reaches_the_sessions_that_are_there(tx: Transactio
     assert await expire(tx) == 0
     await tx.set_clock(DAY)
     assert (await expire(tx), await present(tx)) == (1, [])
+
+
+async def test_projects_share_the_entries_that_a_run_removes(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
+    for project in ("a", "b"):
+        await tx.run(projects.Create(project=project))
+        for _ in range(150):
+            await used(tx, "s", project)
+    await tx.set_clock(91 * DAY)
+    left = "select l.count from coordinator.logs l where l.kind = 'note' and l.key = 's' order by l.project_id"
+    for now in ([50, 50], [0, 0]):
+        await tx.run(retentions.ExpireSessions(limit=2))
+        assert [row["count"] for row in await tx.connection.fetch(left)] == now
+    assert await tx.run(retentions.ExpireSessions(limit=2)) == []

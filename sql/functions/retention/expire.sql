@@ -113,7 +113,7 @@ begin
     elsif coordinator.session_kept(v_session.id) then
       update coordinator.sessions s set trim_at = v_now + interval '1 day' where s.id = v_session.id;
     else
-      v_gone := coordinator.session_remove(v_session.id, 'expired', 'coordinator', v_now);
+      v_gone := coordinator.session_remove(v_session.id, 'expired', 'coordinator', v_now, 100 * p_limit);
     end if;
     v_done := v_done || row('session', '*', v_gone::integer)::coordinator.retention_result::text;
     exit when v_idle_at <= v_now; -- the removal of one session is a batch
@@ -122,7 +122,7 @@ begin
 end
 $$;
 comment on function coordinator.session_expire_in(bigint, text[], integer) is
-  'Do the work of session_expire in a project: see project_each. Internal.';
+  'Do the work of session_expire in a project, up to 100 entries for each of p_limit: see project_each. Internal.';
 
 create or replace function coordinator.artifact_expire(p_limit integer default 100) returns setof coordinator.retention_result
 language plpgsql volatile security definer

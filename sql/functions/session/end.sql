@@ -1,13 +1,13 @@
 -- Deleting a session, with all its contents.
 
-create or replace function coordinator.session_remove(p_session_id bigint, p_reason text, p_actor text, p_now timestamptz) returns boolean
+create or replace function coordinator.session_remove(p_session_id bigint, p_reason text, p_actor text, p_now timestamptz, p_entries bigint default 10000) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_project text;
   v_key     text;
-  v_left    bigint := 10000;
+  v_left    bigint := p_entries;
   v_log     record;
   v_next    bigint;
 begin
@@ -44,8 +44,8 @@ begin
   return true;
 end
 $$;
-comment on function coordinator.session_remove(bigint, text, text, timestamptz) is
-  'Delete a session with its logs, documents and artifacts, and return true; or up to 10,000 of its entries, archive it, and return false: call it again. p_reason: deleted or expired. Internal.';
+comment on function coordinator.session_remove(bigint, text, text, timestamptz, bigint) is
+  'Delete a session with its logs, documents and artifacts, and return true; or up to p_entries of its entries, archive it, and return false: call it again. p_reason: deleted or expired. Internal.';
 
 create or replace function coordinator.session_delete(p_project text, p_session text, p_actor text default null) returns boolean
 language plpgsql volatile security definer
