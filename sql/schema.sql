@@ -4915,8 +4915,8 @@ create function coordinator.lock_next_ticket(p_project_id bigint, p_r coordinato
   returns bigint
   stable;
 
--- Return locks of ended attempts that other transactions were changing when the attempts ended. Internal.
-create function coordinator.lock_orphans(p_limit integer)
+-- Return locks of ended attempts that other transactions were changing when the attempts ended, of all projects except some, or of one. Internal.
+create function coordinator.lock_orphans(p_limit integer, p_except bigint[] default '{}', p_project_id bigint default null)
   returns SETOF coordinator.locks
   stable;
 

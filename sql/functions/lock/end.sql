@@ -36,7 +36,7 @@ $$;
 comment on function coordinator.lock_end(text, coordinator.locks[], text, timestamptz, boolean, boolean) is
   'End locks without a release by their holder, and return the resources that are free now. Other locks stay because of their delay, an open guarded transaction, or p_delete false; lock_expire hands them on. p_wait: wait for transactions that are changing one of them. Internal.';
 
-create or replace function coordinator.lock_orphans(p_limit integer) returns setof coordinator.locks
+create or replace function coordinator.lock_orphans(p_limit integer, p_except bigint[] default '{}', p_project_id bigint default null) returns setof coordinator.locks
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -44,13 +44,13 @@ as $$
 begin
   return query
     select l.* from coordinator.locks l
-    where l.free_at = 'infinity' and not exists (
+    where l.free_at = 'infinity' and l.project_id <> all (p_except) and (p_project_id is null or l.project_id = p_project_id) and not exists (
       select from coordinator.jobs_running r
       where r.id = split_part(l.owner, '/', 2)::uuid and r.fence = split_part(l.owner, '/', 3)::bigint) limit p_limit;
 end
 $$;
-comment on function coordinator.lock_orphans(integer) is
-  'Return locks of ended attempts that other transactions were changing when the attempts ended. Internal.';
+comment on function coordinator.lock_orphans(integer, bigint[], bigint) is
+  'Return locks of ended attempts that other transactions were changing when the attempts ended, of all projects except some, or of one. Internal.';
 
 create or replace function coordinator.lock_expire(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
@@ -77,7 +77,7 @@ begin
     (select w.project_id, w.resource from coordinator.lock_waits w
      where w.expires_at <= v_now and w.project_id <> all (p_except) order by w.expires_at limit p_limit)
     union all
-    (select o.project_id, o.resource from coordinator.lock_orphans(p_limit) o where o.project_id <> all (p_except));
+    (select o.project_id, o.resource from coordinator.lock_orphans(p_limit, p_except) o);
 end
 $$;
 comment on function coordinator.lock_expire_work(bigint[], integer) is
@@ -100,7 +100,7 @@ begin
     delete from coordinator.locks where project_id = p_project_id;
     return '{}';
   end if;
-  v_freed := coordinator.lock_end(v_project, array(select o from coordinator.lock_orphans(p_limit) o where o.project_id = p_project_id),
+  v_freed := coordinator.lock_end(v_project, array(select o from coordinator.lock_orphans(p_limit, '{}', p_project_id) o),
                                   'coordinator', v_now, true, false);
   for v_row in
     select resource, slot from coordinator.locks

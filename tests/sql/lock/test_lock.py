@@ -332,6 +332,23 @@ async def test_expire_deletes_expired_locks_once_with_events(tx: Transaction) ->
     assert await holders(tx) == {("ann", "b")}
 
 
+async def test_locks_of_ended_attempts_in_one_project_hide_none_of_another(tx: Transaction) -> None:
+    ann = await register(tx, "ann")
+    await acquire(tx, ann, "a", "b")
+    await tx.run(projects.Create(project="p"))
+    bob = await tx.run(agents.Register(project="p", name="bob"))
+    await tx.run(locks.Acquire(project="p", resources=["c"], agent=bob.id))
+    await tx.connection.execute(
+        "update coordinator.locks set free_at = 'infinity', owner = format('job/%s/1', gen_random_uuid())"
+    )
+    ids = await tx.connection.fetchrow(
+        "select min(id) as first, max(id) as last from coordinator.projects where name in ('default', 'p')"
+    )
+    found = "select array_agg(resource order by resource) from coordinator.lock_orphans(1, $1, $2)"
+    assert await tx.connection.fetchval(found, [ids["first"]], None) == ["c"]
+    assert await tx.connection.fetchval(found, [], ids["last"]) == ["c"]
+
+
 async def test_check_says_free_mine_or_held_and_by_whom(tx: Transaction) -> None:
     ann, bob = await register(tx, "ann"), await register(tx, "bob")
     await acquire(tx, ann, "src/")
