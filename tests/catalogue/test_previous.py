@@ -170,7 +170,7 @@ def test_each_change_that_breaks_the_previous_release_is_found(change: Callable[
 
 
 def test_a_clone_without_the_history_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(HistoryMissing, match=r"0{40}.*git fetch --unshallow"):
+    with pytest.raises(HistoryMissing, match=r"(?s)0{40}.*git fetch --unshallow"):
         unpack("0" * 40, tmp_path)
 
 
