@@ -44,6 +44,7 @@ CHOICES = {
     "unreachable": ("allow", "deny"),
 }  # of coordinator.NAME in git's configuration
 _KINDS = ("name:", "path:", "glob:")
+_PROJECT = re.compile(f"[a-z0-9][a-z0-9_-]{{0,{LIMITS['project_name'] - 1}}}")
 _WILD = re.compile(r"[*?\[]")
 # Not printable, \, or refused by check_name. Compiling takes 1 ms, and most paths are ASCII.
 _REFUSED = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\U000e0100-\U000e01ef]|(^|[\u0001-\u200a])[\ufe00-\ufe0f]"
@@ -127,7 +128,7 @@ def locate(cwd: str, environ: Mapping[str, str]) -> Place:
     ``coordinator.root`` in the configuration, relative to the root of the work tree, replaces the work tree: for a
     repository within another one, it is ``..``, for instance.
 
-    Raises: ``ConfigurationError`` if ``coordinator.worktrees`` has an unknown value.
+    Raises: ``ConfigurationError`` if ``coordinator.worktrees`` or ``coordinator.project`` has an invalid value.
     """
     try:
         cwd, _ = _shortened(os.path.abspath(cwd))
@@ -238,6 +239,11 @@ def _project(repository: Repository | None, settings: Mapping[str, list[str]]) -
     if repository is None:
         return "default"
     if given := settings.get("coordinator.project", [""])[-1]:
+        if not _PROJECT.fullmatch(given):
+            raise ConfigurationError(
+                f'git config coordinator.project "{shortened(given, 100)}" is not the name of a project',
+                hint="Use at most 36 lower-case letters, digits, - and _, starting with a letter or digit.",
+            )
         return given
     remotes = [name for name in settings if name.startswith("remote.") and name.endswith(".url")]
     remote = next((name for name in remotes if name == "remote.origin.url"), remotes[0] if len(remotes) == 1 else None)

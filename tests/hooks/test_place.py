@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from coordinator.errors import ConfigurationError
 from coordinator.hooks.place import Place, locate, lockable
+from coordinator.hooks.repository import find
 from tests.conftest import Transaction
 from tests.hooks.repositories import git, layout, run_git
 from tests.waiting import DEADLINE_S
@@ -148,6 +149,15 @@ def test_the_setting_of_the_repository_shares_its_work_trees(tmp_path: Path) -> 
         place(tmp_path / "beside")
     assert raised.value.hint == "Did you mean shared?"
     assert place(tmp_path / "beside", COORDINATOR_WORKTREES="shared").shared
+
+
+@pytest.mark.parametrize("given", ["Shop", "-shop", "s" * 37, "a/b"])
+def test_an_invalid_project_in_gits_configuration_is_an_error(tmp_path: Path, given: str) -> None:
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "config", "coordinator.project", given)
+    with pytest.raises(ConfigurationError, match="is not the name of a project"):
+        place(tmp_path)
+    assert place(tmp_path, COORDINATOR_PROJECT="shop").project == "shop"
 
 
 @pytest.mark.parametrize(
@@ -294,7 +304,6 @@ def test_a_project_can_be_named(main: Path, tmp_path: Path) -> None:
 
 def test_the_configuration_is_read_as_git_reads_it(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
-    unnamed = place(tmp_path).project
     config = tmp_path / ".git" / "config"
     for value in [
         "plain",
@@ -311,7 +320,9 @@ def test_the_configuration_is_read_as_git_reads_it(tmp_path: Path) -> None:
             f'[core]\n\tbare = false\n[Coordinator]\n\tPROJECT = {value}\n[other "x"] project = no\n', "utf-8"
         )
         asked = run_git(tmp_path, "config", "coordinator.project")
-        assert place(tmp_path).project == (asked.stdout.rstrip("\n") or unnamed), value
+        repository = find(str(tmp_path))
+        assert repository is not None
+        assert repository.settings()["coordinator.project"] == [asked.stdout.rstrip("\n")], value
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
