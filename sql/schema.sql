@@ -5455,6 +5455,11 @@ create function coordinator.process_alive(p_process integer)
   returns boolean
   stable security definer;
 
+-- Return how long a process may lack its liveness lock before it counts as dead. Internal.
+create function coordinator.process_grace()
+  returns interval
+  immutable;
+
 -- Register this session's process, and hold its liveness lock until the session ends. p_id: return as this process after a lost connection; its session ends if the server still has it. Return the id, which differs from p_id if that process was reaped in the meantime. Requires a direct connection.
 create function coordinator.process_register(p_kind text, p_name text, p_id integer default null)
   returns integer

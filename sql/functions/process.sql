@@ -45,6 +45,12 @@ $$;
 comment on function coordinator.process_register(text, text, integer) is
   'Register this session''s process, and hold its liveness lock until the session ends. p_id: return as this process after a lost connection; its session ends if the server still has it. Return the id, which differs from p_id if that process was reaped in the meantime. Requires a direct connection.';
 
+create or replace function coordinator.process_grace() returns interval
+language sql immutable parallel safe
+return interval '0.7 seconds';
+comment on function coordinator.process_grace() is
+  'Return how long a process may lack its liveness lock before it counts as dead. Internal.';
+
 create or replace function coordinator.process_alive(p_process integer) returns boolean
 language sql stable security definer
 set search_path = pg_catalog, pg_temp

@@ -111,9 +111,9 @@ async def test_an_agent_whose_connection_blinks_is_not_reaped(db: Database, data
     with Daemon(database_url) as daemon:
         await (await daemon.ready()).lead()
         async with session.kept(), opened(database_url) as connection:
-            reap = await connection.fetchval("select pg_get_functiondef('coordinator.agent_reap'::regproc)")
-            assert reap.count("interval '0.7 seconds'") == 3
-            await connection.execute(reap.replace("0.7 seconds", GRACE))
+            grace = await connection.fetchval("select pg_get_functiondef('coordinator.process_grace'::regproc)")
+            assert "'00:00:00.7'" in grace
+            await connection.execute(grace.replace("00:00:00.7", GRACE))
             first = process
             agent = await db.run(
                 agents.Register(project="default", name="blinks", ttl=timedelta(hours=1), process=process)

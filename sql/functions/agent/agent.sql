@@ -311,13 +311,13 @@ begin
     return query select 0, 0, v_reaped;
     return;
   end if;
-  -- A process whose connection broke has 0.7 seconds to reconnect.
+  -- A process whose connection broke has some time to reconnect.
   update coordinator.processes p set missing_at = case when coordinator.process_alive(p.id) then null else v_now end
   where p.id = any (array(
     select c.id from coordinator.processes c where (c.missing_at is null) = not coordinator.process_alive(c.id) for update skip locked));
   v_reaped := coordinator.project_each('agent_reap', p_limit);
   delete from coordinator.processes p
-  where p.id = any (array(select c.id from coordinator.processes c where c.missing_at <= v_now - interval '0.7 seconds' for update skip locked))
+  where p.id = any (array(select c.id from coordinator.processes c where c.missing_at <= v_now - coordinator.process_grace() for update skip locked))
     and not exists (select from coordinator.agents a where a.process_id = p.id);
   return query select cardinality(v_reaped), (select count(*)::integer from coordinator.processes where missing_at is not null), v_reaped;
 end
@@ -337,7 +337,7 @@ begin
      where e.expires_at <= v_now and e.project_id <> all (p_except) order by e.expires_at limit p_limit)
     union all
     (select o.project_id, o.id::text from coordinator.agents o left join coordinator.processes d on d.id = o.process_id
-     where o.process_id is not null and (d.id is null or d.missing_at <= clock_timestamp() - interval '0.7 seconds') and o.project_id <> all (p_except)
+     where o.process_id is not null and (d.id is null or d.missing_at <= clock_timestamp() - coordinator.process_grace()) and o.project_id <> all (p_except)
      limit p_limit);
 end
 $$;
@@ -359,7 +359,7 @@ begin
     -- The condition is checked again when the row is locked: a heartbeat may have arrived in between.
     where a.id = any (p_items::uuid[]) and a.project_id = p_project_id
       and (a.expires_at <= coordinator.now_utc()
-           or a.process_id is not null and (p.id is null or p.missing_at <= v_now - interval '0.7 seconds'))
+           or a.process_id is not null and (p.id is null or p.missing_at <= v_now - coordinator.process_grace()))
     order by a.id for update of a skip locked
   loop
     -- The agent may have joined again with another process before its row was locked.

@@ -27,8 +27,11 @@ declare
 begin
   select b.id, b.project_id, b.bytes, b.sha256 into v_blob from coordinator.artifact_blobs b
   where b.finished_at is not null and not b.stored and b.bytes > 0
-    -- An attempt that failed is repeated after a minute, so that one content does not keep others waiting.
-    and not exists (select from coordinator.artifact_objects o where o.blob_id = b.id and o.store = p_store and o.due_at > v_now + interval '59 minutes')
+    -- An attempt that failed, an hour before due_at, is repeated after 1 second, later after up to a minute: meanwhile others have their turn.
+    and not exists (
+      select from coordinator.artifact_objects o
+      where o.blob_id = b.id and o.store = p_store
+        and v_now < o.due_at - interval '1 hour' + least(interval '1 minute', greatest(interval '1 second', o.due_at - interval '1 hour' - o.created_at)))
   order by b.id limit 1 for key share skip locked;
   if not found then
     return;

@@ -25,7 +25,8 @@ declare
 begin
   return query
     select c.project_id, l.id::text
-    from coordinator.jobs_later l join coordinator.job_classes c on c.id = l.class_id
+    from coordinator.jobs_later l
+    cross join lateral (select k.project_id from coordinator.job_classes k where k.id = l.class_id offset 0) c -- whatever the statistics say
     where l.due_at <= v_now and c.project_id <> all (p_except)
       and not exists (select from coordinator.jobs_open j where j.id = l.id and j.start_by <= v_now) -- job_expire handles these
     order by l.due_at limit p_limit;
@@ -149,7 +150,8 @@ begin
      join coordinator.job_classes c on c.id = r.class_id
      where w.id is not null and (select a.id from coordinator.agents a where a.id = w.id) is null and c.project_id <> all (p_except) limit p_limit)
     union all
-    (select c.project_id, r.id::text from coordinator.jobs_running r join coordinator.job_classes c on c.id = r.class_id
+    (select c.project_id, r.id::text from coordinator.jobs_running r
+     cross join lateral (select k.project_id from coordinator.job_classes k where k.id = r.class_id offset 0) c
      where least(r.deadline_at, r.stall_at, r.cancel_at) <= v_now and c.project_id <> all (p_except)
      order by least(r.deadline_at, r.stall_at, r.cancel_at) limit p_limit);
 end

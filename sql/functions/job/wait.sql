@@ -103,7 +103,8 @@ declare
   v_now timestamptz := coordinator.now_utc();
 begin
   return query
-    select c.project_id, w.id::text from coordinator.jobs_waiting w join coordinator.job_classes c on c.id = w.class_id
+    select c.project_id, w.id::text from coordinator.jobs_waiting w
+    cross join lateral (select k.project_id from coordinator.job_classes k where k.id = w.class_id offset 0) c
     where w.due_at <= v_now and c.project_id <> all (p_except) order by w.due_at limit p_limit;
 end
 $$;
