@@ -22,7 +22,7 @@ __all__ = ["run"]
 
 WRITERS = 16
 TEXT = "What is left to do is to write the tests, and then to read the whole once more. " * 4
-MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
+MESSAGES: list[Any] = [{"role": "user", "content": TEXT}, {"role": "assistant", "content": TEXT}]
 LAST = "select seq, role, data from coordinator.log_read('default', 'note', $1, p_last => 20)"
 TARGETS = {"p50": 4.0, "rate": 5.0, "event": 0.75}
 LAST_MS = 2.0
