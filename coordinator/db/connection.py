@@ -346,6 +346,9 @@ def from_postgres(error: asyncpg.PostgresError) -> CoordinatorError:
         hint = "Try again: nothing was done."
     elif hint is None and state in ("22021", "22P05"):
         hint = "PostgreSQL cannot store the character NUL in text; encode such data, for example with base64."
+    elif state == "57014":
+        message = "the server ended the call, because it took too long or was cancelled"
+        hint = "Nothing was changed. Do less in one call, or try again when the server is less busy; COORDINATOR_CALL_TIMEOUT_S sets the limit."
     elif state == "25006":
         hint = "A standby answers reads alone. Give the address of the primary, or several hosts and target_session_attrs=read-write."
     elif state.startswith("54"):  # the server's hint is about its own settings

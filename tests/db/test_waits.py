@@ -19,8 +19,16 @@ from coordinator import operations
 from coordinator.config import Config
 from coordinator.db import lookout, schema
 from coordinator.db.call import statement
+from coordinator.db.connection import mapped_errors
 from coordinator.db.database import Database
-from coordinator.errors import CoordinatorError, DatabaseBusy, InvalidArgument, NotFound, Unauthenticated
+from coordinator.errors import (
+    CoordinatorError,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    InvalidArgument,
+    NotFound,
+    Unauthenticated,
+)
 from coordinator.operations import agents, directives, idempotency, locks, projects, rules, signals
 from tests.concurrency.pooler import CACHE_SIZE, pooled
 from tests.conftest import admin
@@ -104,6 +112,16 @@ async def test_a_call_that_waits_for_a_row_names_the_session_that_holds_it(db: D
         await refused(lambda: db.run(SET), holder, database_url)
         await refused(within, holder, database_url)
     await db.run(SET)
+
+
+async def test_a_call_that_the_server_ends_says_why(database_url: str) -> None:
+    async with opened(database_url) as connection:
+        await connection.execute("set statement_timeout = '50ms'")
+        with pytest.raises(DatabaseUnavailable, match="took too long") as raised, mapped_errors():
+            await connection.execute("select pg_sleep(600)")
+    assert raised.value.code == "57014"
+    assert raised.value.hint
+    assert "COORDINATOR_CALL_TIMEOUT_S" in raised.value.hint
 
 
 async def test_a_waiter_behind_another_one_learns_who_blocks_both(db: Database, database_url: str) -> None:
