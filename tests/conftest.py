@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+# A test of one or two minutes each: at the end, the other processes would be idle.
+LONGEST = ("test_conformance.py", "test_new_noun.py")
 MAX_WORKERS = 8
 GIVEN = {"COORDINATOR_TEST_DATABASE_URL", "COORDINATOR_TEST_IMAGE"}  # either names the server of the suite
 
@@ -123,6 +125,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if about := config.getoption("--about"):
         tried = {item.nodeid.partition("[")[0] for item in items if about in item.nodeid.partition("[")[2]}
         items[:] = [item for item in items if about in item.nodeid or item.nodeid.partition("[")[0] not in tried]
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if "kept" in getattr(item, "fixturenames", ()):  # sessions belong to an event loop
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
