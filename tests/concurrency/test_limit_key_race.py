@@ -11,6 +11,7 @@ import asyncpg
 
 from tests.concurrency.test_limit_race import Worker, limit
 from tests.sql.test_races import Open, session
+from tests.waiting import until_blocked
 
 __all__ = ["session"]
 
@@ -98,6 +99,35 @@ async def test_of_no_key_more_is_reserved_and_spent_than_its_budget_and_none_sle
     )
     assert {row["key"]: row["jobs"] for row in counts} == dict.fromkeys(KEYS, 8)
     assert await admin.fetchval("select count(*) from coordinator.jobs_running") == 0
+
+
+async def test_a_lane_returns_to_the_line_although_a_claim_counted_the_attempt_that_ended(
+    session: Open, seed: int
+) -> None:
+    """The attempt ends after the claim has counted it, and before the claim can lock it."""
+    admin, holding, ending, claiming = [await session() for _ in range(4)]
+    await limit(admin, "k", queue="q", per_key=True, slots=1)
+    orders = [
+        {"type": kind, "queue": "q", "key": "a"} for kind in "xy"
+    ]  # two lanes: the first claim takes one out of the line
+    await admin.execute("select coordinator.job_enqueue_many('default', $1)", orders)
+    worker = Worker(claiming, "w", random.Random(seed))
+    await worker.register()
+    claim = "select id, fence from coordinator.job_claim('default', $1, 1)"
+    (grant,) = await claiming.fetch(claim, worker.agent)
+    rooms = await admin.fetchval("select pg_get_functiondef('coordinator.limit_rooms'::regproc)")
+    counted = "  if v_full is not null then -- attempts"
+    assert rooms.count(counted) == 1
+    await admin.execute(rooms.replace(counted, f"  perform pg_advisory_xact_lock_shared(42);\n{counted}"))
+    await holding.execute("select pg_advisory_lock(42)")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(claiming.fetch, claim, worker.agent)
+        await until_blocked(admin, claiming)
+        await ending.execute(
+            "select coordinator.job_complete('default', $1, $2, $3)", grant["id"], worker.agent, grant["fence"]
+        )
+        await holding.execute("select pg_advisory_unlock(42)")
+    assert len(await claiming.fetch(claim, worker.agent)) == 1
 
 
 async def test_a_claim_that_finds_all_keys_full_while_an_attempt_ends_is_woken_by_the_loop(

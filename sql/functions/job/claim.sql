@@ -186,6 +186,8 @@ begin
     perform coordinator.job_floor_raise(
       jsonb_build_object(v_floor, v_turn), pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass) - v_read - 3 * p_limit, v_began);
     if p_picked is not null then -- a lane contributes at most what the limit of its key allows; at 0, it leaves the line
+      -- A lane that this claim meets again has another permit, perhaps from the end of an attempt whose slot was counted here: it stays.
+      v_busy := v_busy || array(select n from unnest(v_next) n where v_rooms ? n::text);
       select array_agg(l.lane_id), array_agg(l.hash), array_agg(l.jobs) into v_next, v_hashes, v_counts
       from (select distinct on (u.lane_id) u.* from unnest(v_next, v_hashes, v_counts) u (lane_id, hash, jobs)
             where not v_rooms ? u.lane_id::text) l;
