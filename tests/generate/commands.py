@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
-from coordinator.cli.command import Verb
+from coordinator.cli.command import Verb, paged
 from coordinator.cli.main import program
 from tests.generate.markdown import coded, escaped, table
 
-__all__ = ["commands", "global_options"]
+__all__ = ["commands", "global_options", "list_options"]
+
+LIST = click.command()(paged(lambda: None))
 
 
 def global_options() -> str:
     """List the options of every command."""
-    return _options(program, click.Context(program, info_name="coordinator"))
+    return _table(_records(program, click.Context(program, info_name="coordinator")))
+
+
+def list_options() -> str:
+    """List the options that every command for a list has."""
+    return _table(_records(LIST, click.Context(LIST)))
 
 
 def commands() -> str:
@@ -41,8 +48,13 @@ def _of_verb(command: click.Command, context: click.Context) -> Iterator[str]:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     yield f"{_help(command)}\n"
     yield f"```text\n{usage}\n```\n"
-    if options := _options(command, context):
-        yield options
+    records, general = _records(command, context), _records(LIST, context)
+    if listed := set(general) <= set(records):
+        records = [record for record in records if record not in general]
+    if records:
+        yield _table(records)
+    if listed:
+        yield "It also has the [options of lists](#options-of-lists).\n"
     yield "\n".join(["```sh", *command.examples, "```\n"])
 
 
@@ -55,11 +67,11 @@ def _help(command: click.Command) -> str:
     )
 
 
-def _options(command: click.Command, context: click.Context) -> str:
-    records = [
-        record
-        for param in command.params
-        if isinstance(param, click.Option) and (record := param.get_help_record(context)) is not None
-    ]
-    rows = ((coded(spelling), escaped(meaning)) for spelling, meaning in records)
-    return table(("option", "meaning"), rows) if records else ""
+def _records(command: click.Command, context: click.Context) -> list[tuple[str, str]]:
+    """Return the spelling and the meaning of each option."""
+    options = (param for param in command.params if isinstance(param, click.Option))
+    return [record for option in options if (record := option.get_help_record(context)) is not None]
+
+
+def _table(records: Iterable[tuple[str, str]]) -> str:
+    return table(("option", "meaning"), ((coded(spelling), escaped(meaning)) for spelling, meaning in records))

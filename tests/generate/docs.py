@@ -17,7 +17,7 @@ from coordinator.model.metric import Metric
 from coordinator.model.token import Role
 from coordinator.telemetry import metrics
 from coordinator.telemetry.samples import Samples
-from tests.generate.commands import commands, global_options
+from tests.generate.commands import commands, global_options, list_options
 from tests.generate.functions import functions, views
 from tests.generate.http import http
 from tests.generate.markdown import names, table
@@ -40,6 +40,7 @@ async def pages(connection: asyncpg.Connection) -> dict[Path, str]:
         "checks": await _checks(connection),
         "errors": _errors(),
         "global_options": global_options(),
+        "list_options": list_options(),
         "commands": commands(),
         "http": http(roles),
         "functions": await functions(connection, roles),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import asyncpg
 
 from tests.generate.markdown import escaped, table
-from tests.generate.schema import COLUMNS, FUNCTIONS, VIEWS, spelled
+from tests.generate.schema import COLUMNS, VIEWS
 
 __all__ = ["functions", "views"]
+
+FUNCTIONS = """
+select p.proname as name, pg_get_function_arguments(p.oid) as arguments, pg_get_function_result(p.oid) as result,
+       obj_description(p.oid, 'pg_proc') as comment
+from pg_proc p where p.pronamespace = 'coordinator'::regnamespace order by p.proname collate "C"
+"""
 
 
 async def functions(connection: asyncpg.Connection, roles: Mapping[str, str]) -> str:
@@ -22,7 +29,7 @@ async def functions(connection: asyncpg.Connection, roles: Mapping[str, str]) ->
         if (found := row["name"].partition("_")[0].removesuffix("s")) != noun:
             noun = found
             parts.append(f"## {noun}\n")
-        arguments, result = spelled(row["arguments"], row["result"])
+        arguments, result = _spelled(row["arguments"], row["result"])
         separated = ",\n  ".join(_split(arguments))
         call = f"coordinator.{row['name']}(\n  {separated}\n)" if separated else f"coordinator.{row['name']}()"
         parts.append(f"### {row['name']}\n")
@@ -46,6 +53,14 @@ async def views(connection: asyncpg.Connection) -> str:
             )
         )
     return "\n".join(parts)
+
+
+def _spelled(arguments: str, result: str | None) -> tuple[str, str]:
+    """Return the arguments and the result of a function in readable form, independent of the server's version."""
+    # Some versions write a default's type where others do not.
+    arguments = re.sub(r"DEFAULT ('[^']*'|NULL)::[a-z\[\] ]+?(?=,|$)", r"default \1", arguments)
+    arguments = arguments.replace("DEFAULT ", "default ").replace("default NULL", "default null")
+    return arguments, re.sub(r"^TABLE\(", "table (", result or "")
 
 
 def _split(arguments: str) -> list[str]:

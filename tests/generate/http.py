@@ -11,7 +11,12 @@ from tests.generate.markdown import escaped, table
 
 __all__ = ["http"]
 
-GENERAL = ("project", "limit", "after", "at_least", "wait", "Idempotency-Key")  # described once, at the top of the page
+# Described once, at the top of the page.
+GENERAL = ("project", "limit", "after", "max_lag", "at_least", "wait", "Idempotency-Key")
+GENERAL_FIELDS = {
+    "project": {"type": "string", "default": "default"},
+    "actor": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+}
 
 
 def http(roles: Mapping[str, str]) -> str:
@@ -35,7 +40,7 @@ def http(roles: Mapping[str, str]) -> str:
             parts.append(f"### {_short(name)}\n")
             if text := schemas[name].get("description"):
                 parts.append(f"{escaped(text)}\n")
-            parts.append(_fields(schemas[name], set()))
+            parts.append(_fields(schemas[name].get("properties", {}), set()))
     return "\n".join(parts)
 
 
@@ -74,8 +79,15 @@ def _operation(
     if body:
         name = body["schema"]["$ref"].rpartition("/")[2]
         bodies.add(name)
-        yield "The body:\n"
-        yield _fields(schemas[name], set(schemas[name].get("required", ())))
+        fields = schemas[name].get("properties", {})
+        general = [field for field in fields if fields[field] == GENERAL_FIELDS.get(field)]
+        own = {field: schema for field, schema in fields.items() if field not in general}
+        shared = " and ".join(f"`{field}`" for field in general)
+        if own or not general:
+            yield f"The body, besides {shared}:\n" if general else "The body:\n"
+            yield _fields(own, set(schemas[name].get("required", ())))
+        else:
+            yield f"The body: {shared}.\n"
         yield f"```json\n{json.dumps(body['example'], ensure_ascii=False)}\n```\n"
     success = operation["responses"]["200"]
     returned = success.get("content", {}).get("application/json", {}).get("schema")
@@ -93,8 +105,7 @@ def _returned(schema: Mapping[str, Any]) -> str:
     return _type(schema)
 
 
-def _fields(schema: Mapping[str, Any], required: set[str]) -> str:
-    properties = schema.get("properties", {})
+def _fields(properties: Mapping[str, Any], required: set[str]) -> str:
     if not properties:
         return "No fields.\n"
     return table(
