@@ -58,9 +58,8 @@ with adopted as (update coordinator.relay set identity = coordinator.relay_ident
 select setval('coordinator.epoch_mark', last_value >> 32 << 32 | coordinator.epoch_hash()) from coordinator.epoch_mark, adopted"""
 
 
-# # The product ends a wait for another session after a second. In a test, another session waits while the test runs,
-# however
-# # long that takes; tests of this limit use `bounded_waits`.
+# The product ends a wait for another session after a second. In a test, another session waits while the test runs,
+# however long that takes; tests of this limit use `bounded_waits`.
 BOUND_S = connecting.LOCK_WAIT_S
 connecting.LOCK_WAIT_S = DEADLINE_S
 # It also ends a session whose transaction is idle for a minute. In a test, a transaction stays open while the test runs.
@@ -89,9 +88,8 @@ CATALOGUE = (
     *("pg_proc", "pg_rewrite", "pg_type"),
 )
 
-# # For each of 1,500 grants, the server records in a shared catalogue that a role must not be dropped first. Each copy
-# writes
-# # these records, and each drop deletes them. Nobody drops these roles.
+# For each of 1,500 grants, the server records in a shared catalogue that a role must not be dropped first. Each copy
+# writes these records, and each drop deletes them. Nobody drops these roles.
 FORGET_GRANTS = "delete from pg_shdepend where dbid = (select oid from pg_database where datname = current_database())"
 
 

@@ -34,6 +34,8 @@ UNWANTED = {
     r"\b[Aa]nswers? with\b": "return, respond with",
     r"\bfor want of\b": "because it lacks, without",
     r"\bin the face of\b": "despite",
+    r"\b[Ff]aces?\b": "interface",
+    r"# # ": "#",
     r"\b[Ww]hat is not given\b": "omitted fields, omitted options",
     r"\b[Cc]ould not look\b": "the check failed",
     r"\bstands? (between|beside)\b": "is between, is beside",

@@ -325,7 +325,7 @@ class Gateway:
 
     @contextmanager
     def tap(self, filter: Filter, take: Tap) -> Iterator[None]:
-        """Call ``take`` with each event that passes a filter; with null where some may be missing, and when the gateway closes.
+        """Call ``take`` with each event that passes a filter; with None where some may be missing, and when the gateway closes.
 
         Within ``connection``, it gets what is emitted after that was entered. It must not wait.
         """

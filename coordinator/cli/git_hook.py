@@ -48,7 +48,7 @@ def run(call: Invocation, hook: str, arguments: Sequence[str]) -> None:
 
 
 def _unchecked() -> str | None:
-    """Return why a failed check refuses the action, or null if it does not."""
+    """Return why a failed check refuses the action, or None if it does not."""
     try:
         deny = checked("unreachable", git_hooks.setting("coordinator.unreachable") or "") == "deny"
     except ConfigurationError as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.caller import Duration, Verbs, as_duration
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.agent import Agent, KnownAgent
 from coordinator.model.agent_ref import AgentRef
@@ -19,11 +19,8 @@ DEFAULT_TTL_S = 30.0
 JOINED_TTL_S = 600.0
 
 
-class Agents:
+class Agents(Verbs):
     """The agents of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def register(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.audit import AuditEntry, AuditHead, AuditState
 from coordinator.operations import audits
@@ -19,11 +19,8 @@ from coordinator.operations.audit_chain import verified
 __all__ = ["Audits"]
 
 
-class Audits:
+class Audits(Verbs):
     """The audit trail of the client's project, or with ``gone`` that of projects that do not exist (any more)."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     def list(
         self,

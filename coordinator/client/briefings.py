@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.briefing import Briefing, BriefingItem
 from coordinator.operations import briefings
@@ -12,11 +12,8 @@ from coordinator.operations import briefings
 __all__ = ["Briefings"]
 
 
-class Briefings:
+class Briefings(Verbs):
     """The briefings of agents in the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def read(self, agent: str, *, news: bool = False, again: bool = True) -> list[BriefingItem]:
         """Brief an agent, given by name or id: directives, signals that it watches, other agents, and locks that they hold.

@@ -20,8 +20,7 @@ from coordinator.operations import agents
 from coordinator.operations.at_least import AtLeast
 from coordinator.operations.executor import Executor
 
-__all__ = ["Caller", "Duration", "as_duration"]
-
+__all__ = ["Caller", "Duration", "Verbs", "as_duration"]
 
 Duration = timedelta | float
 
@@ -149,3 +148,10 @@ def as_duration(value: Duration) -> timedelta:
         return timedelta(seconds=value)
     except (TypeError, ValueError, OverflowError):
         raise InvalidArgument(f"invalid duration {value!r}", hint="Pass seconds, or a timedelta.") from None
+
+
+class Verbs:
+    """The verbs of a noun, which run as one caller."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller

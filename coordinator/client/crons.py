@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.cron import Cron, CronTime
 from coordinator.model.job import JobReceipt
@@ -16,11 +16,8 @@ from coordinator.operations import crons
 __all__ = ["Crons"]
 
 
-class Crons:
+class Crons(Verbs):
     """The crons of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def set(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 from uuid import UUID
 
-from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.caller import Duration, Verbs, as_duration
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.directive import Directive, Pending, Receipt, Sent
@@ -18,11 +18,8 @@ __all__ = ["Directives"]
 DEFAULT_TTL_S = 7 * 86400.0
 
 
-class Directives:
+class Directives(Verbs):
     """The directives of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def send(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.caller import Duration, Verbs, as_duration
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.document import Document, DocumentHeader, DocumentVersion
 from coordinator.model.json import text_of, value_of
@@ -18,15 +18,12 @@ __all__ = ["Documents", "Expected"]
 Expected = int | Document | DocumentHeader | None
 
 
-class Documents:
+class Documents(Verbs):
     """The documents of the client's project.
 
     ``expect`` is the required version: the document as it was read, or only its version number; 0: it must be absent. A document that was read also
     names its epoch, so it never matches what a restored database wrote under the same number.
     """
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def put(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.caller import Duration, Verbs, as_duration
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.file import FileGrant, FileStep, FileView
 from coordinator.model.operation import Json
@@ -15,11 +15,8 @@ __all__ = ["Files"]
 TTL_S = files.TTL.total_seconds()
 
 
-class Files:
+class Files(Verbs):
     """The files of the client's project, for programs that start and end often under one name, such as the session of a tool."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def edit(
         self,

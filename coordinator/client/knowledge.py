@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.knowledge import KnowledgeEntry, KnowledgeMatch
 from coordinator.model.operation import Json
@@ -16,11 +16,8 @@ __all__ = ["Knowledge"]
 FOUND = 20  # matches per page
 
 
-class Knowledge:
+class Knowledge(Verbs):
     """The knowledge of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def put(
         self,

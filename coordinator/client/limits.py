@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 from uuid import UUID
 
-from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.caller import Duration, Verbs, as_duration
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.limit import Limit
 from coordinator.operations import limits
@@ -13,11 +13,8 @@ from coordinator.operations import limits
 __all__ = ["Limits"]
 
 
-class Limits:
+class Limits(Verbs):
     """The limits of jobs in the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def set(
         self,

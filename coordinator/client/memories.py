@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.memory import MemoryEntry, MemoryMatch
 from coordinator.operations import memories
@@ -14,11 +14,8 @@ __all__ = ["Memories"]
 FOUND = 20  # matches per page
 
 
-class Memories:
+class Memories(Verbs):
     """The memories of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def record(
         self,

@@ -8,7 +8,7 @@ await client.messages.extend("chat/7", answer)
 
 from __future__ import annotations
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.client.logs import Expected, number_of, written
 from coordinator.model.json import text_of
@@ -21,11 +21,8 @@ __all__ = ["Messages"]
 KIND = "message"
 
 
-class Messages:
+class Messages(Verbs):
     """The conversations of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def append(
         self,

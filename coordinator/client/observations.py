@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.json import text_of
 from coordinator.model.log import LogEntry, LogReceipt
@@ -12,11 +12,8 @@ from coordinator.operations import logs, observations
 __all__ = ["Observations"]
 
 
-class Observations:
+class Observations(Verbs):
     """The observations of the agents of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def append(self, content: Json | JsonText, *, agent: str | None = None, uid: str | None = None) -> LogReceipt:
         """Append an observation to those of ``agent``, a name or an id; by default the client's own agent.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.operation import Json
 from coordinator.model.project import Project, ProjectContents
@@ -15,11 +15,8 @@ from coordinator.operations import projects, transfers
 __all__ = ["Projects"]
 
 
-class Projects:
+class Projects(Verbs):
     """All projects."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def create(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.caller import Duration, Verbs, as_duration
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.queue import Queue
 from coordinator.operations import queues
@@ -13,11 +13,8 @@ from coordinator.operations import queues
 __all__ = ["Queues"]
 
 
-class Queues:
+class Queues(Verbs):
     """The queues of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def set(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.caller import Duration, Verbs, as_duration
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.retention import RetentionForecast, RetentionPolicy
 from coordinator.operations import retentions
@@ -14,11 +14,8 @@ __all__ = ["Retentions"]
 Subject = Literal["log", "document", "session", "artifact"]
 
 
-class Retentions:
+class Retentions(Verbs):
     """The policies that apply in the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def set(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.signal import Rule
 from coordinator.operations import rules
@@ -12,11 +12,8 @@ from coordinator.operations import rules
 __all__ = ["Rules"]
 
 
-class Rules:
+class Rules(Verbs):
     """The rules that apply in the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def set(self, when_set: str, clears: Sequence[str], *, everywhere: bool = False) -> Rule:
         """Create or change a rule, for this project or ``everywhere``.

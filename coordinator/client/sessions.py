@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.operation import Json
 from coordinator.model.session import Session
@@ -13,11 +13,8 @@ from coordinator.operations import sessions
 __all__ = ["Sessions"]
 
 
-class Sessions:
+class Sessions(Verbs):
     """The sessions of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def create(
         self,

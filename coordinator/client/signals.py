@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.caller import Duration, Verbs, as_duration
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.operation import Json
@@ -12,11 +12,8 @@ from coordinator.operations import signals
 __all__ = ["Signals"]
 
 
-class Signals:
+class Signals(Verbs):
     """The signals of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def set(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.client.logs import Expected, number_of
 from coordinator.model.json import text_of
@@ -13,11 +13,8 @@ from coordinator.operations import logs, steps
 __all__ = ["Steps"]
 
 
-class Steps:
+class Steps(Verbs):
     """The steps of the sessions of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def append(
         self,

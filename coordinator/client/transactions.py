@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.model.operation import Operation
 from coordinator.operations import transactions
 
 __all__ = ["Transactions"]
 
 
-class Transactions:
+class Transactions(Verbs):
     """Transactions in the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def run(self, *writes: Operation[Any], conditions: Iterable[Operation[Any]] = ()) -> list[Any]:
         """Run writes atomically if all conditions hold; return the result of each, as its own method does.

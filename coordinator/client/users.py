@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.password import Password
 from coordinator.model.user import User
@@ -15,11 +15,8 @@ __all__ = ["Users"]
 RoleName = Literal["reader", "agent", "manager", "admin"]
 
 
-class Users:
+class Users(Verbs):
     """All users."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def create(
         self, username: str, *, role: RoleName = "agent", email: str | None = None, password: str | None = None

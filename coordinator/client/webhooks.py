@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.caller import Duration, Verbs, as_duration
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.webhook import Webhook, WebhookDelivery, WebhookSecret
 from coordinator.operations import webhooks
@@ -16,11 +16,8 @@ __all__ = ["Webhooks"]
 OVERLAP_S = 86_400.0
 
 
-class Webhooks:
+class Webhooks(Verbs):
     """The webhooks of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def add(self, url: str, topics: Sequence[str], *, after: str | None = None) -> WebhookSecret:
         """Send events to a URL: events of ``topics`` (``lock.broken``, ``signal.*``, ``*``) from now on, or after the cursor ``after``.

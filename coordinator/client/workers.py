@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.client.caller import Caller
+from coordinator.client.caller import Verbs
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.job_history import WorkerStatus
 from coordinator.operations import job_history
@@ -10,11 +10,8 @@ from coordinator.operations import job_history
 __all__ = ["Workers"]
 
 
-class Workers:
+class Workers(Verbs):
     """The workers of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     def list(self, *, type: str | None = None, after: str | None = None, limit: int = PAGE) -> Listing[WorkerStatus]:
         """List workers by name, those of one job type if ``type`` is given."""

@@ -58,7 +58,7 @@ def output_form(environment: Mapping[str, str] = os.environ) -> str:
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """One setting in effect: its value in readable form, without secrets (null: unset), and its source."""
+    """One setting in effect: its value in readable form, without secrets (None: unset), and its source."""
 
     setting: str
     value: str | None

@@ -59,8 +59,8 @@ __all__ = [
 ]
 
 APPLICATION_NAME = "coordinator"
-# # Errors of the driver on a lost connection, besides the server's final error. It is InternalClientError if the
-# # connection is lost between two steps of a statement.
+# Errors of the driver on a lost connection, besides the server's final error. It is InternalClientError if the
+# connection is lost between two steps of a statement.
 LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, EOFError, asyncpg.PostgresError)
 NO_ROOM = "53"  # class of SQLSTATEs: too many connections, among others
 CONNECT_TIMEOUT_S = 10.0

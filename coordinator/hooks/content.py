@@ -23,7 +23,7 @@ def fingerprint(path: str) -> str:
 
 
 def fingerprint_within(path: str, max_bytes: float) -> str | None:
-    """Return the same, or null without reading the file if it is larger than ``max_bytes``."""
+    """Return the same, or None without reading the file if it is larger than ``max_bytes``."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError):

@@ -59,7 +59,7 @@ def _git(*arguments: str) -> str:
 
 
 def setting(name: str) -> str | None:
-    """Return a setting of git's configuration, or null if it is not set."""
+    """Return a setting of git's configuration, or None if it is not set."""
     done = subprocess.run(["git", "config", "--get", name], capture_output=True, check=False)
     return os.fsdecode(done.stdout).rstrip("\n") or None if done.returncode == 0 else None
 
@@ -216,7 +216,7 @@ def _paths(*arguments: str) -> list[str]:
 async def refusal(
     hook: str, paths: Mapping[str, datetime | None], place: Place, executor: Runner, agent: str | None
 ) -> str | None:
-    """Return why leases of others forbid a commit, merge or push of paths, or null if they do not."""
+    """Return why leases of others forbid a commit, merge or push of paths, or None if they do not."""
     by_resource = _resources(paths, place)
     held = [check for check in await _checked(by_resource, place, executor) if check.state == "held"]
     if held and agent is None:

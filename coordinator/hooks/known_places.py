@@ -43,7 +43,7 @@ class KnownPlaces:
         self._known: OrderedDict[tuple[str, str | None, str | None], tuple[Known, dict[str, _Stamp]]] = OrderedDict()
 
     def get(self, cwd: str, project: str | None, worktrees: str | None = None) -> Known | None:
-        """Return what is known about a directory, or null if nothing is known or something has changed."""
+        """Return what is known about a directory, or None if nothing is known or something has changed."""
         found = self._known.get((cwd, project, worktrees))
         if found is None:
             return None
@@ -58,7 +58,7 @@ class KnownPlaces:
         return known
 
     def find(self, cwd: str, project: str | None, worktrees: str | None = None) -> Known | None:
-        """Find the place of a directory; null if it does not exist. ``project`` and ``worktrees`` take precedence over what the repository says.
+        """Find the place of a directory; None if it does not exist. ``project`` and ``worktrees`` take precedence over what the repository says.
 
         Raises: ``ConfigurationError``.
         """
@@ -91,7 +91,7 @@ def _witnesses(place: Place) -> Iterator[str]:
 
 
 def _stamp(path: str) -> _Stamp:
-    """Return a value that differs when a file has changed; null: there is none."""
+    """Return a value that differs when a file has changed; None: there is none."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

@@ -51,7 +51,7 @@ _REFUSED = "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\U000e
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A directory in a project. ``root`` is its work tree, or null outside of any; ``worktree`` is the name of a linked one, or empty."""
+    """A directory in a project. ``root`` is its work tree, or None outside of any; ``worktree`` is the name of a linked one, or empty."""
 
     project: str
     cwd: str
@@ -62,7 +62,7 @@ class Place(msgspec.Struct, frozen=True):
     ignores_case: bool = False
 
     def resource(self, path: str, *, link: bool = False) -> str | None:
-        """Return the name under which a file is locked, or null if it is outside of the repository.
+        """Return the name under which a file is locked, or None if it is outside of the repository.
 
         A relative path starts at ``cwd``. An existing directory ends with a slash. With ``link``, a symbolic link
         stands for itself and not for its target: that is what a rename or a removal changes. A name that no lock can

@@ -58,7 +58,7 @@ def find(cwd: str) -> Repository | None:
 
 
 def at(folder: str) -> Repository | None:
-    """Return the repository that a directory's ``.git`` refers to, or null if there is none or it is broken."""
+    """Return the repository that a directory's ``.git`` refers to, or None if there is none or it is broken."""
     entry = os.path.join(folder, ".git")
     try:
         found = os.stat(entry)

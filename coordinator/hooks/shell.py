@@ -183,7 +183,7 @@ def _inner(words: list[str]) -> str:
 
 
 def _tokens(line: str) -> Iterator[str | None]:
-    """Yield the words of a line, without quotes; null where a command ends."""
+    """Yield the words of a line, without quotes; None where a command ends."""
     found: list[str | None] = []
     for token in re.finditer(_WORD, line):
         word, end, open_quote = token.groups()

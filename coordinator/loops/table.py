@@ -59,7 +59,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(agents.Reap(), judge=_reaped, every_s=60),
         Loop(jobs.Promote()),
         Loop(jobs.WakeDue()),
-        Loop(queues.Arrange(), judge=_placed),
+        Loop(queues.Arrange(), judge=_paced),
         Loop(job_trees.Settle()),
         Loop(jobs.Expire()),
         Loop(jobs.Rescue(), every_s=60),
@@ -81,7 +81,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(retentions.ExpireDocuments(), judge=_removed),
         Loop(retentions.ExpireSessions(), judge=_removed),
         Loop(retentions.ExpireArtifacts(), judge=_removed),
-        Loop(retentions.Sweep(), judge=_swept),
+        Loop(retentions.Sweep(), judge=_paced),
         *_configure(config),
         Loop(idempotency.Prune()),
         Loop(signals.Prune()),
@@ -136,16 +136,13 @@ def _removed(results: list[RetentionResult]) -> LoopRun:
     return LoopRun(sum(result.removed for result in results), again_s=PAUSE_S if results else None)
 
 
-def _placed(count: int) -> LoopRun:
+def _paced(count: int) -> LoopRun:
+    """Run again after a pause while there is work, which is not counted."""
     return LoopRun(0, again_s=PAUSE_S if count else None)
 
 
 def _copied(chunks: int) -> LoopRun:
     return LoopRun(0, again_s=PAUSE_S if chunks == audits.Copy().limit else None)
-
-
-def _swept(count: int) -> LoopRun:
-    return LoopRun(0, again_s=PAUSE_S if count else None)
 
 
 def _reaped(result: Reaped) -> LoopRun:

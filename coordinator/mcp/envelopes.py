@@ -67,7 +67,7 @@ class RepeatedCall(msgspec.Struct, frozen=True):
 
 
 def repeated_call(headers: _Headers, body: bytes) -> RepeatedCall | None:
-    """Read a request; return null if only the SDK understands it."""
+    """Read a request; return None if only the SDK understands it."""
     try:
         request = _decode(body)
         arguments = json.loads(bytes(request.params.arguments))  # parsed as the SDK parses them
@@ -93,7 +93,7 @@ class Envelopes:
         self._known: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
 
     def added(self, call: RepeatedCall) -> bytes | None:
-        """Return what the SDK adds to the result of a call, or null if it has not accepted the envelope yet."""
+        """Return what the SDK adds to the result of a call, or None if it has not accepted the envelope yet."""
         added = self._known.get(call.envelope)
         if added is not None:
             self._known.move_to_end(call.envelope)

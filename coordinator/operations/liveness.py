@@ -40,9 +40,8 @@ class Liveness:
             try:
                 self.process = await session.run(ProcessRegister(kind=self._kind, name=name, id=self.process))
             except Conflict:
-                # # The old session has not ended in time, or only its own role may end it. Another id would not help:
-                # everything that
-                # # depends on this process ends with the old one.
+                # The old session has not ended in time, or only its own role may end it. Another id would not help:
+                # everything that depends on this process ends with the old one.
                 await session.end_former()
                 await anyio.sleep(TAKE_AGAIN_S)
             else:

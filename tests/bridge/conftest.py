@@ -24,7 +24,7 @@ from tests.waiting import DEADLINE_S
 
 R = TypeVar("R")
 
-FACES = ("database", "daemon")
+INTERFACES = ("database", "daemon")
 
 
 class Agent(Program):
@@ -127,9 +127,9 @@ def agent(tmp_path: Path, plane: Plane) -> Agent:
     return Agent(tmp_path, plane.database_url, f"p-{uuid4().hex[:12]}")
 
 
-@pytest.fixture(params=FACES)
+@pytest.fixture(params=INTERFACES)
 def anywhere(request: pytest.FixtureRequest, agent: Agent, plane: Plane) -> Agent:
-    """The same through each face."""
+    """The same agent through each interface."""
     if request.param == "daemon":
         agent.environment |= {"RECAC_DB_URL": plane.daemon.url, "COORDINATOR_TOKEN": plane.token("admin")}
     return agent

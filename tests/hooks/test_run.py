@@ -269,24 +269,24 @@ async def test_a_signal_ends_a_wait_and_its_ticket(program: Program, connection:
         await until_true(connection, TICKETS, 0)
 
 
-@pytest.mark.parametrize("face", ["database", "daemon", "sidecar", "http"])
+@pytest.mark.parametrize("interface", ["database", "daemon", "sidecar", "http"])
 async def test_a_call_that_is_killed_while_it_waits_soon_leaves_the_queue(
-    program: Program, database_url: str, connection: asyncpg.Connection, tmp_path: Path, face: str
+    program: Program, database_url: str, connection: asyncpg.Connection, tmp_path: Path, interface: str
 ) -> None:
     edit(program, "a.py")
     with ExitStack() as stack:
         options: tuple[str, ...] = ()
-        if face in ("daemon", "http"):
+        if interface in ("daemon", "http"):
             daemon = stack.enter_context(Daemon(database_url))
             options = ("--url", (await daemon.ready()).url)
-        elif face == "sidecar":
+        elif interface == "sidecar":
             path = tmp_path / "s.sock"
             beside = stack.enter_context(
                 sidecar(database_url, "--agent", "x", "--socket", str(path), "--listen", "none")
             )
             await beside.started()
             options = ("--url", f"unix://{path}")
-        if face == "http":  # the daemon itself waits
+        if interface == "http":  # the daemon itself waits
             given = payload("PreToolUse", program.folder, "s2", tool_name="Edit", tool_input={"file_path": "a.py"})
             async with http_client(options[1]) as client:
                 asked = asyncio.create_task(client.post("/v1/hooks/claude-code?wait=10m&project=shop", content=given))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.client.caller import Caller, Duration, as_duration
+from coordinator.client.caller import Duration, Verbs, as_duration
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.note import Note
 from coordinator.operations import notes
@@ -10,11 +10,8 @@ from coordinator.operations import notes
 __all__ = ["Notes"]
 
 
-class Notes:
+class Notes(Verbs):
     """The notes of the client's project."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
 
     async def write(self, key: str, text: str, *, ttl: Duration = 86400) -> Note:
         """Write a note, or replace the one with the same key."""
