@@ -50,17 +50,18 @@ LOG_EVENT = re.compile(
     r"[a-z]+\.(?!un[a-z]+ed|not_)([a-z]+_)*([a-z]+ed|taken_over|ran|lost|stuck|stopping|behind|newer|slow|unreadable|reset)"
 )
 PROSE = {".py", ".sql", ".md", ".yaml", ".toml", ".js", ".sh"}
+DEFINED = re.compile(r"(?<=\bdef )\w+")
 GENERATED = {"sql/schema.sql"}  # from the migrations, among others, which are never edited
 
 
 @cache
 def prose() -> dict[str, str]:
-    """Return the text of each tracked file that people read, by its path."""
+    """Return the text of each tracked file that people read, by its path; names of functions as separate words."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     names = [name for name in listed.stdout.split("\0") if name]
     own = str(Path(__file__).relative_to(ROOT))
     return {
-        name: (ROOT / name).read_text("utf-8")
+        name: DEFINED.sub(lambda defined: defined[0].replace("_", " "), (ROOT / name).read_text("utf-8"))
         for name in names
         if name not in {*GENERATED, own} and not name.startswith("sql/migrations/")
         if Path(name).suffix in PROSE and (ROOT / name).is_file()

@@ -125,7 +125,8 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
     ``durable``: its commit is on disk when it returns. An operation that is not durable returns one value, which is
     useless without a later durable call; until then, a crash of the server may lose it.
 
-    ``examples`` has values of its fields for the OpenAPI document, where the usual values for their names do not fit.
+    ``examples`` has values of its fields for the OpenAPI document, where the usual values for their names
+    (``api.openapi.examples``) do not fit, or there are none.
 
     ``of_log``: it reads the log, which includes a write later than the state does.
 

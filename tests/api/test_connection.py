@@ -341,7 +341,7 @@ def test_a_sidecar_whose_port_is_taken_names_its_own_option() -> None:
     assert "--listen" in (failure.value.hint or "")
 
 
-async def test_what_follows_a_chunked_body_is_no_header() -> None:
+async def test_what_follows_a_chunked_body_is_not_a_header() -> None:
     seen: list[list[bytes]] = []
 
     async def note(scope: Scope, receive: Receive, send: Send) -> None:

@@ -160,7 +160,7 @@ def test_an_operation_must_have_the_fields_that_it_declares(declared: dict[str, 
         type(Operation)("Toy", (Operation,), {"__module__": __name__, **namespace, **declared})
 
 
-def test_a_versioned_operation_must_answer_with_a_version() -> None:
+def test_a_versioned_operation_must_return_a_version() -> None:
     with pytest.raises(TypeError, match="Toy returns a row without a version"):
 
         class Toy(Operation[int], frozen=True, kw_only=True):

@@ -197,7 +197,7 @@ def test_the_list_says_what_to_do_about_each_backup_that_is_not_good(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["20269901T000000Z-00000000", "notes", "x" * 300, "\0"])
-def test_what_has_another_name_is_no_backup(tmp_path: Path, name: str) -> None:
+def test_what_has_another_name_is_not_a_backup(tmp_path: Path, name: str) -> None:
     with suppress(OSError, ValueError):
         (tmp_path / name).mkdir()
     assert place.listed(tmp_path) == []

@@ -162,7 +162,7 @@ def test_completion_scripts_are_printed(lone: Program, shell: str, sign: str) ->
     assert "_COORDINATOR_COMPLETE" in script
 
 
-def test_completion_answers_with_verbs_and_options(lone: Program) -> None:
+def test_completion_offers_verbs_and_options(lone: Program) -> None:
     def complete(words: str, current: int) -> str:
         return lone.run(_COORDINATOR_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(current)).stdout
 
@@ -171,7 +171,7 @@ def test_completion_answers_with_verbs_and_options(lone: Program) -> None:
     assert "plain,--critical" in complete("coordinator --project p signal set --cr", 5)
 
 
-def test_completion_answers_with_the_values_of_now(program: Program, lone: Program) -> None:
+def test_completion_offers_current_values(program: Program, lone: Program) -> None:
     def complete(words: str, of: Program = program) -> list[str]:
         line = [*words.split(" ")]
         done = of.run(_COORDINATOR_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(line) - 1))

@@ -490,7 +490,7 @@ async def test_events_are_chosen_by_key_and_actor(connect: Any) -> None:
             await client.events.since(after, keys=["x" * 513])
 
 
-async def test_a_read_includes_what_another_face_has_written(
+async def test_a_read_includes_what_another_interface_has_written(
     connect: Any, daemon: tuple[Daemon, str], project: str
 ) -> None:
     async with (

@@ -244,7 +244,7 @@ def _unreadable(reason: str) -> float:
 
 
 @pytest.mark.parametrize("operation", [Since(), signals.List(project="p"), signals.Get(project="p", key="k")])
-def test_a_response_of_another_shape_is_no_outage(operation: Operation[Any]) -> None:
+def test_a_response_of_another_shape_is_not_an_outage(operation: Operation[Any]) -> None:
     """A reader that waits for the database would ask for it for ever."""
     for body in (b'{"items":[{"cursor":"e.1"}],"cursor":"e.1"}', b"[" * 100_000, b"{"):
         with pytest.raises(SchemaMismatch) as raised:

@@ -114,7 +114,7 @@ def test_a_hash_is_a_phc_string_that_the_same_password_repeats_with_its_salt() -
     assert len(first) == 88
 
 
-def test_a_text_that_is_no_password_is_refused() -> None:
+def test_a_text_that_is_not_a_password_is_refused() -> None:
     for text in ("\ud800 lone surrogate", "x" * 1001):
         with pytest.raises(InvalidArgument):
             Password(text).hashed()

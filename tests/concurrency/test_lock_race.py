@@ -165,7 +165,7 @@ async def test_waiters_are_served_in_order_and_none_is_forgotten(crew: list[Clie
     )
 
 
-async def test_two_who_would_close_a_circle_at_once_are_not_both_let_wait(crew: list[Client]) -> None:
+async def test_of_two_requests_that_would_close_a_cycle_at_once_one_is_refused(crew: list[Client]) -> None:
     one, two = crew[:2]
 
     async def wait(client: Client, resource: str) -> bool:
@@ -184,7 +184,7 @@ async def test_two_who_would_close_a_circle_at_once_are_not_both_let_wait(crew: 
         await one.connection.execute("delete from coordinator.lock_waits")
 
 
-async def test_a_lock_given_back_while_somebody_enqueues_is_never_lost(crew: list[Client]) -> None:
+async def test_a_lock_released_while_a_request_enqueues_is_never_lost(crew: list[Client]) -> None:
     one, two = crew[:2]
     for n in range(300):
         token = (await one.acquire("src/a.py"))[0]["fencing_token"]

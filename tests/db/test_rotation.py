@@ -73,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(folder, port, pair)
 
 
-async def all_connections_anew(server: Server, daemon: Daemon, rotate: Callable[[], Awaitable[None]]) -> None:
+async def all_connections_again(server: Server, daemon: Daemon, rotate: Callable[[], Awaitable[None]]) -> None:
     """Rotate, end every connection of the daemon, and wait until it works on new ones."""
     await daemon.ready()
     await rotate()
@@ -120,7 +120,7 @@ async def test_password_role_and_certificate_of_the_database_are_replaced_under_
     write("service_a:one")
     with Daemon(None, variables={"COORDINATOR_DATABASE_URL_FILE": str(address)}) as daemon:
         for rotate in (password, role, certificate):
-            await all_connections_anew(server, daemon, rotate)
+            await all_connections_again(server, daemon, rotate)
         assert len(daemon.lines("secret.reloaded")) == 2
         assert ":two" not in daemon.output()
 
@@ -135,7 +135,7 @@ async def test_a_password_is_replaced_in_the_passfile_of_libpq(server: Server, t
         replace(passfile, b"127.0.0.1:*:*:service_p:two\n")
 
     with Daemon(server.url("service_p", sslmode="require", passfile=passfile)) as daemon:
-        await all_connections_anew(server, daemon, rotate)
+        await all_connections_again(server, daemon, rotate)
 
 
 async def test_a_password_that_only_the_database_knows_is_reported_until_the_daemon_has_it_too(

@@ -38,7 +38,7 @@ def program(tmp_path: Path, database_url: str) -> Program:
     return Program(tmp_path, {"COORDINATOR_DATABASE_URL": database_url})
 
 
-async def test_every_face_refuses_what_no_reader_could_take(database_url: str, program: Program) -> None:
+async def test_every_interface_refuses_what_no_reader_could_take(database_url: str, program: Program) -> None:
     with Daemon(database_url) as daemon:
         await daemon.ready()
         async with http_client(daemon.url) as http:

@@ -78,7 +78,7 @@ async def test_a_claim_whose_answer_was_lost_is_repeated_by_its_request_id(datab
         assert await caller.direct.fetch(CLAIM, caller.agent, request) == first
 
 
-async def test_a_claim_whose_answer_was_lost_is_given_back_by_reconciling(database_url: str) -> None:
+async def test_a_claim_whose_response_was_lost_is_released_by_reconciling(database_url: str) -> None:
     async with answers(database_url) as caller:
         kept = await caller.claim()
         job = await caller.enqueue()

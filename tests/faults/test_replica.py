@@ -194,7 +194,7 @@ async def test_no_error_of_the_standby_ends_the_daemon() -> None:
         tasks.cancel_scope.cancel()
 
 
-async def test_another_database_is_no_replica(server_url: str, database_url: str, template: str) -> None:
+async def test_another_database_is_not_a_replica(server_url: str, database_url: str, template: str) -> None:
     name = f"other_{uuid4().hex[:8]}"
     await admin(server_url, f"create database {name} template {template}")
     try:

@@ -146,7 +146,7 @@ def test_whatever_the_arguments_of_a_call_are_they_are_read(arguments: Any) -> N
     "body",
     [b"", b"{", b'{"a": "', b'{"a": 1}}', b"[]", b"null", b'"x"', b"\xff", b'{"a": "\xff"}', b'{"a":' * 100_000],
 )
-def test_a_payload_that_is_no_object_is_refused_in_one_line(body: bytes) -> None:
+def test_a_payload_that_is_not_an_object_is_refused_in_one_line(body: bytes) -> None:
     with pytest.raises(InvalidArgument) as refused:
         dialects.decode(body)
     assert "\n" not in refused.value.message

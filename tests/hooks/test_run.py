@@ -191,7 +191,7 @@ def test_strange_paths_are_answered(program: Program, name: str) -> None:
     "body", [b"", b"{", b"[]", b'{"session_id": "s', b"\xff\xfe", b"[" * 100_000, b"x" * (9 << 20)]
 )
 @pytest.mark.parametrize(("policy", "code"), [("ask", 1), ("deny", 2)])
-def test_what_is_no_payload_is_refused_in_one_line(lone: Program, body: bytes, policy: str, code: int) -> None:
+def test_an_invalid_payload_is_refused_in_one_line(lone: Program, body: bytes, policy: str, code: int) -> None:
     done = lone.run("hook", "run", "--unreachable", policy, stdin=body)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
     assert "Traceback" not in done.stderr

@@ -215,7 +215,7 @@ async def test_a_paused_cron_does_not_fire_and_misses_nothing(tx: Transaction) -
     assert await fire(tx) == 0
 
 
-async def test_what_is_not_given_stays(tx: Transaction) -> None:
+async def test_omitted_fields_stay(tx: Transaction) -> None:
     await at(tx, "2026-11-26T01:00:00Z")
     made = await tx.run(set_(zone="Europe/Berlin", missed="skip"))
     changed = await tx.run(crons.Set(project="default", cron="nightly", job={"type": "other"}))

@@ -283,7 +283,7 @@ async def inbox_of(tx: Transaction, agent: str) -> list[int]:
     return [directive.id for directive in await tx.run(directives.Inbox(project="default", agent=agent))]
 
 
-async def test_a_directive_for_a_job_is_for_whoever_runs_it_until_one_answers(tx: Transaction) -> None:
+async def test_a_directive_for_a_job_is_for_its_workers_until_one_answers(tx: Transaction) -> None:
     job, attempt = await running(tx)
     sent = await tx.run(directives.Send(project="default", body="Skip the appendix.", to_job=job, actor="boss"))
     assert (sent.to_job, sent.to_agent, sent.recipients, sent.meant) == (job, None, 1, None)

@@ -248,7 +248,7 @@ async def test_who_holds_an_advisory_key_of_the_schema_is_named_with_what_it_is_
     assert "process 2147483647, which is not registered" in found[stranger.get_server_pid()].message
 
 
-async def test_processes_that_hold_their_keys_are_no_fault(tx: Transaction) -> None:
+async def test_processes_that_hold_their_keys_are_not_a_fault(tx: Transaction) -> None:
     await tx.run(ProcessRegister(kind="daemon", name="host:1"))
     try:
         assert (await one(tx.connection, "advisory_keys")).severity == "ok"

@@ -11,7 +11,7 @@ from tests.conftest import Transaction
 DAY = timedelta(days=1)
 
 
-async def test_a_claimed_key_answers_with_what_was_stored_until_its_time_passed(tx: Transaction) -> None:
+async def test_a_claimed_key_returns_what_was_stored_until_its_time_has_passed(tx: Transaction) -> None:
     claim = idempotency.Claim(project="default", caller="1", key="k", request="digest", ttl=DAY)
     assert await tx.run(claim) is None
     await tx.run(idempotency.Store(project="default", caller="1", key="k", response='{"a":  1}'))

@@ -439,7 +439,7 @@ async def test_a_completion_may_be_repeated_by_the_one_that_made_it(world: World
     assert (await world.row(job["job"]))["result"] == 1
 
 
-async def test_a_claim_ends_what_is_finished_in_the_same_trip_and_reports_what_was_lost(world: World) -> None:
+async def test_a_claim_ends_what_is_finished_in_the_same_call_and_reports_what_was_lost(world: World) -> None:
     worker, other = await world.worker(), await world.worker("other")
     await world.run(batch_of([{"type": "x", "payload": n} for n in range(6)]))
     mine, theirs = await world.claim(worker, 3), await world.claim(other, 1)

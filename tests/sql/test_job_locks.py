@@ -482,7 +482,7 @@ async def test_malformed_locks_are_refused_and_the_job_is_named(world: Locks, gi
 
 
 @pytest.mark.parametrize("given", ["src/", 1, {"a": 1}, [["a"], "b"], [None], ["a\0b"]])
-async def test_locks_that_are_no_list_of_texts_are_refused(world: Locks, given: Any) -> None:
+async def test_locks_that_are_not_a_list_of_texts_are_refused(world: Locks, given: Any) -> None:
     with pytest.raises(CoordinatorError) as raised:
         await world.run(batch_of([{"type": "x", "locks": given}]))
     assert raised.value.hint

@@ -90,7 +90,7 @@ async def test_output_ends_with_its_job(world: World, end: str) -> None:
 
 
 @pytest.mark.parametrize("chunks", [{"a": 1}, "text", 1])
-async def test_what_is_no_list_is_refused(world: World, chunks: Any) -> None:
+async def test_what_is_not_a_list_is_refused(world: World, chunks: Any) -> None:
     mine = await world.start(await world.worker())
     await refused(world.tx, jobs.Write(**mine, chunks=chunks), "ZC103")
 

@@ -383,7 +383,7 @@ async def test_a_job_does_not_wait_for_one_that_starts_after_it(world: World) ->
         ([{"jobs": ["b"]}], [{"jobs": ["a"]}, {"jobs": ["c"]}]),
     ],
 )
-async def test_waits_that_something_else_ends_are_no_deadlock(
+async def test_waits_that_something_else_ends_are_not_a_deadlock(
     world: World, first: list[dict[str, Any]], second: list[dict[str, Any]]
 ) -> None:
     a, b, c = await several(world, 3)

@@ -57,7 +57,7 @@ async def test_max_rows_ends_a_walk_with_a_cursor_to_continue_from(tx: Transacti
 
 
 @pytest.mark.parametrize("case", LISTS.values(), ids=lambda case: case.operation.function)
-async def test_what_is_no_place_in_a_list_is_refused_with_a_hint(tx: Transaction, case: Pages) -> None:
+async def test_an_invalid_place_in_a_list_is_refused_with_a_hint(tx: Transaction, case: Pages) -> None:
     await case.fill(tx)
     row = (await tx.run(case.operation))[0]
     values = [getattr(row, name) for name in case.operation.page_by]

@@ -300,7 +300,7 @@ async def test_a_session_with_more_entries_than_a_fork_copies_is_forked_at_an_ea
 APPEND = """select coordinator.log_append('default', 'message', 's', '[{"data": 1}]'::json)"""
 
 
-async def test_archiving_waits_for_whoever_appends(database_url: str) -> None:
+async def test_archiving_waits_for_an_append(database_url: str) -> None:
     writer, archiver = await connect(database_url), await connect(database_url)
     try:
         await writer.execute(APPEND)

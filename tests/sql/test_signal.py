@@ -133,7 +133,7 @@ async def test_created_at_is_of_this_life_of_the_key(tx: Transaction) -> None:
     assert third.created_at == third.updated_at > second.updated_at
 
 
-async def test_delete_answers_with_the_version_and_compares_it(tx: Transaction) -> None:
+async def test_delete_returns_the_version_and_compares_it(tx: Transaction) -> None:
     made = await tx.run(signals.Set(project="default", key="k", value=1))
     await refused(tx, signals.Delete(project="default", key="k", expect=made.version + 1), "ZC301")
     assert await tx.run(signals.Delete(project="default", key="k", expect=made.version)) == made.version
@@ -178,7 +178,7 @@ async def test_bad_input_is_refused(tx: Transaction, operation: object, code: st
     await refused(tx, operation, code)  # type: ignore[arg-type]
 
 
-async def test_a_missing_value_is_no_json_null(tx: Transaction) -> None:
+async def test_a_missing_value_is_not_the_json_null(tx: Transaction) -> None:
     with pytest.raises(asyncpg.PostgresError) as raised:
         await tx.connection.execute("select coordinator.signal_set('default', 'k', null)")
     assert raised.value.sqlstate == "ZC101"

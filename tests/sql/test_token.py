@@ -113,7 +113,7 @@ async def test_tokens_that_ended_long_ago_go_when_a_new_one_is_made(tx: Transact
         ({"project": "nowhere"}, NotFound, "ZC201"),
     ],
 )
-async def test_what_is_no_token_is_refused_with_a_hint(
+async def test_an_invalid_token_is_refused_with_a_hint(
     tx: Transaction, given: dict[str, Any], kind: type[CoordinatorError], code: str
 ) -> None:
     with pytest.raises(kind) as raised:

@@ -77,7 +77,7 @@ async def test_an_address_that_is_none_is_refused(tx: Transaction, email: str) -
         PHC + "\n",
     ],
 )
-async def test_what_is_no_hash_is_refused_and_not_repeated(tx: Transaction, hash: str) -> None:
+async def test_an_invalid_hash_is_refused_and_not_repeated(tx: Transaction, hash: str) -> None:
     await made(tx)
     for operation in (
         users.Create(username="bob", password=hash),  # type: ignore[arg-type]

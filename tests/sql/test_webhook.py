@@ -302,7 +302,7 @@ async def test_dead_deliveries_are_redriven_by_number_and_by_filter_with_the_sam
     assert [key for _, key in await hooks.deliver()] == ["a", "c", "later"]
 
 
-async def test_events_that_cannot_be_inserted_are_no_work_that_is_repeated_at_once(hooks: Hooks) -> None:
+async def test_events_that_cannot_be_inserted_are_not_retried_at_once(hooks: Hooks) -> None:
     webhook = await hooks.add()
     await hooks.run(webhooks.Pause(project="default", webhook=webhook))
     await hooks.emit("bad")
@@ -401,7 +401,7 @@ async def test_a_claim_whose_answer_was_lost_ends_when_its_holder_claims_again(h
     assert not await hooks.due()
 
 
-async def test_an_outcome_waits_for_whoever_has_the_webhook_and_holds_up_no_other(
+async def test_an_outcome_waits_for_the_transaction_that_holds_its_webhook_and_delays_no_other(
     hooks: Hooks, database_url: str
 ) -> None:
     held, other = await hooks.add(), await hooks.add()

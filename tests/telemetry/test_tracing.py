@@ -186,7 +186,7 @@ async def test_call_seconds_have_the_trace_as_exemplar_in_openmetrics_alone(db: 
         assert b"trace_id" not in render()
 
 
-async def test_a_trace_that_is_not_recorded_is_no_exemplar() -> None:
+async def test_a_trace_that_is_not_recorded_is_not_an_exemplar() -> None:
     with tracing.received("x", "server", {}, parsed(PARENT[:-1] + "0")):
         assert tracing.exemplar() is None
     with tracing.received("x", "server", {}, parsed(PARENT)):

@@ -180,7 +180,7 @@ async def test_a_request_that_closes_a_cycle_around_it_is_refused(tx: Transactio
     assert raised.value.code == "ZC313"
 
 
-async def test_an_agent_that_waits_for_its_own_owner_is_no_deadlock(tx: Transaction) -> None:
+async def test_an_agent_that_waits_for_its_own_owner_is_not_a_deadlock(tx: Transaction) -> None:
     ann = await register(tx, "ann")
     (one,) = await acquire(tx, ann, "a", owner="one")
     (waiting,) = await acquire(tx, ann, "a", wait=s(60))

@@ -15,6 +15,7 @@ class Write(InProject[Note], frozen=True, kw_only=True):
 
     function = "note_write"
     speakers = ("actor",)
+    examples = {"text": "The build is slow on Mondays."}
 
     key: str
     text: str
