@@ -131,6 +131,37 @@ $$;
 comment on function coordinator.job_pick(bigint[], integer, jsonb) is
   'Remove up to p_limit of the best jobs of plain classes, above their floors, from jobs_ready, and return their ids. No event. Internal.';
 
+create or replace function coordinator.job_take_turns(
+  p_class bigint, p_limit integer, p_share integer, p_after bigint, out ids uuid[], out rows integer, out short bigint[], out more bigint[], out turn bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  with found as materialized ( -- locks one permit after the other, until there are enough jobs
+    select l.place, l.turn, e.id as lane_id, p_share * e.weight as share, r.place as job
+    from (select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p
+          where p.class_id = p_class and p.turn > p_after order by p.turn for update skip locked) l
+    -- One lookup per lane, whatever the statistics say; without a row, the lane was deleted.
+    left join lateral (select e.id, e.weight from coordinator.job_lanes e where e.id = l.lane_id offset 0) e on true
+    left join lateral (select b.ctid as place from coordinator.jobs_ready b where b.class_id = p_class and b.lane_id = e.id
+                       order by b.rank, b.id limit p_share * e.weight for update skip locked) r on true
+    limit p_limit),
+  lane as materialized (
+    select f.place, f.turn, f.lane_id, count(f.job) < f.share as short, count(*) as rows from found f group by f.place, f.turn, f.lane_id, f.share),
+  gone as (
+    delete from coordinator.job_permits p where p.ctid = any (array(select l.place from lane l))),
+  taken as (
+    delete from coordinator.jobs_ready r where r.ctid = any (array(select f.job from found f where f.job is not null)) returning r.id)
+  select (select array_agg(t.id) from taken t), sum(l.rows), array_agg(l.lane_id) filter (where l.short), array_agg(l.lane_id) filter (where not l.short), max(l.turn)
+  into ids, rows, short, more, turn from lane l;
+end
+$$;
+comment on function coordinator.job_take_turns(bigint, integer, integer, bigint) is
+  'Remove up to p_limit jobs from jobs_ready: from each lane in the line of a class, after the turn p_after, up to p_share by its weight. Remove the permits of these lanes. Returns the jobs, the lanes that had fewer jobs than their share and those that may have more, and the last turn; rows less than p_limit: no other lane is in the line. No event. Internal.';
+
 create or replace function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb, p_picked uuid[] default null) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -150,6 +181,7 @@ declare
   v_turn   bigint; -- the last turn that was taken
   v_rooms  jsonb := '{}'; -- with limits per key: how many more jobs each lane may contribute
   v_hashes bigint[];
+  v_rows   tid[]; -- of lanes
   v_busy   bigint[] := '{}'; -- lanes for whose keys another claim starts jobs, or an attempt ends
   v_floor  constant text := 'turn ' || p_class;
   v_now    constant timestamptz := coordinator.now_utc(); -- for what the rates and budgets of keys allow at this time
@@ -160,7 +192,19 @@ begin
     v_share := least(v_share, (select max(l.slots) from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key
                                where c.id = p_class));
   end if;
-  while v_left > 0 loop -- lanes in the order of their turns
+  while v_left > 0 and p_picked is null loop -- lanes in the order of their turns
+    v_taken := coordinator.job_take_turns(p_class, v_left, v_share, coalesce((p_floors ->> v_floor)::bigint, 0));
+    exit when v_taken.turn is null;
+    v_ids := v_ids || v_taken.ids;
+    v_short := v_short || v_taken.short;
+    v_more := v_more || v_taken.more;
+    perform coordinator.job_floor_raise(
+      jsonb_build_object(v_floor, v_taken.turn), pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass) - v_read - 3 * p_limit, v_began);
+    exit when v_taken.rows < v_left;
+    v_left := p_limit - cardinality(v_ids);
+  end loop;
+  v_left := p_limit - cardinality(v_ids);
+  while v_left > 0 and p_picked is not null loop -- lanes in the order of their turns
     with line as materialized (
       select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p
       where p.class_id = p_class and p.turn > coalesce((p_floors ->> v_floor)::bigint, 0)
@@ -230,18 +274,21 @@ begin
     select v_ids || array_agg(t.id) into v_ids from taken t;
   end if;
 
-  -- One lookup per lane, since an anti-join would read the whole class. Lanes that contributed their full share are not checked,
-  -- although most are now empty: if a job with the same key follows, creating the lane again costs the enqueue more than an empty turn
-  -- costs a claim.
-  v_next := array(
-    select l.id from coordinator.job_lanes l
-    where l.id = any (v_short || array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0'))
-      and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null
-    order by l.id for update skip locked);
-  delete from coordinator.job_lanes l
-  where l.id = any (v_next) and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null;
+  -- Lanes that contributed their full share are not checked, although most are now empty: if a job with the same key follows, creating the
+  -- lane again costs the enqueue more than an empty turn costs a claim.
+  v_rows := array(
+    select l.ctid from coordinator.job_lanes l
+    where l.id = any (v_short || array( -- without locking the lanes of full keys that have jobs
+      select e.key::bigint from jsonb_each_text(v_rooms) e
+      where e.value = '0' and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = e.key::bigint limit 1) is null))
+    for update skip locked);
+  with gone as ( -- one lookup per lane, since an anti-join would read the whole class
+    delete from coordinator.job_lanes l
+    where l.ctid = any (v_rows) and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = l.id limit 1) is null
+    returning l.id)
   insert into coordinator.job_permits (class_id, turn, lane_id)
-  select p_class, nextval('coordinator.job_turns'), l.id from coordinator.job_lanes l where l.id = any (v_short || v_more || v_busy);
+  select p_class, nextval('coordinator.job_turns'), u.id from (select distinct m from unnest(v_short || v_more || v_busy) m) u (id)
+  where u.id not in (select g.id from gone g);
   -- Lanes held by other transactions: their keys may have room after the commit, so mark the limits as lacking, and the loop wakes workers then.
   if p_picked is not null and v_ids = '{}' and exists (select from coordinator.job_permits p where p.class_id = p_class) then
     perform coordinator.limit_lack(l.id, v_now)
