@@ -463,6 +463,18 @@ create table coordinator.job_budgets (
   constraint job_budgets_pkey PRIMARY KEY (limit_id)
 );
 
+-- Cancellations of trees that were too large for one call, until the loop has cancelled the rest.
+create table coordinator.job_cancellations (
+  id           bigint not null generated always as identity, -- Number of the cancellation.
+  project_id   bigint not null, -- Project of the jobs.
+  jobs         uuid[] not null, -- These jobs and all jobs below them are cancelled.
+  reason       text, -- Why, for the workers and the history.
+  actor        text not null, -- Who cancelled them.
+  requested_at timestamp with time zone not null, -- When the cancellation was requested.
+  constraint job_cancellations_pkey PRIMARY KEY (id)
+);
+CREATE INDEX job_cancellations_project_idx ON coordinator.job_cancellations USING btree (project_id);
+
 -- What jobs reserve and spend of budgets: a row for each running attempt and budget. The end of the attempt settles it; claims add settled rows up.
 create table coordinator.job_charges (
   limit_id  bigint not null, -- The budget.

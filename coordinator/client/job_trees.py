@@ -8,7 +8,7 @@ from uuid import UUID
 from coordinator.client.job_waits import JobWaits
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.job import JobGrant, JobOutcome, JobReceipt
+from coordinator.model.job import JobCancellation, JobGrant, JobOutcome, JobReceipt
 from coordinator.model.job_history import Job
 from coordinator.operations import job_trees, jobs
 
@@ -24,10 +24,11 @@ class JobTrees(JobWaits):
 
     async def cancel(
         self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False, reason: str | None = None
-    ) -> JobOutcome:
+    ) -> JobCancellation:
         """Cancel a job. A waiting job ends at once; the worker of a running job must stop within 30 seconds, then its fence is revoked.
 
-        With ``tree``, also cancel all jobs below it, even if the job itself has ended.
+        With ``tree``, also cancel all jobs below it, even if the job itself has ended: up to 1,000 now, and the rest soon
+        after (``following``). Until then, none of them is claimed or gets children.
 
         Raises: ``Conflict`` if it has ended; ``NotFound``.
         """
@@ -45,7 +46,8 @@ class JobTrees(JobWaits):
     ) -> int:
         """Cancel children of a job that the worker has, with all below them; return how many had not ended.
 
-        ``children`` may also name jobs further below. Without it, all children are cancelled.
+        ``children`` may also name jobs further below. Without it, all children are cancelled. A call
+        cancels up to 1,000 jobs; the rest are cancelled soon after.
 
         Raises: ``Conflict`` if the worker no longer has the job, or if a job is not below it.
         """

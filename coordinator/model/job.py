@@ -9,7 +9,7 @@ import msgspec
 
 from coordinator.model.operation import Json
 
-__all__ = ["JobCharge", "JobGrant", "JobLease", "JobOutcome", "JobReceipt", "JobVerdict"]
+__all__ = ["JobCancellation", "JobCharge", "JobGrant", "JobLease", "JobOutcome", "JobReceipt", "JobVerdict"]
 
 
 class JobReceipt(msgspec.Struct, frozen=True):
@@ -81,6 +81,16 @@ class JobOutcome(msgspec.Struct, frozen=True):
     status: str
     reason: str | None
     due_at: datetime | None
+
+
+class JobCancellation(JobOutcome, frozen=True):
+    """The new state of a job whose cancellation was requested.
+
+    ``cancelled`` is how many jobs this call cancelled, and ``following`` how many of its tree will be cancelled soon.
+    """
+
+    cancelled: int = 1
+    following: int = 0
 
 
 class JobVerdict(msgspec.Struct, frozen=True):

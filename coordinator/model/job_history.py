@@ -133,7 +133,7 @@ class JobExplanation(msgspec.Struct, frozen=True):
     """Why a job is in its state, in one ``sentence``, and what the sentence consists of.
 
     ``cause`` is turn, paused, no_worker, scheduled, back_off, snoozed, what it waits for (jobs, lock, limit, wait, answer, tree),
-    running, cancel_requested, completed, or the reason of the end. ``until`` is when that changes at the latest, ``place`` its place in the queue.
+    cancelling, running, cancel_requested, completed, or the reason of the end. ``until`` is when that changes at the latest, ``place`` its place in the queue.
     """
 
     id: UUID

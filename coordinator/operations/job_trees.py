@@ -9,7 +9,7 @@ from coordinator.model.job import JobOutcome
 from coordinator.model.job_history import Job
 from coordinator.model.operation import InProject, Operation
 
-__all__ = ["CancelChildren", "Pause", "Resume", "Settle", "Tree"]
+__all__ = ["CancelChildren", "CancelDue", "Pause", "Resume", "Settle", "Tree"]
 
 
 class Tree(InProject[list[Job]], frozen=True, kw_only=True):
@@ -30,7 +30,8 @@ class Tree(InProject[list[Job]], frozen=True, kw_only=True):
 class CancelChildren(InProject[int], frozen=True, kw_only=True):
     """Cancel children of the job that the worker has under ``fence``, with all below them; return how many had not ended.
 
-    ``children`` may also name jobs further below; without it, all children are cancelled.
+    ``children`` may also name jobs further below; without it, all children are cancelled: up to 1,000 jobs now, and the
+    rest soon after.
 
     Raises: ``Conflict`` if the fence is stale, or a job is not below that job.
     """
@@ -72,6 +73,15 @@ class Resume(InProject[JobOutcome], frozen=True, kw_only=True):
     job: UUID
     tree: bool = False
     actor: str | None = None
+
+
+class CancelDue(Operation[int], frozen=True, kw_only=True):
+    """Cancel further jobs of trees that were too large for one call; return how many. Repeat until 0."""
+
+    function = "job_cancel_due"
+    internal = True
+
+    limit: int = 1000
 
 
 class Settle(Operation[int], frozen=True, kw_only=True):

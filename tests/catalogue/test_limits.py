@@ -27,7 +27,7 @@ PROGRAM = Path(coordinator.__file__).parent
 
 AGENT = "(select id from coordinator.agents limit 1)"
 # The payload is not refused: see the test below. Two are of queues: see the tests of locks. A body is of HTTP. Attempts are counted (also those of webhooks), and
-# sessions are deleted in steps and forked: see their tests. A window is not refused, either: see the tests of messages.
+# sessions are deleted in steps and forked, and trees of jobs cancelled in steps: see their tests. A window is not refused, either: see the tests of messages.
 ELSEWHERE = {
     "notify_payload",
     "window_bytes",
@@ -37,6 +37,7 @@ ELSEWHERE = {
     "user_attempts",
     "session_delete",
     "session_fork",
+    "job_cancel",
     "webhook_attempts",
 }
 STEP = {"ttl_min": -0.000001} | dict.fromkeys(["ttl_max", "agent_ttl_max", "lock_ttl_max", "lock_delay_max"], 0.000001)

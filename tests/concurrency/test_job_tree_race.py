@@ -235,3 +235,31 @@ async def test_a_crowd_enqueues_below_and_after_a_tree_that_is_cancelled(session
     left = await one.fetch("select id, status from coordinator.jobs where status not in ('cancelled', 'running')")
     assert left == []
     assert await places(one, root) == ["jobs_running"]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_portion_leaves_the_parent_of_a_child_that_is_being_enqueued_to_the_next_one(
+    session: Open, asked: bool
+) -> None:
+    one, two = await session(), await session()
+    agent = await worker(one)
+    root = await call(one, jobs.Enqueue(project="default", type="y"))
+    parent = await call(one, enqueue(parent=root.id))
+    if asked:
+        await call(one, claim(agent))
+    async with one.transaction():
+        child = await call(one, enqueue(parent=parent.id))
+        if asked:
+            await call(two, jobs.Cancel(project="default", job=parent.id))
+        await two.execute(
+            """
+            insert into coordinator.job_cancellations (project_id, jobs, actor, requested_at)
+            values (coordinator.project_id('default'), $1, 'boss', now())""",
+            [root.id],
+        )
+        assert [await asyncio.wait_for(call(two, job_trees.CancelDue()), 30) for _ in range(2)] == [1, 0]
+        assert await places(one, root.id) == ["jobs_ended"]
+        assert await two.fetchval("select count(*) from coordinator.job_cancellations") == 1
+    assert await call(two, job_trees.CancelDue()) == (1 if asked else 2)
+    assert await places(one, child.id) == ["jobs_ended"]
+    assert await two.fetchval("select count(*) from coordinator.job_cancellations") == 0

@@ -233,3 +233,76 @@ async def test_a_job_that_was_paused_alone_is_paused_with_its_tree_afterwards(wo
     await world.run(job_trees.Resume(project="default", job=own["a"], tree=True))
     assert (await status(world, own["a"]), await status(world, child)) == (("queued", None), ("queued", None))
     assert await status(world, own["c"]) == ("waiting", "tree")
+
+
+async def due(world: World, limit: int) -> int:
+    return await world.run(job_trees.CancelDue(limit=limit))
+
+
+async def cancel_later(world: World, job: UUID) -> None:
+    """Leave the whole cancellation of a tree to the loop."""
+    await world.tx.connection.execute(
+        """
+        insert into coordinator.job_cancellations (project_id, jobs, actor, requested_at)
+        values (coordinator.project_id('default'), $1, 'boss', coordinator.now_utc())""",
+        [job],
+    )
+
+
+async def cancellations(world: World) -> int:
+    return int(await world.tx.connection.fetchval("select count(*) from coordinator.job_cancellations"))
+
+
+async def test_a_tree_that_is_too_large_for_one_call_is_cancelled_in_portions(world: World) -> None:
+    root = (await world.enqueue("root")).id
+    made = await world.run(batch_of([{"type": "x", "parent": str(root)}] * 1003))
+    last = made[-1].id
+    worker = await world.worker()
+    other = await world.enqueue("x")
+    done = await cancel(world, root, tree=True, reason="enough", actor="boss")
+    assert (done.status, done.cancelled, done.following) == ("cancelled", 1000, 4)
+    assert (await status(world, last))[0] == "queued"
+    why = await world.run(job_history.Why(project="default", job=last))
+    assert (why.cause, why.names) == ("cancelling", ["boss"])
+    assert "enough" in why.sentence
+    # Until their portion comes, they neither start nor get children.
+    assert [grant.id for grant in await world.claim(worker, limit=10)] == [other.id]
+    await refused(world.tx, jobs.Enqueue(project="default", type="x", parent=last), "ZC328")
+    assert await due(world, 3) == 3
+    # A repeated call does the next portion, and asks for nothing twice.
+    again = await cancel(world, root, tree=True)
+    assert (again.cancelled, again.following) == (1, 0)
+    assert {(await status(world, job.id))[0] for job in made[-5:]} == {"cancelled"}
+    assert await due(world, 1000) == 0
+    assert await cancellations(world) == 0
+
+
+async def test_a_portion_reaches_what_is_below_an_ended_job_and_nothing_beside_it(world: World) -> None:
+    worker = await world.worker(job_types=["a"])
+    root = (await world.enqueue("root")).id
+    middle = await world.enqueue("a", parent=root)
+    own = held(worker, await world.claim(worker))
+    below = [(await world.enqueue("b", parent=middle.id)).id for _ in range(3)]
+    deep = (await world.enqueue("c", parent=below[0])).id
+    beside = (await world.enqueue("d", parent=root)).id
+    await world.run(jobs.Complete(**own))
+    await cancel_later(world, middle.id)
+    doomed = await world.tx.connection.fetchval(
+        "select coordinator.job_doomed(coordinator.project_id('default'), $1)", [root, middle.id, *below, deep, beside]
+    )
+    assert set(doomed) == {middle.id, *below, deep}
+    assert [await due(world, 3) for _ in range(3)] == [3, 1, 0]
+    states = [(await status(world, job))[0] for job in (root, *below, deep, beside)]
+    assert states == ["queued", *["cancelled"] * 4, "queued"]
+
+
+async def test_portions_ask_each_worker_to_stop_once(world: World) -> None:
+    worker = await world.worker(job_types=["x"])
+    root = (await world.enqueue("root")).id
+    await world.run(batch_of([{"type": "x", "parent": str(root)}] * 3))
+    first, second = await world.claim(worker, limit=2)
+    await cancel_later(world, root)
+    assert [await due(world, 2) for _ in range(3)] == [2, 2, 0]
+    assert await cancellations(world) == 0
+    asked = [event["data"]["ids"] for event in await world.tx.events() if event["type"] == "job.cancel_requested"]
+    assert [one for ids in asked for one in ids] == [str(first.id), str(second.id)]

@@ -1,6 +1,6 @@
 -- Cancelling jobs (see job.sql). A waiting job ends at once. The worker of a running job is asked to stop: it learns of the request
 -- from the event, from job_progress and from job_reconcile. Whatever the worker reports afterwards, the job ends as "cancelled". If it
--- reports nothing within the grace time, the loop ends the job.
+-- reports nothing within the grace time, the loop ends the job. Trees: see tree.sql.
 
 create or replace function coordinator.job_cancel(p_project text, p_job uuid, p_reason text default null, p_tree boolean default false, p_actor text default null)
 returns setof coordinator.job_outcome
@@ -14,12 +14,14 @@ declare
   v_now     timestamptz := coordinator.now_utc();
   v_actor   text := coordinator.actor_name(p_actor);
   v_job     record;
+  v_done    record;
 begin
   perform coordinator.check_reason(p_reason);
   if p_tree then
     perform coordinator.job_find(v_project, p_job);
-    if coordinator.job_cancel_tree(v_project, p_project, array[p_job], p_reason, v_actor, v_now) > 0 then
-      return query select * from coordinator.job_outcome_of(v_project, p_job);
+    v_done := coordinator.job_cancel_tree(v_project, array[p_job], p_reason, v_actor, v_now);
+    if v_done.cancelled + v_done.following > 0 then
+      return query select o.id, o.status, o.reason, o.due_at, v_done.cancelled, v_done.following from coordinator.job_outcome_of(v_project, p_job) o;
       return;
     end if;
   end if;
@@ -41,15 +43,15 @@ begin
       end if;
     elsif coordinator.job_take(p_job, true) then
       perform coordinator.job_end(array[p_job], 'cancelled', 'cancelled', p_reason, v_actor, v_now);
-      return query select p_job, 'cancelled', 'cancelled', null::timestamptz; -- the history does not need to be read
+      return query select p_job, 'cancelled', 'cancelled', null::timestamptz, 1, 0; -- the history does not need to be read
       return;
     end if;
     if v_try = 100 then
       raise exception using errcode = 'lock_not_available', message = format('other calls keep changing job %s', p_job), hint = 'Try again.';
     end if;
   end loop;
-  return query select * from coordinator.job_outcome_of(v_project, p_job);
+  return query select o.id, o.status, o.reason, o.due_at, 1, 0 from coordinator.job_outcome_of(v_project, p_job) o;
 end
 $$;
 comment on function coordinator.job_cancel(text, uuid, text, boolean, text) is
-  'Cancel a job. A waiting job ends immediately; the worker of a running job is asked to stop, and its fence is revoked after 30 seconds (due_at). p_tree: also cancel all jobs below it, even if the job itself has ended. Jobs that wait for it follow their on_failure. ZC323: the job has ended.';
+  'Cancel a job. A waiting job ends immediately; the worker of a running job is asked to stop, and its fence is revoked after 30 seconds (due_at). p_tree: also cancel all jobs below it, even if the job itself has ended: up to 1,000 now, the oldest first, and the rest soon after (following). Until then, none of them is claimed or gets children. cancelled: how many jobs this call cancelled. Jobs that wait for it follow their on_failure. ZC323: the job has ended.';

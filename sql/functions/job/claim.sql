@@ -313,6 +313,7 @@ set enable_seqscan = off
 as $$
 declare
   v_locked record;
+  v_doomed uuid[];
 begin
   picked := p_ids;
   slots := '{}';
@@ -322,8 +323,15 @@ begin
   waiting := '{}';
   rest := '{}';
   if p_trees then
+    v_doomed := coordinator.job_doomed(p_project_id, p_ids);
     select t.picked, t.slots, t.waiting, t.rest into picked, slots, waiting, rest
-    from coordinator.limit_take_trees(p_project_id, p_ids, p_waiting, p_first, p_worker, p_now) t;
+    from coordinator.limit_take_trees(p_project_id, array(select i from unnest(p_ids) i where i <> all (v_doomed)),
+                                      greatest(0, p_waiting - cardinality(v_doomed)), p_first, p_worker, p_now) t;
+    if v_doomed <> '{}' then
+      perform coordinator.job_make_waiting(v_doomed[:p_waiting - 900], 'tree', null, p_worker, p_now); -- 100 in a claim: the loop ends the others
+      waiting := waiting || v_doomed[:p_waiting - 900];
+      rest := rest || v_doomed[greatest(0, p_waiting - 900) + 1:];
+    end if;
   end if;
   if p_locks then
     v_locked := coordinator.job_lock(p_project_id, p_project, p_agent, p_worker, picked, p_limit, p_waiting - cardinality(waiting), p_now);
@@ -376,7 +384,7 @@ declare
   v_floors  jsonb := coordinator.job_floors();
   v_short   boolean;
   v_locks   boolean; -- whether jobs of some of the classes have locks
-  v_trees   boolean; -- whether some trees have limits
+  v_trees   boolean; -- whether some trees have limits, or are being cancelled
   v_timed   bigint[]; -- rates and budgets per key
   v_treed   jsonb := '{}'; -- jobs of this round that count against limits of their trees, with the slot of each
   v_kept    record;
@@ -416,7 +424,8 @@ begin
     end if;
   end if;
 
-  select exists (select from coordinator.job_limits l where l.project_id = v_project and l.tree is not null),
+  select exists (select from coordinator.job_limits l where l.project_id = v_project and l.tree is not null)
+           or exists (select from coordinator.job_cancellations c where c.project_id = v_project),
          array(select l.id from coordinator.job_limits l where l.project_id = v_project and l.per_key and l.kind <> 'slots') into v_trees, v_timed;
   if v_timed <> '{}' then
     perform coordinator.limit_unpark_due(v_timed, v_now);

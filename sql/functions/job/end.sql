@@ -256,7 +256,8 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query select p_job, f.status, f.reason, case f.status when 'scheduled' then f.scheduled_at when 'running' then r.cancel_at end
+  return query select p_job, f.status, f.reason, case f.status when 'scheduled' then f.scheduled_at when 'running' then r.cancel_at end,
+    null::integer, null::integer
   from coordinator.job_find(p_project_id, p_job) f left join coordinator.jobs_running r on r.id = p_job;
 end
 $$;
@@ -272,7 +273,7 @@ begin atomic
   select (p_attempt).id,
          case when j.id is null then case when (p_attempt).cancel_at is null then 'failed' else 'cancelled' end
               when l.id is not null then 'scheduled' when w.id is not null then 'waiting' else 'queued' end,
-         case when j.id is null then case when (p_attempt).cancel_at is null then 'error' else 'cancelled' end end, l.due_at
+         case when j.id is null then case when (p_attempt).cancel_at is null then 'error' else 'cancelled' end end, l.due_at, null::integer, null::integer
   from (values (1)) one
   left join coordinator.jobs_open j on j.id = (p_attempt).id
   left join coordinator.jobs_later l on l.id = (p_attempt).id
@@ -298,7 +299,7 @@ begin
        array[p_job], array[p_fence], array[p_result], coordinator.now_utc()) is not null then
     return query -- the history does not need to be read
       select p_job, case when v_cancel_at is null then 'completed' else 'cancelled' end, case when v_cancel_at is not null then 'cancelled' end,
-             null::timestamptz;
+             null::timestamptz, null::integer, null::integer;
     return;
   elsif not coordinator.job_finished(v_project, p_job, p_fence) then
     perform coordinator.job_stale(v_project, p_job, p_agent, p_fence);

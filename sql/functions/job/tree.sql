@@ -7,6 +7,11 @@
 --
 -- A cancellation locks the row of each job in jobs_running, jobs_ready, jobs_later or jobs_waiting before the row in jobs_open, as
 -- every end does. It proceeds in order of id; a parent has a smaller id than its children.
+--
+-- One call cancels up to 1,000 jobs. If more are left, it inserts a row into job_cancellations, and a loop cancels the rest in portions.
+-- Until then, claims let these jobs wait (job_admit), and enqueues refuse children of them. A portion locks the row of each job in
+-- jobs_open as well, and the row of the cancellation is deleted only after a search that found no more jobs, so no child escapes. The
+-- loop skips jobs that others have locked, and returns to them.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('job.paused',  'name of the queue', '{ids,tree,reason}', 'A job was paused and cannot be claimed; with tree, neither can the jobs below it.'),
@@ -19,6 +24,7 @@ insert into coordinator.rights (function, role) values
   ('job_resume',       'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
+  ('job_cancel',   1000,  'jobs', 'Jobs of a tree that one call cancels; a loop cancels the rest.'),
   ('job_depth',    20,    'jobs', 'Ancestors of a job in its tree.'),
   ('job_children', 10000, 'jobs', 'Open children per job.');
 
@@ -41,7 +47,8 @@ begin
     select j.id, j.root_id, j.depth, case when j.paused ->> 'tree' = 'true' then j.paused end as paused
     from coordinator.jobs_open j
     where j.project_id = p_project_id and j.id = any (array(select t.parent_id from tied t))
-      and not exists (select from coordinator.jobs_running r where r.id = j.id and r.cancel_at is not null)),
+      and not exists (select from coordinator.jobs_running r where r.id = j.id and r.cancel_at is not null)
+      and j.id <> all ((select coordinator.job_doomed(p_project_id, array(select t.parent_id from tied t)))::uuid[])),
   branch as (
     select t.place, t.id, t.parent_id, coalesce(p.root_id, p.id) as root_id, case when p.id is not null then coalesce(p.depth, 0) + 1 end as depth, p.paused
     from tied t left join parent p on p.id = t.parent_id
@@ -85,7 +92,7 @@ $$;
 comment on function coordinator.job_branches(bigint, coordinator.job_order[], uuid[], uuid[], boolean) is
   'Return, by position, where jobs to enqueue are in their trees; empty if none has a parent. ZC328: a parent has ended or is being cancelled. ZC102: a tree would be too deep, or a job would have too many children. Internal.';
 
-create or replace function coordinator.job_members(p_project_id bigint, p_job uuid, p_open boolean) returns uuid[]
+create or replace function coordinator.job_members(p_project_id bigint, p_jobs uuid[], p_open boolean) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -93,80 +100,247 @@ set enable_nestloop = off -- the joins are between arrays
 set jit = off
 as $$
 declare
-  v_root uuid;
+  v_roots uuid[];
 begin
-  select coalesce(j.root_id, j.id) into v_root from coordinator.jobs_open j where j.id = p_job and j.project_id = p_project_id;
-  if not found then
-    select coalesce(j.root_id, j.id) into v_root from coordinator.jobs_ended j where j.project_id = p_project_id and j.id = p_job;
-  end if;
-  if v_root = p_job and p_open then
-    return array(select j.id from coordinator.jobs_open j where j.root_id = p_job
-                 union all select j.id from coordinator.jobs_open j where j.id = p_job order by 1);
+  v_roots := array(
+    select coalesce(j.root_id, j.id) from coordinator.jobs_open j where j.id = any (p_jobs) and j.project_id = p_project_id
+    union
+    select coalesce(j.root_id, j.id) from coordinator.jobs_ended j where j.project_id = p_project_id and j.id = any (p_jobs));
+  if p_open and v_roots <@ p_jobs then
+    return array(select j.id from coordinator.jobs_open j where j.root_id = any (v_roots)
+                 union all select j.id from coordinator.jobs_open j where j.id = any (v_roots) order by 1);
   end if;
   return array(
     with recursive tree as materialized (
-      select j.id, j.parent_id, true as open from coordinator.jobs_open j where j.root_id = v_root
+      select j.id, j.parent_id, true as open from coordinator.jobs_open j where j.root_id = any (v_roots)
       union all
-      select j.id, j.parent_id, false from coordinator.jobs_ended j where j.project_id = p_project_id and j.root_id = v_root),
+      select j.id, j.parent_id, false from coordinator.jobs_ended j where j.project_id = p_project_id and j.root_id = any (v_roots)),
     below as (
-      select p_job as id, exists (select from coordinator.jobs_open j where j.id = p_job) as open
-      union all
+      select i as id, i in (select j.id from coordinator.jobs_open j where j.id = any (p_jobs)) as open from unnest(p_jobs) i
+      union
       select t.id, t.open from below b join tree t on t.parent_id = b.id)
     select b.id from below b where b.open or not p_open order by 1);
 end
 $$;
-comment on function coordinator.job_members(bigint, uuid, boolean) is
-  'Return the ids of a job and all jobs below it, in order of their ids; p_open: only those that have not ended. Internal.';
+comment on function coordinator.job_members(bigint, uuid[], boolean) is
+  'Return the ids of jobs and all jobs below them, in order of their ids; p_open: only those that have not ended. Internal.';
+
+create or replace function coordinator.job_above(p_project_id bigint, p_job uuid, p_targets uuid[]) returns uuid
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  return case when p_job <> all (p_targets) then coalesce(
+    (select case when j.root_id = any (p_targets) then j.root_id else j.parent_id end from coordinator.jobs_open j where j.id = p_job),
+    (select e.parent_id from coordinator.jobs_ended e where e.project_id = p_project_id and e.id = p_job)) end;
+end
+$$;
+comment on function coordinator.job_above(bigint, uuid, uuid[]) is
+  'Return the parent of a job, or its root if this is one of p_targets; null if the job itself is. Internal.';
+
+create or replace function coordinator.job_doomed(p_project_id bigint, p_jobs uuid[]) returns uuid[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_targets uuid[] := array(select distinct t from coordinator.job_cancellations c cross join lateral unnest(c.jobs) t where c.project_id = p_project_id);
+begin
+  if v_targets = '{}' then
+    return '{}';
+  end if;
+  return array(
+    with recursive above as (
+      select i as id, coordinator.job_above(p_project_id, i, v_targets) as parent_id from unnest(p_jobs) i
+      union
+      select d.id, coordinator.job_above(p_project_id, d.id, v_targets) from (select distinct a.parent_id as id from above a where a.parent_id is not null) d),
+    below as (
+      select t as id from unnest(v_targets) t
+      union
+      select a.id from below b join above a on a.parent_id = b.id)
+    select b.id from below b where b.id = any (p_jobs) order by 1);
+end
+$$;
+comment on function coordinator.job_doomed(bigint, uuid[]) is
+  'Return those of some jobs whose tree is being cancelled in portions: the jobs of such a cancellation, and all below them. Internal.';
+
+create or replace function coordinator.job_cancel_one(p_job uuid, p_wait boolean) returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+  for v_try in 1..100 loop -- a job may move between tables while this searches them
+    if p_wait then
+      perform from coordinator.jobs_running r where r.id = p_job for update;
+    else
+      perform from coordinator.jobs_open j where j.id = p_job for update skip locked;
+      if not found then
+        return 'busy';
+      end if;
+      perform from coordinator.jobs_running r where r.id = p_job for update skip locked;
+    end if;
+    if found then
+      perform from coordinator.jobs_open j where j.id = p_job for update;
+      return 'running';
+    elsif coordinator.job_take(p_job, p_wait) then
+      perform from coordinator.jobs_open j where j.id = p_job for update;
+      return 'waiting';
+    elsif not p_wait then
+      return 'busy';
+    elsif not exists (select from coordinator.jobs_open j where j.id = p_job) then
+      return 'ended';
+    end if;
+  end loop;
+  raise exception using errcode = 'lock_not_available', message = format('other calls keep changing job %s', p_job), hint = 'Try again.';
+end
+$$;
+comment on function coordinator.job_cancel_one(uuid, boolean) is
+  'Lock a job that is to be cancelled, and return what it is: running, ended, waiting (taken out of its table: the caller ends it), or, without p_wait, busy if another transaction holds it. Internal.';
+
+create or replace function coordinator.job_cancel_portion(
+  p_cancellation coordinator.job_cancellations, p_limit integer, p_wait boolean, p_now timestamptz, out cancelled integer, out following integer)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+  c         constant coordinator.job_cancellations := p_cancellation;
+  v_project text := (select p.name from coordinator.projects p where p.id = c.project_id);
+  v_members uuid[];
+  v_left    uuid[];
+  v_waiting uuid[];
+  v_running uuid[];
+  v_asked   uuid[];
+  v_job     uuid;
+  v_sealed  boolean := false;
+begin
+  cancelled := 0;
+  loop
+    v_members := coordinator.job_members(c.project_id, c.jobs, true);
+    v_asked := array(select r.id from unnest(v_members) m join coordinator.jobs_running r on r.id = m where r.cancel_at is not null);
+    v_left := array(select m from unnest(v_members) m left join unnest(v_asked) a on a = m where a is null order by 1);
+    following := cardinality(v_left);
+    exit when cancelled >= p_limit;
+    if following = 0 then
+      exit when v_sealed or v_asked = '{}';
+      -- An enqueue that began before may still add a child to a job whose worker was already asked to stop.
+      if p_wait then
+        perform from coordinator.jobs_open j where j.id = any (v_asked) order by j.id for update;
+      else
+        following := cardinality(v_asked) - (
+          select count(*) from (select from coordinator.jobs_open j where j.id = any (v_asked) order by j.id for update skip locked) l);
+        exit when following > 0;
+      end if;
+      v_sealed := true;
+      continue;
+    end if;
+    v_waiting := '{}';
+    v_running := '{}';
+    foreach v_job in array v_left[:p_limit - cancelled] loop
+      case coordinator.job_cancel_one(v_job, p_wait)
+        when 'waiting' then v_waiting := v_waiting || v_job;
+        when 'running' then v_running := v_running || v_job;
+        else null;
+      end case;
+    end loop;
+    exit when not p_wait and v_waiting = '{}' and v_running = '{}';
+    perform coordinator.job_end(v_waiting, 'cancelled', 'cancelled', c.reason, c.actor, p_now, p_wait => p_wait);
+    update coordinator.jobs_running r
+    set cancel_at = p_now + interval '30 seconds', cancelled_by = c.actor, cancel_reason = c.reason
+    where r.id = any (v_running);
+    perform coordinator.job_tell('job.cancel_requested', c.project_id, v_project, t.queue, c.actor, p_now, t.ids, jsonb_build_object('reason', c.reason))
+    from (select j.queue, array_agg(j.id order by j.id) as ids from coordinator.jobs_open j where j.id = any (v_running) group by 1 order by 1) t;
+    cancelled := cancelled + cardinality(v_waiting) + cardinality(v_running);
+  end loop;
+end
+$$;
+comment on function coordinator.job_cancel_portion(coordinator.job_cancellations, integer, boolean, timestamptz) is
+  'Cancel up to p_limit jobs of a cancellation: waiting jobs end, and the workers of running jobs are asked to stop. Return how many, and how many follow. Without p_wait, leave jobs that other transactions hold to another portion. Internal.';
 
 create or replace function coordinator.job_cancel_tree(
-  p_project_id bigint, p_project text, p_jobs uuid[], p_reason text, p_actor text, p_now timestamptz) returns integer
+  p_project_id bigint, p_jobs uuid[], p_reason text, p_actor text, p_now timestamptz, out cancelled integer, out following integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_known   uuid[] := '{}';
-  v_new     uuid[];
-  v_waited  uuid[] := '{}';
-  v_running uuid[] := '{}';
-  v_job     uuid;
+  v_cancellation coordinator.job_cancellations;
 begin
-  loop
-    v_new := array(select distinct m from unnest(p_jobs) j, unnest(coordinator.job_members(p_project_id, j, true)) m where m <> all (v_known) order by 1);
-    exit when v_new = '{}';
-    v_known := v_known || v_new;
-    foreach v_job in array v_new loop
-      for v_try in 1..100 loop -- a job may move between tables while this searches them
-        perform from coordinator.jobs_running r where r.id = v_job for update;
-        if found then
-          v_running := v_running || v_job;
-          exit;
-        elsif coordinator.job_take(v_job, true) then
-          v_waited := v_waited || v_job;
-          exit;
-        end if;
-        exit when not exists (select from coordinator.jobs_open j where j.id = v_job); -- the job has ended
-        if v_try = 100 then
-          raise exception using errcode = 'lock_not_available', message = format('other calls keep changing job %s', v_job), hint = 'Try again.';
-        end if;
-      end loop;
-      perform from coordinator.jobs_open j where j.id = v_job for update;
-    end loop;
-  end loop;
-  perform coordinator.job_end(v_waited, 'cancelled', 'cancelled', p_reason, p_actor, p_now);
-  with asked as (
-    update coordinator.jobs_running r
-    set cancel_at = p_now + interval '30 seconds', cancelled_by = p_actor, cancel_reason = p_reason
-    where r.id = any (v_running) and r.cancel_at is null returning r.id, r.class_id)
-  select coalesce(array_agg(a.id), '{}') into v_new from asked a;
-  perform coordinator.job_tell('job.cancel_requested', p_project_id, p_project, t.queue, p_actor, p_now, t.ids, jsonb_build_object('reason', p_reason))
-  from (select j.queue, array_agg(j.id order by j.id) as ids from coordinator.jobs_open j where j.id = any (v_new) group by 1 order by 1) t;
-  return cardinality(v_waited) + cardinality(v_running);
+  v_cancellation.project_id := p_project_id;
+  v_cancellation.jobs := p_jobs;
+  v_cancellation.reason := p_reason;
+  v_cancellation.actor := p_actor;
+  v_cancellation.requested_at := p_now;
+  select * into cancelled, following from coordinator.job_cancel_portion(v_cancellation, 1000, true, p_now);
+  if following > 0 and not p_jobs <@ coordinator.job_doomed(p_project_id, p_jobs) then
+    insert into coordinator.job_cancellations (project_id, jobs, reason, actor, requested_at) values (p_project_id, p_jobs, p_reason, p_actor, p_now);
+  end if;
 end
 $$;
-comment on function coordinator.job_cancel_tree(bigint, text, uuid[], text, text, timestamptz) is
-  'Cancel jobs and all jobs below them: waiting jobs end, and the workers of running jobs are asked to stop; returns how many had not ended. Internal.';
+comment on function coordinator.job_cancel_tree(bigint, uuid[], text, text, timestamptz) is
+  'Cancel jobs and all jobs below them: up to 1,000 now, and the rest in portions by a loop. Return how many were cancelled, and how many follow. Internal.';
+
+create or replace function coordinator.job_cancel_due(p_limit integer default 1000) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select coalesce(sum(n::integer), 0) from unnest(coordinator.project_each('job_cancel_due', p_limit)) n);
+end
+$$;
+comment on function coordinator.job_cancel_due(integer) is
+  'Cancel up to p_limit further jobs of trees that were too large for one call; returns how many. Repeat until 0.';
+
+create or replace function coordinator.job_cancel_due_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+  return query
+    select c.project_id, c.id::text from coordinator.job_cancellations c where c.project_id <> all (p_except) order by c.id limit p_limit;
+end
+$$;
+comment on function coordinator.job_cancel_due_work(bigint[], integer) is
+  'Return what job_cancel_due has to do: see project_each. Internal.';
+
+create or replace function coordinator.job_cancel_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_cancellation coordinator.job_cancellations;
+  v_portion      record;
+  v_count        integer := 0;
+begin
+  for v_cancellation in
+    select * from coordinator.job_cancellations c where c.id = any (p_items::bigint[]) order by c.id for update skip locked
+  loop
+    exit when v_count >= p_limit;
+    v_portion := coordinator.job_cancel_portion(v_cancellation, p_limit - v_count, false, coordinator.now_utc());
+    v_count := v_count + v_portion.cancelled;
+    if v_portion.following = 0 then
+      delete from coordinator.job_cancellations c where c.id = v_cancellation.id;
+    end if;
+  end loop;
+  return array[v_count];
+end
+$$;
+comment on function coordinator.job_cancel_due_in(bigint, text[], integer) is
+  'Do the work of job_cancel_due in a project: see project_each. Internal.';
 
 create or replace function coordinator.job_cancel_children(
   p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_children uuid[] default null, p_reason text default null)
@@ -178,7 +352,8 @@ as $$
 declare
   v_project  bigint := coordinator.project_id(p_project);
   v_attempt  coordinator.jobs_running := coordinator.job_attempt(p_project, p_job, p_agent, p_fence);
-  v_below    uuid[] := coordinator.job_members(v_project, p_job, false);
+  v_below    uuid[] := coordinator.job_members(v_project, array[p_job], false);
+  v_done     record;
   v_stranger uuid;
 begin
   perform coordinator.check_reason(p_reason);
@@ -192,11 +367,12 @@ begin
     raise exception using errcode = 'ZC328', message = format('job %s is not below job %s', v_stranger, p_job),
       detail = jsonb_build_object('job', v_stranger, 'parent', p_job)::text, hint = 'A worker can cancel the children of the job that it runs, and jobs below them.';
   end loop;
-  return coordinator.job_cancel_tree(v_project, p_project, p_children, p_reason, coordinator.job_worker(p_agent), coordinator.now_utc());
+  v_done := coordinator.job_cancel_tree(v_project, p_children, p_reason, coordinator.job_worker(p_agent), coordinator.now_utc());
+  return v_done.cancelled + v_done.following;
 end
 $$;
 comment on function coordinator.job_cancel_children(text, uuid, uuid, bigint, uuid[], text) is
-  'Cancel children of the job that a worker holds under p_fence, or jobs further below it, each with all jobs below; by default all children. Return how many jobs had not ended. ZC320: the fence is stale. ZC328: a job is not below that job.';
+  'Cancel children of the job that a worker holds under p_fence, or jobs further below it, each with all jobs below; by default all children. Return how many jobs had not ended; after the first 1,000, a loop cancels the rest. ZC320: the fence is stale. ZC328: a job is not below that job.';
 
 create or replace function coordinator.job_change_pause(
   p_project text, p_job uuid, p_tree boolean, p_paused jsonb, p_event text, p_data jsonb, p_actor text) returns void
@@ -215,8 +391,8 @@ begin
   select * into v_job from coordinator.job_find(v_project, p_job);
   perform coordinator.check_isolation('jobs are paused and resumed');
   loop
-    v_new := array(select m from unnest(case when p_tree then coordinator.job_members(v_project, p_job, true) else array[p_job] end) m
-                   where m <> all (v_known) order by 1);
+    v_new := array(select m from unnest(case when p_tree then coordinator.job_members(v_project, array[p_job], true) else array[p_job] end) m
+                   except select k from unnest(v_known) k);
     v_new := array(select j.id from coordinator.jobs_open j where j.id = any (v_new) order by j.id for update);
     exit when v_new = '{}';
     v_known := v_known || v_new;
@@ -290,7 +466,7 @@ begin
   perform coordinator.check_page(p_limit, p_after, '{id}');
   perform coordinator.job_find(v_project, p_job);
   return query select * from coordinator.job_select(p_project, format('j.id = any (%L) order by j.id', array(
-    select m from unnest(coordinator.job_members(v_project, p_job, false)) m where p_after is null or m > p_after[1]::uuid order by m limit p_limit)));
+    select m from unnest(coordinator.job_members(v_project, array[p_job], false)) m where p_after is null or m > p_after[1]::uuid order by m limit p_limit)));
 end
 $$;
 comment on function coordinator.job_tree(text, uuid, text[], integer) is

@@ -181,6 +181,14 @@ begin
   v_attempt := format('attempt %s of %s', v_job.attempts, v_job.max_attempts);
   v_cause := coalesce(v_job.reason, v_job.status);
   v_names := array_remove(array[v_job.worker], null);
+  if v_job.status in ('queued', 'scheduled', 'waiting') and coordinator.job_doomed(v_project, array[p_job]) <> '{}' then
+    return query
+      select p_job, v_job.status, 'cancelling',
+             format('Its tree was cancelled by "%s" at %s%s; it ends when its turn comes.', c.actor, coordinator.job_instant(c.requested_at), coalesce(': ' || c.reason, '')),
+             null::timestamptz, null::bigint, array[c.actor]
+      from coordinator.job_cancellations c where c.project_id = v_project and p_job = any (coordinator.job_members(v_project, c.jobs, true)) order by c.id limit 1;
+    return;
+  end if;
   case v_job.status
   when 'queued' then
     select w.cause, w.sentence, w.until, w.place, w.names into v_cause, v_text, v_until, v_place, v_names from coordinator.job_why_queued(v_project, p_job) w;
@@ -238,4 +246,4 @@ begin
 end
 $$;
 comment on function coordinator.job_why(text, uuid) is
-  'Explain in one sentence why a job is in its state. cause: turn, paused, no_worker, held, limit, budget, rate, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, running, cancel_requested, completed, or the reason of the end; until: the latest time at which that changes; place: its position among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.';
+  'Explain in one sentence why a job is in its state. cause: turn, paused, no_worker, held, limit, budget, rate, scheduled, back_off, snoozed, jobs, lock, limit, wait, answer, tree, cancelling, running, cancel_requested, completed, or the reason of the end; until: the latest time at which that changes; place: its position among the jobs that are claimed in the same order, of which 100,000 are counted; names: the workers or people in the sentence. ZC209: there is no such job.';

@@ -31,7 +31,11 @@ from coordinator.operations import job_history, job_trees, jobs
     ]
 )
 @job_argument
-@click.option("--tree", is_flag=True, help="Also cancel all jobs below it, even if the job itself has ended.")
+@click.option(
+    "--tree",
+    is_flag=True,
+    help="Also cancel all jobs below it, even if the job itself has ended. After 1,000, a daemon cancels the rest.",
+)
 @click.option("--children", is_flag=True, help="Cancel only the jobs below it; its worker may do that.")
 @acting_agent(help="With --children: worker that has the job.", required=False)
 @click.option("--fence", type=INTEGER, metavar="N", help="With --children: fence that the claim printed.")
@@ -48,7 +52,9 @@ def cancel(call: Invocation, /, *, tree: bool, children: bool, agent: AgentRef |
         return
     if fence is not None:
         raise click.UsageError("--fence belongs to --children")
-    show_outcome(call, call.run(call.operation(jobs.Cancel, tree=tree, **options)))
+    outcome = call.run(call.operation(jobs.Cancel, tree=tree, **options))
+    follow = f", {outcome.following} more follow" if outcome.following else ""
+    show_outcome(call, outcome, f"; jobs cancelled: {outcome.cancelled}{follow}" if tree else "")
 
 
 @command.verb(examples=['coordinator job pause "$id" --tree --reason "The site is down"'])

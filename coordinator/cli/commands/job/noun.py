@@ -54,10 +54,10 @@ ordinal_option = click.option(
 )
 
 
-def show_outcome(call: Invocation, outcome: JobOutcome) -> None:
-    """Write what became of a job."""
+def show_outcome(call: Invocation, outcome: JobOutcome, note: str = "") -> None:
+    """Write what became of a job, and a note."""
     reason = f" ({plain(outcome.reason)})" if outcome.reason else ""
-    call.output.one(outcome, f"{outcome.status}{reason}{_due(outcome.status, outcome.due_at)}")
+    call.output.one(outcome, f"{outcome.status}{reason}{_due(outcome.status, outcome.due_at)}{note}")
 
 
 def show_suspension(call: Invocation, suspension: JobSuspension) -> None:
