@@ -26,6 +26,7 @@ from coordinator.model.lease import LeaseChange
 from coordinator.model.token import Role
 
 __all__ = [
+    "Batch",
     "Conditional",
     "InProject",
     "Json",
@@ -293,6 +294,14 @@ class InProject(Operation[R], frozen=True, kw_only=True):
     scope = Scope.IN_PROJECT
 
     project: str
+
+
+class Batch(Operation[int], frozen=True, kw_only=True):
+    """A step of a loop: it handles up to ``limit`` items, and returns how many. Repeat until 0."""
+
+    internal = True
+
+    limit: int = 1000
 
 
 async def complete(operation: Operation[R], result: R, objects: Objects | None) -> R:

@@ -10,7 +10,7 @@ import msgspec
 
 from coordinator.model.agent_ref import is_agent_id
 from coordinator.model.directive import Directive, Pending, Receipt, Sent
-from coordinator.model.operation import InProject, Json, Operation
+from coordinator.model.operation import Batch, InProject, Json, Operation
 
 __all__ = ["Acknowledge", "Expire", "Inbox", "List", "ListPending", "Prune", "Revoke", "Send"]
 
@@ -112,13 +112,10 @@ class ListPending(InProject[list[Pending]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class Expire(Operation[int], frozen=True, kw_only=True):
+class Expire(Batch, frozen=True, kw_only=True):
     """Expire open directives whose TTL has passed; return how many. Repeat until 0."""
 
     function = "directive_expire"
-    internal = True
-
-    limit: int = 1000
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from coordinator.model.operation import Operation
+from coordinator.model.operation import Batch, Operation
 
 __all__ = ["Claim", "Position", "Prune", "Store"]
 
@@ -49,10 +49,7 @@ class Position(Operation[str | None], frozen=True, kw_only=True):
     key: str
 
 
-class Prune(Operation[int], frozen=True, kw_only=True):
+class Prune(Batch, frozen=True, kw_only=True):
     """Delete recorded responses whose TTL has passed; return how many. Repeat until 0."""
 
     function = "idempotency_prune"
-    internal = True
-
-    limit: int = 1000

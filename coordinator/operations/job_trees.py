@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from coordinator.model.agent_ref import AgentRef
+from coordinator.model.attempt import OfAttempt
 from coordinator.model.job import JobOutcome
 from coordinator.model.job_history import Job
-from coordinator.model.operation import InProject, Operation
+from coordinator.model.operation import Batch, InProject, Operation
 
 __all__ = ["CancelChildren", "CancelDue", "Pause", "Resume", "Settle", "Tree"]
 
@@ -27,7 +27,7 @@ class Tree(InProject[list[Job]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class CancelChildren(InProject[int], frozen=True, kw_only=True):
+class CancelChildren(OfAttempt[int], frozen=True, kw_only=True):
     """Cancel children of the job that the worker has under ``fence``, with all below them; return how many had not ended.
 
     ``children`` may also name jobs further below; without it, all children are cancelled: up to 1,000 jobs now, and the
@@ -37,11 +37,7 @@ class CancelChildren(InProject[int], frozen=True, kw_only=True):
     """
 
     function = "job_cancel_children"
-    speakers = ("agent",)
 
-    job: UUID
-    agent: AgentRef
-    fence: int
     children: list[UUID] | None = None
     reason: str | None = None
 
@@ -75,13 +71,10 @@ class Resume(InProject[JobOutcome], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class CancelDue(Operation[int], frozen=True, kw_only=True):
+class CancelDue(Batch, frozen=True, kw_only=True):
     """Cancel further jobs of trees that were too large for one call; return how many. Repeat until 0."""
 
     function = "job_cancel_due"
-    internal = True
-
-    limit: int = 1000
 
 
 class Settle(Operation[int], frozen=True, kw_only=True):

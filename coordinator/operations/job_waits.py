@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
-from coordinator.model.agent_ref import AgentRef
+from coordinator.model.attempt import OfAttempt
 from coordinator.model.job_history import JobStep
 from coordinator.model.job_wait import JobQuestion, JobSuspension
-from coordinator.model.operation import InProject, Json, Operation
+from coordinator.model.operation import Batch, InProject, Json
 
 __all__ = ["Answer", "Ask", "FinishStep", "ListQuestions", "Match", "Suspend"]
 
 
-class FinishStep(InProject[JobStep], frozen=True, kw_only=True):
+class FinishStep(OfAttempt[JobStep], frozen=True, kw_only=True):
     """Store the result of a step of a job, for this attempt and the next ones. A repetition with the same result changes nothing.
 
     ``ordinal`` distinguishes steps with one name, from 1. The call counts as progress.
@@ -22,17 +22,13 @@ class FinishStep(InProject[JobStep], frozen=True, kw_only=True):
     """
 
     function = "job_step"
-    speakers = ("agent",)
 
-    job: UUID
-    agent: AgentRef
-    fence: int
     step: str
     result: Json = None
     ordinal: int = 1
 
 
-class Suspend(InProject[JobSuspension], frozen=True, kw_only=True):
+class Suspend(OfAttempt[JobSuspension], frozen=True, kw_only=True):
     """Suspend a job until the first of several conditions is met. Meanwhile, it holds no worker, slots or locks. No attempt is used up.
 
     A condition is ``{"at": instant}``, ``{"delay": duration}``, ``{"signal": key, "value": json}`` (without a value:
@@ -47,12 +43,8 @@ class Suspend(InProject[JobSuspension], frozen=True, kw_only=True):
     """
 
     function = "job_suspend"
-    speakers = ("agent",)
     examples = {"step": "reply", "conditions": [{"event": "custom.reply", "key": "7"}], "ttl": "1h"}
 
-    job: UUID
-    agent: AgentRef
-    fence: int
     step: str
     conditions: list[dict[str, Json]]
     ttl: timedelta | None = None
@@ -60,7 +52,7 @@ class Suspend(InProject[JobSuspension], frozen=True, kw_only=True):
     after: str | None = None
 
 
-class Ask(InProject[JobSuspension], frozen=True, kw_only=True):
+class Ask(OfAttempt[JobSuspension], frozen=True, kw_only=True):
     """Ask managers a question, and let the job wait for the answer, without its worker. No attempt is used up.
 
     After ``ttl``, the answer is ``fallback``. The outcome is stored as a step: ``answer``, and ``by``, who gave it, or
@@ -70,12 +62,8 @@ class Ask(InProject[JobSuspension], frozen=True, kw_only=True):
     """
 
     function = "job_ask"
-    speakers = ("agent",)
     examples = {"step": "approval", "question": "Deploy 1.2?", "options": ["yes", "no"], "ttl": "1h", "fallback": "no"}
 
-    job: UUID
-    agent: AgentRef
-    fence: int
     step: str
     question: str
     options: list[str] | None = None
@@ -114,10 +102,7 @@ class ListQuestions(InProject[list[JobQuestion]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class Match(Operation[int], frozen=True, kw_only=True):
+class Match(Batch, frozen=True, kw_only=True):
     """Match events with the waits of jobs, and end waits that have timed out; return how many. Repeat until 0."""
 
     function = "job_wait_match"
-    internal = True
-
-    limit: int = 1000

@@ -9,7 +9,8 @@ import msgspec
 
 from coordinator.model import job as model
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.operation import InProject, Json, Operation
+from coordinator.model.attempt import OfAttempt
+from coordinator.model.operation import Batch, InProject, Json, Operation
 
 __all__ = [
     "Assert",
@@ -135,56 +136,44 @@ class Claim(InProject[list[model.JobGrant]], frozen=True, kw_only=True):
         return bool(result) or not self.limit
 
 
-class Complete(InProject[model.JobOutcome], frozen=True, kw_only=True):
+class Complete(OfAttempt[model.JobOutcome], frozen=True, kw_only=True):
     """Complete a job that the worker has under ``fence``; it ends as cancelled if that was requested. The call may be repeated.
 
     Raises: ``Conflict`` if the fence is stale; ``detail`` says which worker has the job now, or how it ended.
     """
 
     function = "job_complete"
-    speakers = ("agent",)
 
-    job: UUID
-    agent: AgentRef
-    fence: int
     result: Json = None
 
 
-class Fail(InProject[model.JobOutcome], frozen=True, kw_only=True):
+class Fail(OfAttempt[model.JobOutcome], frozen=True, kw_only=True):
     """End an attempt with an error; the job is retried after its back-off, or at ``retry_at``, unless this is ``final``.
 
     Raises: ``Conflict`` if the fence is stale.
     """
 
     function = "job_fail"
-    speakers = ("agent",)
 
-    job: UUID
-    agent: AgentRef
-    fence: int
     error: str
     final: bool = False
     retry_at: datetime | None = None
 
 
-class Report(InProject[model.JobLease], frozen=True, kw_only=True):
+class Report(OfAttempt[model.JobLease], frozen=True, kw_only=True):
     """Report progress, and a checkpoint from which the next attempt can continue; return until when the worker may have the job.
 
     Raises: ``Conflict`` if the fence is stale.
     """
 
     function = "job_progress"
-    speakers = ("agent",)
 
-    job: UUID
-    agent: AgentRef
-    fence: int
     percent: float | None = None
     message: str | None = None
     checkpoint: Json = None
 
 
-class Write(InProject[int], frozen=True, kw_only=True):
+class Write(OfAttempt[int], frozen=True, kw_only=True):
     """Append chunks to the output of a job; return the number of the last one. The call counts as progress.
 
     ``seq`` is the number of the first chunk. Existing chunks are not written again, so the call can be repeated.
@@ -193,42 +182,29 @@ class Write(InProject[int], frozen=True, kw_only=True):
     """
 
     function = "job_write"
-    speakers = ("agent",)
 
-    job: UUID
-    agent: AgentRef
-    fence: int
     chunks: list[Json]
     seq: int | None = None
 
 
-class Snooze(InProject[model.JobOutcome], frozen=True, kw_only=True):
+class Snooze(OfAttempt[model.JobOutcome], frozen=True, kw_only=True):
     """Postpone a job for ``delay``. It keeps its checkpoint, and no attempt is used up.
 
     Raises: ``Conflict`` if the fence is stale.
     """
 
     function = "job_snooze"
-    speakers = ("agent",)
 
-    job: UUID
-    agent: AgentRef
-    fence: int
     delay: timedelta
 
 
-class Release(InProject[model.JobOutcome], frozen=True, kw_only=True):
+class Release(OfAttempt[model.JobOutcome], frozen=True, kw_only=True):
     """Return a job to its old place in the queue. It keeps its checkpoint, and no attempt is used up.
 
     Raises: ``Conflict`` if the fence is stale.
     """
 
     function = "job_release"
-    speakers = ("agent",)
-
-    job: UUID
-    agent: AgentRef
-    fence: int
 
 
 class Reconcile(InProject[list[model.JobVerdict]], frozen=True, kw_only=True):
@@ -248,7 +224,7 @@ class Reconcile(InProject[list[model.JobVerdict]], frozen=True, kw_only=True):
     grace: timedelta = timedelta(seconds=10)
 
 
-class Spend(InProject[model.JobCharge], frozen=True, kw_only=True):
+class Spend(OfAttempt[model.JobCharge], frozen=True, kw_only=True):
     """Add ``amount`` to a job's spending of a budget that applies to it. It may exceed the reserved amount, and the budget.
 
     The end of the attempt charges the sum of these reports or, without reports, the amount that its claim reserved.
@@ -257,11 +233,7 @@ class Spend(InProject[model.JobCharge], frozen=True, kw_only=True):
     """
 
     function = "job_spend"
-    speakers = ("agent",)
 
-    job: UUID
-    agent: AgentRef
-    fence: int
     budget: str
     amount: int
 
@@ -297,49 +269,34 @@ class Assert(InProject[None], frozen=True, kw_only=True):
     fence: int
 
 
-class Promote(Operation[int], frozen=True, kw_only=True):
+class Promote(Batch, frozen=True, kw_only=True):
     """Make scheduled jobs claimable when their time has come; return how many. Repeat until 0."""
 
     function = "job_promote"
-    internal = True
-
-    limit: int = 1000
 
 
-class WakeDue(Operation[int], frozen=True, kw_only=True):
+class WakeDue(Batch, frozen=True, kw_only=True):
     """Wake waiting jobs that are due to be checked; return how many. Repeat until 0."""
 
     function = "job_wake_due"
-    internal = True
-
-    limit: int = 1000
 
 
-class Expire(Operation[int], frozen=True, kw_only=True):
+class Expire(Batch, frozen=True, kw_only=True):
     """End jobs that did not start in time; return how many. Repeat until 0."""
 
     function = "job_expire"
-    internal = True
-
-    limit: int = 1000
 
 
-class Rescue(Operation[int], frozen=True, kw_only=True):
+class Rescue(Batch, frozen=True, kw_only=True):
     """End attempts that are past their deadline, or whose worker is lost; return how many. Repeat until 0."""
 
     function = "job_rescue"
-    internal = True
-
-    limit: int = 1000
 
 
-class PruneClasses(Operation[int], frozen=True, kw_only=True):
+class PruneClasses(Batch, frozen=True, kw_only=True):
     """Delete combinations of queue, type and labels without open jobs, if a project has many; return how many. Repeat until 0."""
 
     function = "job_class_prune"
-    internal = True
-
-    limit: int = 1000
 
 
 class PruneDedupes(Operation[int], frozen=True, kw_only=True):

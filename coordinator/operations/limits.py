@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from coordinator.model.limit import Limit
-from coordinator.model.operation import InProject, Operation
+from coordinator.model.operation import Batch, InProject, Operation
 
 __all__ = ["Delete", "Hold", "List", "Prune", "PruneKeys", "Refill", "Release", "Set", "Show"]
 
@@ -112,22 +112,16 @@ class Release(InProject[Limit], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Refill(Operation[int], frozen=True, kw_only=True):
+class Refill(Batch, frozen=True, kw_only=True):
     """Wake workers that waited for a limit that is available again, and jobs that wait for the limit of their tree. Repeat until 0."""
 
     function = "limit_refill"
-    internal = True
-
-    limit: int = 1000
 
 
-class Prune(Operation[int], frozen=True, kw_only=True):
+class Prune(Batch, frozen=True, kw_only=True):
     """Delete limits of trees that have ended; return how many. Repeat until 0."""
 
     function = "limit_prune"
-    internal = True
-
-    limit: int = 1000
 
 
 class PruneKeys(Operation[int], frozen=True, kw_only=True):

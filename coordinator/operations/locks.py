@@ -16,7 +16,7 @@ import msgspec
 from coordinator.model import lock as model
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.lease import LeaseChange, LeaseStep
-from coordinator.model.operation import InProject, Operation
+from coordinator.model.operation import Batch, InProject, Operation
 
 __all__ = [
     "Acquire",
@@ -266,13 +266,10 @@ class Chains(InProject[list[model.LockBlocker]], frozen=True, kw_only=True):
     reads = True
 
 
-class Expire(Operation[int], frozen=True, kw_only=True):
+class Expire(Batch, frozen=True, kw_only=True):
     """Expire locks and tickets whose time has passed, and serve the waiters; return how many. Repeat until 0."""
 
     function = "lock_expire"
-    internal = True
-
-    limit: int = 1000
 
 
 class PruneBreaks(Operation[int], frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import msgspec
 
-from coordinator.model.operation import InProject, Json, Operation
+from coordinator.model.operation import Batch, InProject, Json
 from coordinator.model.queue import Queue
 
 __all__ = ["Arrange", "Delete", "Get", "List", "Pause", "Resume", "Set"]
@@ -99,10 +99,7 @@ class List(InProject[list[Queue]], frozen=True, kw_only=True):
     limit: int = 1000
 
 
-class Arrange(Operation[int], frozen=True, kw_only=True):
+class Arrange(Batch, frozen=True, kw_only=True):
     """Arrange queued jobs by the current policy of their queue; return how many were examined. Repeat until 0."""
 
     function = "queue_place"
-    internal = True
-
-    limit: int = 1000

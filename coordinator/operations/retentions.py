@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from coordinator.model.operation import InProject, Operation
+from coordinator.model.operation import Batch, InProject, Operation
 from coordinator.model.retention import RetentionForecast, RetentionPolicy, RetentionResult
 
 __all__ = [
@@ -115,13 +115,10 @@ class Configure(Operation[int], frozen=True, kw_only=True):
     max_count: int | None = None
 
 
-class Sweep(Operation[int], frozen=True, kw_only=True):
+class Sweep(Batch, frozen=True, kw_only=True):
     """Apply a change of retention to the logs, documents, sessions and artifacts that it affects. Repeat until 0."""
 
     function = "retention_sweep"
-    internal = True
-
-    limit: int = 1000
 
 
 class Trim(Operation[list[RetentionResult]], frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.operation import InProject, Json, Operation
+from coordinator.model.operation import Batch, InProject, Json, Operation
 from coordinator.model.signal import Signal
 
 __all__ = ["Assert", "Delete", "Expire", "Get", "List", "Prune", "Set"]
@@ -89,13 +89,10 @@ class Assert(InProject[None], frozen=True, kw_only=True):
     version: int
 
 
-class Expire(Operation[int], frozen=True, kw_only=True):
+class Expire(Batch, frozen=True, kw_only=True):
     """Expire signals whose TTL has passed; return how many. Repeat until 0."""
 
     function = "signal_expire"
-    internal = True
-
-    limit: int = 1000
 
 
 class Prune(Operation[int], frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from coordinator.model.network import Networks
-from coordinator.model.operation import InProject, Json, Operation
+from coordinator.model.operation import Batch, InProject, Json, Operation
 from coordinator.model.webhook import Webhook, WebhookDelivery, WebhookSecret, WebhookWork
 
 __all__ = [
@@ -235,10 +235,7 @@ class Finish(Operation[list[int]], frozen=True, kw_only=True):
     claims: Json
 
 
-class Prune(Operation[int], frozen=True, kw_only=True):
+class Prune(Batch, frozen=True, kw_only=True):
     """Delete ended deliveries, except the newest of each webhook; returns how many."""
 
     function = "webhook_prune"
-    internal = True
-
-    limit: int = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from coordinator.model.note import Note
-from coordinator.model.operation import InProject, Operation
+from coordinator.model.operation import Batch, InProject
 
 __all__ = ["Delete", "Expire", "List", "Write"]
 
@@ -47,10 +47,7 @@ class Delete(InProject[bool], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Expire(Operation[int], frozen=True, kw_only=True):
+class Expire(Batch, frozen=True, kw_only=True):
     """Delete notes whose TTL has passed; return how many. Repeat until 0."""
 
     function = "note_expire"
-    internal = True
-
-    limit: int = 1000
