@@ -91,44 +91,72 @@ comment on function coordinator.advisory_inherit(integer, integer) is
 -- A loop that works for all projects handles one after the other, each in a savepoint, and waits at most 0.1 seconds for what another
 -- transaction holds, and half as long after each project that it passed over. So a transaction that stays open, or a row that cannot be
 -- handled, obstructs its own project only; and however much is due in a project, each of the others gets an equal share of a run.
+--
+-- The setting coordinator.loops of the session stores, for each loop, what its next run needs:
+--   passed  If a run found as many projects as its limit, those in which it could do nothing. The next runs omit them, until one finds
+--           fewer projects. So obstructed projects do not hide others, however many they are.
+--   until   To find what is due behind a flood, a run steps over the whole flood. If this took more than 50 ms, it is repeated only after
+--           ten times as long (in seconds since 1970), so it takes at most a tenth of the time.
 create or replace function coordinator.project_each(p_loop text, p_limit integer) returns text[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms'
 as $$
 declare
+  v_loops    constant jsonb := coalesce(nullif(current_setting('coordinator.loops', true), ''), '{}');
+  v_passed   bigint[] := array(select p::bigint from jsonb_array_elements_text(v_loops #> array[p_loop, 'passed']) p);
+  v_until    double precision := (v_loops #>> array[p_loop, 'until'])::double precision;
   v_projects bigint[] := '{}'; -- of each item
   v_items    text[] := '{}';
   v_found    record;
   v_full     bigint[];
+  v_began    double precision;
   v_of       record;
   v_handled  text[];
   v_all      text[] := '{}';
 begin
   perform coordinator.check_page(p_limit);
   for v_round in 1..20 loop -- the items of a project may hide those of others behind the limit
+    if v_round = 2 then
+      v_began := extract(epoch from clock_timestamp());
+      exit when v_began < v_until;
+    end if;
     execute format('select array_agg(w.project_id) as projects, array_agg(w.item) as items from coordinator.%I($1, $2) w', p_loop || '_work')
-      into v_found using array(select distinct p from unnest(v_projects) p), p_limit;
+      into v_found using v_passed || array(select distinct p from unnest(v_projects) p), p_limit;
     exit when v_found.projects is null;
     -- Projects with less than a share may have more: what was found of them is found again, without what hid the rest.
     v_full := array(select p from unnest(v_found.projects) p group by p
-                    having v_round = 20 or cardinality(v_found.projects) < p_limit
+                    having v_round = 20 or cardinality(v_found.projects) < p_limit or v_round = 1 and extract(epoch from clock_timestamp()) < v_until
                            or count(*) >= p_limit / (select count(distinct o) from unnest(v_found.projects) o));
     select v_projects || array_agg(u.project_id order by u.place), v_items || array_agg(u.item order by u.place) into v_projects, v_items
     from unnest(v_found.projects, v_found.items) with ordinality u (project_id, item, place) where u.project_id = any (v_full);
     exit when cardinality(v_found.projects) < p_limit or (select count(distinct p) from unnest(v_projects) p) >= p_limit;
   end loop;
+  v_began := extract(epoch from clock_timestamp()) - v_began;
+  if v_began > 0.05 then
+    v_until := extract(epoch from clock_timestamp()) + 10 * v_began;
+  end if;
+  if (select count(distinct p) from unnest(v_projects) p) < p_limit then
+    v_passed := '{}';
+  end if;
   for v_of in -- in the order of projects, as all callers lock them
-    select u.project_id, array_agg(u.item order by u.place) as items, greatest(1, p_limit / count(*) over ())::integer as share
+    select u.project_id, array_agg(u.item order by u.place) as items, greatest(1, p_limit / count(*) over ())::integer as share, count(*) over () as count
     from unnest(v_projects, v_items) with ordinality u (project_id, item, place) group by 1 order by 1
   loop
     begin
+      v_handled := '{}';
       execute format('select coordinator.%I($1, $2, $3)', p_loop || '_in') into v_handled using v_of.project_id, v_of.items[:v_of.share], v_of.share;
       v_all := v_all || v_handled;
     exception when others then
       perform coordinator.project_passed_over(p_loop, v_of.project_id, sqlerrm);
     end;
+    if v_of.count >= p_limit and v_handled <@ '{0}' then -- nothing, or a count of 0
+      v_passed := v_passed || v_of.project_id;
+    end if;
   end loop;
+  if v_passed <> '{}' or v_until is not null or v_loops ? p_loop then
+    perform set_config('coordinator.loops', (v_loops || jsonb_build_object(p_loop, jsonb_build_object('passed', v_passed, 'until', v_until)))::text, false);
+  end if;
   return v_all;
 end
 $$;

@@ -321,3 +321,46 @@ async def test_a_run_is_bounded_however_many_projects_have_work(tx: Shared) -> N
         await tx.connection.execute("select coordinator.job_enqueue($1, 'x', p_delay => '1 second')", f"p{n}")
     await tx.set_clock(timedelta(minutes=1))
     assert [await tx.connection.fetchval("select coordinator.job_promote(10)") for _ in range(4)] == [10, 10, 10, 0]
+
+
+async def test_obstructed_projects_hide_no_others_however_many_they_are(database_url: str) -> None:
+    async with opened(database_url) as connection, opened(database_url) as holder:
+        for n in range(13):
+            await connection.execute("select coordinator.project_create($1)", f"p{n:02}")
+            await connection.execute("select coordinator.job_enqueue($1, 'x', p_delay => '1 second')", f"p{n:02}")
+        await connection.execute("update coordinator.jobs_later set due_at = now()")
+        async with undone(holder):
+            await holder.execute("""
+                select from coordinator.jobs_later l join coordinator.jobs_open j using (id)
+                where j.project_id <> coordinator.project_id('p12') for update of l""")
+            assert [await connection.fetchval("select coordinator.job_promote(5)") for _ in range(3)] == [0, 0, 1]
+        assert [await connection.fetchval("select coordinator.job_promote(5)") for _ in range(4)] == [5, 5, 2, 0]
+
+
+async def test_a_flood_that_takes_long_to_step_over_is_not_stepped_over_in_each_run(tx: Shared) -> None:
+    for project, count in (("flood", 40), ("calm", 2)):
+        await tx.connection.execute("select coordinator.project_create($1)", project)
+        await tx.connection.execute(
+            "select coordinator.job_enqueue($1, 'x', p_delay => '1 second') from generate_series(1, $2)", project, count
+        )
+        await tx.set_clock(timedelta(milliseconds=10))
+    await tx.set_clock(timedelta(minutes=1))
+    left = "select count(*) from coordinator.jobs_later l join coordinator.jobs_open j using (id) where j.project_id = coordinator.project_id($1)"
+    until = "select set_config('coordinator.loops', format('{\"job_promote\": {\"until\": %s}}', $1::double precision), true)"
+    await tx.connection.execute(until, 1e12)
+    assert await tx.connection.fetchval("select coordinator.job_promote(10)") == 10
+    assert [await tx.connection.fetchval(left, project) for project in ("flood", "calm")] == [30, 2]
+    await tx.connection.execute(until, 0)
+    await tx.connection.execute("alter function coordinator.job_promote_work(bigint[], integer) rename to slow_work")
+    await tx.connection.execute("""
+        create function coordinator.job_promote_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+        language sql volatile begin atomic
+          select w.* from coordinator.slow_work($1, $2) w cross join lateral (select pg_sleep(0.03) where w.project_id is not null limit 1) s;
+        end""")
+    began = await tx.connection.fetchval("select extract(epoch from clock_timestamp())::double precision")
+    assert await tx.connection.fetchval("select coordinator.job_promote(10)") == 7
+    assert [await tx.connection.fetchval(left, project) for project in ("flood", "calm")] == [25, 0]
+    again = await tx.connection.fetchval(
+        "select (current_setting('coordinator.loops')::jsonb #>> '{job_promote,until}')::double precision"
+    )
+    assert again > began + 0.6
