@@ -354,9 +354,12 @@ async def test_a_flood_that_takes_long_to_step_over_is_not_stepped_over_in_each_
     await tx.connection.execute("alter function coordinator.job_promote_work(bigint[], integer) rename to slow_work")
     await tx.connection.execute("""
         create function coordinator.job_promote_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-        language sql volatile begin atomic
-          select w.* from coordinator.slow_work($1, $2) w cross join lateral (select pg_sleep(0.03) where w.project_id is not null limit 1) s;
-        end""")
+        language plpgsql volatile as $$
+        begin
+          perform pg_sleep(0.06);
+          return query select w.* from coordinator.slow_work(p_except, p_limit) w;
+        end
+        $$""")
     began = await tx.connection.fetchval("select extract(epoch from clock_timestamp())::double precision")
     assert await tx.connection.fetchval("select coordinator.job_promote(10)") == 7
     assert [await tx.connection.fetchval(left, project) for project in ("flood", "calm")] == [25, 0]
