@@ -175,13 +175,14 @@ def _preload() -> None:
     from coordinator import operations
     from coordinator.api.endpoint import endpoints
     from coordinator.cli import commands
-    from coordinator.db import call, schema
+    from coordinator.db import schema
+    from coordinator.model.fields import fields_of
     from coordinator.version import version
 
     for command in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
         importlib.import_module(command.name)
     for operation in operations.every():
-        call._fields(operation)
+        fields_of(operation)
     endpoints()
     schema.files()
     version()

@@ -19,6 +19,7 @@ from coordinator.api.memory import PAGE_COST
 from coordinator.model import duration
 from coordinator.model.agent_ref import agent_ref, takes_agent
 from coordinator.model.catalogue import LIMITS
+from coordinator.model.fields import fields_of
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.password import Password, takes_password
 from coordinator.model.route import route_of
@@ -92,7 +93,7 @@ def decode_hook(type: type[Any], value: Any) -> Any:
 def _endpoint(operation: type[Operation[Any]]) -> Endpoint:
     route = route_of(operation)
     shape, result = operation.answer()
-    fields = msgspec.structs.fields(operation)  # takes 0.3 ms
+    fields = fields_of(operation)
     unpacked = operation.parts is not Operation.parts
     name = "".join(word.capitalize() for word in operation.function.split("_"))
     return Endpoint(

@@ -19,6 +19,7 @@ from coordinator.api.request import Request
 from coordinator.api.shape import fields_hint, shape_hint
 from coordinator.errors import InvalidArgument
 from coordinator.model.embedding import unpack
+from coordinator.model.fields import fields_of
 from coordinator.model.lag import MAX_LAG, MAX_LAG_S
 from coordinator.model.operation import Operation
 from coordinator.model.page import place_of
@@ -166,9 +167,9 @@ def _json(name: str, text: str) -> msgspec.Raw:
 
 
 @cache
-def _kinds(parameters: type[Any]) -> dict[str, str]:
+def _kinds(parameters: type[msgspec.Struct]) -> dict[str, str]:
     """Return for each parameter whether it is JSON, text, an embedding, a list of values, or one value."""
-    return {field.name: _kind(field.type) for field in msgspec.structs.fields(parameters)}
+    return {field.name: _kind(field.type) for field in fields_of(parameters)}
 
 
 def _kind(type: Any) -> str:

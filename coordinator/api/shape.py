@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
+from coordinator.model.fields import fields_of
 from coordinator.suggestion import nearest
 
 __all__ = ["fields_hint", "shape_hint"]
@@ -15,10 +15,10 @@ __all__ = ["fields_hint", "shape_hint"]
 _UNKNOWN = re.compile(r"unknown field `(.*)`")
 
 
-def shape_hint(type: type[Any], error: msgspec.ValidationError) -> str:
+def shape_hint(type: type[msgspec.Struct], error: msgspec.ValidationError) -> str:
     """Return the hint for a body that is not of a type."""
     unknown = _UNKNOWN.search(str(error))
-    fields = msgspec.structs.fields(type)
+    fields = fields_of(type)
     return fields_hint(
         [field.encode_name for field in fields],
         unknown=unknown[1] if unknown and "`$." not in str(error) else None,

@@ -22,6 +22,7 @@ import msgspec
 
 from coordinator.cli.table import Column, table
 from coordinator.errors import CoordinatorError
+from coordinator.model.fields import fields_of
 from coordinator.model.operation import Json
 
 __all__ = ["NobodyReadsError", "Output", "age", "cell", "counted", "plain", "span"]
@@ -53,7 +54,7 @@ class Output:
             self.line(text)
         else:
             if isinstance(result, msgspec.Struct):
-                found = msgspec.structs.fields(result)
+                found = fields_of(type(result))
                 fields: Mapping[str, object] = {field.encode_name: getattr(result, field.name) for field in found}
                 types = {field.encode_name: field.type for field in found}
             else:
@@ -159,7 +160,7 @@ def _absent(value: object, type: object) -> bool:
 def _columns(
     results: Sequence[msgspec.Struct], names: Iterable[str], maximum: int | None, *, sparse: bool
 ) -> list[Column]:
-    types = {field.name: field.type for field in msgspec.structs.fields(type(results[0]))}
+    types = {field.name: field.type for field in fields_of(type(results[0]))}
     columns: list[Column] = []
     for name in names:
         values = [getattr(result, name) for result in results]

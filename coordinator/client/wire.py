@@ -12,6 +12,7 @@ import msgspec
 from coordinator.errors import ConfigurationError, DatabaseUnavailable, InvalidArgument, SchemaMismatch
 from coordinator.model.embedding import pack
 from coordinator.model.event import Event
+from coordinator.model.fields import fields_of
 from coordinator.model.json import encode, exactly_decoded, fault_of, readable
 from coordinator.model.lag import MAX_LAG, tolerated
 from coordinator.model.operation import Json, Operation, Shape
@@ -141,9 +142,9 @@ def _response(operation: type[Operation[Any]]) -> tuple[Shape, type[Any]]:
 
 @cache
 def _fields(operation: type[Operation[Any]]) -> list[tuple[str, str, object, bool]]:
-    """Return name, name in the query, default, and whether it is JSON, for each field of an operation. Cached, since msgspec takes 0.2 ms."""
+    """Return name, name in the query, default, and whether it is JSON, for each field of an operation. Cached."""
     names = operation.query_names
-    fields = msgspec.structs.fields(operation)
+    fields = fields_of(operation)
     return [
         (f.name, sent, f.default, f.type == Json) for f in fields if (sent := names.get(f.name, f.name)) is not None
     ]

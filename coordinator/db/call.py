@@ -26,6 +26,7 @@ from coordinator.db.connection import mapped_errors
 from coordinator.errors import CoordinatorError
 from coordinator.model.agent_ref import takes_agent
 from coordinator.model.call_origin import encoded
+from coordinator.model.fields import fields_of
 from coordinator.model.hint import with_project
 from coordinator.model.operation import Json, Operation, Positioned, Shape
 from coordinator.model.page import PAGE_BYTES, Page
@@ -54,7 +55,7 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False, s
     It first sets ``settings`` for its transaction, to the values after those of the operation. It names parameters and
     columns, so that a newer schema can append to both.
     """
-    fields = _fields(operation)
+    fields = fields_of(operation)
     names = [field.name for field in fields]
     values = {name: f"${index}" for index, name in enumerate(names, 1)}
     if agent_by_name:
@@ -80,18 +81,12 @@ def statement(operation: type[Operation[Any]], *, agent_by_name: bool = False, s
         return f"select {source} from set_config('synchronous_commit', 'off', true){gate}"  # noqa: S608
     if not _pages(operation):
         return f"select {columns}{columns and ' from '}{source}{gate}"  # noqa: S608 - only names from this program
-    varying = ", ".join(f'"{field.encode_name}"' for field in _fields(result) if _varies(field.type))
+    varying = ", ".join(f'"{field.encode_name}"' for field in fields_of(result) if _varies(field.type))
     return (
         f"select {columns}, total from (select {columns}, count(*) over () as total,"  # noqa: S608
         f" sum(octet_length(concat({varying}))) over (rows between unbounded preceding and 1 preceding) as page_bytes from {source}) page"
         f" where coalesce(page_bytes, 0) < {PAGE_BYTES}"
     )
-
-
-@cache
-def _fields(struct: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """Return the fields of a Struct, a lookup that takes msgspec up to 1 ms."""
-    return msgspec.structs.fields(struct)
 
 
 def _writes(operation: type[Operation[Any]]) -> bool:
@@ -126,13 +121,13 @@ class _Plan(NamedTuple):
 def _plan(operation: type[Operation[Any]]) -> _Plan:
     shape, result = operation.answer()
     observe = CALL_METER.timer(operation.function)
-    agent_at = next((index for index, field in enumerate(_fields(operation)) if takes_agent(field.type)), None)
+    agent_at = next((index for index, field in enumerate(fields_of(operation)) if takes_agent(field.type)), None)
     writes, tells = _writes(operation), not operation.reads and not operation.procedure
     return _Plan(agent_at, _values(operation), shape, result, _pages(operation), writes, tells, observe)
 
 
 def _values(operation: type[Operation[Any]]) -> Callable[[Any], tuple[Any, ...]]:
-    fields = _fields(operation)
+    fields = fields_of(operation)
     if not any(map(_is_json, fields)):
         return msgspec.structs.astuple
     null = {index for index, field in enumerate(fields) if _is_json(field)}

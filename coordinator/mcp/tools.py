@@ -25,6 +25,7 @@ from coordinator.mcp.hints import for_model
 from coordinator.mcp.words import WORDS
 from coordinator.model import duration
 from coordinator.model.catalogue import LIMITS
+from coordinator.model.fields import fields_of
 from coordinator.model.operation import Operation
 from coordinator.model.token import Role
 from coordinator.operations import (
@@ -336,8 +337,8 @@ def _brief(field: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _needs_agent(operation: type[Operation[Any]]) -> bool:
-    """Return whether an operation needs an agent. The result is cached, since msgspec takes longer than a call."""
-    return any(field.name == "agent" and field.required for field in msgspec.structs.fields(operation))
+    """Return whether an operation needs an agent."""
+    return any(field.name == "agent" and field.required for field in fields_of(operation))
 
 
 @cache

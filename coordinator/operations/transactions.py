@@ -20,6 +20,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.model import duration
 from coordinator.model.agent_ref import AgentRef, agent_ref, takes_agent
 from coordinator.model.catalogue import LIMITS
+from coordinator.model.fields import fields_of
 from coordinator.model.json import decoded, text_of
 from coordinator.model.lease import LeaseChange
 from coordinator.model.operation import InProject, Json, JsonText, Operation, Shape
@@ -109,7 +110,7 @@ def _verbs(what: str) -> Mapping[str, type[Operation[Any]]]:
 
 @cache
 def _fields(kind: type[Operation[Any]]) -> Mapping[str, msgspec.structs.FieldInfo]:
-    return MappingProxyType({field.name: field for field in msgspec.structs.fields(kind) if field.name != "project"})
+    return MappingProxyType({field.name: field for field in fields_of(kind) if field.name != "project"})
 
 
 @cache

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-import msgspec
-
 from coordinator.api.endpoint import Endpoint
+from coordinator.model.fields import fields_of
 
 __all__ = ["EXAMPLES", "example"]
 
@@ -94,7 +93,7 @@ def example(endpoint: Endpoint) -> dict[str, Any]:
     examples = {**EXAMPLES, **endpoint.operation.examples}
     return {
         field.name: "coder-1" if field.name == "agent" and _takes_text(field.type) else examples[field.name]
-        for field in msgspec.structs.fields(endpoint.parameters)
+        for field in fields_of(endpoint.parameters)
         if field.required or field.name in (*_WANTED, *endpoint.operation.examples)
     }
 

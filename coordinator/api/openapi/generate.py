@@ -29,6 +29,7 @@ from coordinator.api.subscriptions import EventPage, EventQuery, StreamQuery
 from coordinator.model.agent_ref import takes_agent
 from coordinator.model.artifact import Artifact
 from coordinator.model.catalogue import LIMITS
+from coordinator.model.fields import fields_of
 from coordinator.model.operation import Shape
 from coordinator.model.password import takes_password
 from coordinator.operations import artifacts
@@ -127,7 +128,7 @@ def _read(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
     headers = [] if endpoint.shape is Shape.MANY else ["Event-Cursor"]
     if endpoint.pages:
         headers.append("Replica-Lag")
-        (limit,) = (field for field in msgspec.structs.fields(endpoint.parameters) if field.name == "limit")
+        (limit,) = (field for field in fields_of(endpoint.parameters) if field.name == "limit")
         rows = {"type": "integer", "minimum": 1, "maximum": LIMITS["page"], "default": limit.default}
         parameters += [
             parameter("limit", "Rows of one page.", rows),
@@ -262,7 +263,7 @@ def _query_of(
     type: Any, in_path: str | None = None, hidden: set[str] | frozenset[str] = frozenset()
 ) -> list[dict[str, Any]]:
     parameters = []
-    for field in msgspec.structs.fields(type):
+    for field in fields_of(type):
         if field.name in hidden or field.name == "wait":
             continue
         schema = _without_null(msgspec.json.schema(field.type, schema_hook=schema_hook))
