@@ -6,8 +6,8 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
@@ -42,6 +42,11 @@ async def prepare(url: str) -> None:
         await connection.executemany("insert into public.cells (cell) values ($1)", [(cell,) for cell in cells])
 
 
+def absent(error: BaseException) -> bool:
+    """Return whether the database refused a call because what it names does not exist."""
+    return (getattr(error, "sqlstate", None) or "").startswith("ZC2")
+
+
 class Fleet:
     """Runs workers on a database; ``admin_url`` leads past any pooler."""
 
@@ -58,6 +63,7 @@ class Fleet:
         self.journal = Journal(folder / "nemesis.jsonl", "nemesis")
         self.befallen: Counter[str] = Counter()
         self.started = 0
+        self._admin: asyncpg.Connection | None = None
 
     @contextmanager
     def running(self, count: int = WORKERS) -> Iterator[None]:
@@ -71,7 +77,21 @@ class Fleet:
                 worker.kill()
             for worker in self.workers.values():
                 worker.wait()
+            if self._admin is not None:
+                self._admin.terminate()
             self.journal.close()
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lend the connection through which faults are injected; after an error, another one is opened."""
+        if self._admin is None or self._admin.is_closed():
+            self._admin = await connect(self.admin_url)
+        try:
+            yield self._admin
+        except BaseException as error:
+            if not absent(error):
+                self._admin.terminate()
+            raise
 
     def start(self) -> None:
         self.started += 1
@@ -115,7 +135,7 @@ class Fleet:
                 asyncpg.InterfaceError,
                 asyncpg.InternalClientError,
             ) as error:
-                if (getattr(error, "sqlstate", "") or "").startswith("ZC2"):
+                if absent(error):
                     continue  # nobody held it
                 await anyio.sleep(0.05)
             await anyio.sleep(self.choose.uniform(0, 0.2))
@@ -128,7 +148,7 @@ class Fleet:
         worker.wait()
         self.start()
         if self.choose.random() < 0.5:
-            async with opened(self.admin_url) as connection:
+            async with self.connected() as connection:
                 for row in await connection.fetch("select id from coordinator.agents where name like $1 || '-%'", name):
                     call = self.journal.call("deregister", row["id"])
                     leave = connection.execute("select coordinator.agent_deregister($1)", row["id"])
@@ -148,7 +168,7 @@ class Fleet:
 
     async def terminate(self) -> None:
         """Terminate a backend, whatever it is doing."""
-        async with opened(self.admin_url) as connection:
+        async with self.connected() as connection:
             await connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
                 "and pid <> pg_backend_pid() and backend_type = 'client backend' order by random() limit 1"
@@ -156,7 +176,7 @@ class Fleet:
 
     async def take(self) -> None:
         resource = self.choose.choice(sorted(history.COVERS))
-        async with opened(self.admin_url) as connection:
+        async with self.connected() as connection:
             call = self.journal.call("break", "", resources=(resource,))
             await self.journal.run(
                 call, connection.fetchval("select coordinator.lock_break('default', $1, 'a test')", resource)
@@ -164,16 +184,18 @@ class Fleet:
 
     async def resize(self) -> None:
         """Change the number of slots, whoever holds or waits for them."""
-        async with opened(self.admin_url) as connection:
+        async with self.connected() as connection:
             slots = self.choose.randint(history.POOL_SLOTS, history.POOL_SLOTS_MAX)
             await connection.execute("select coordinator.lock_resize('default', $1, $2)", history.POOL, slots)
 
     async def expire(self) -> None:
-        async with opened(self.admin_url) as connection:
+        async with self.connected() as connection:
             await connection.execute("select coordinator.lock_expire()")
 
     async def restart(self, server: embedded.Server) -> None:
         """Kill the database server, and wait until another one accepts connections."""
+        if self._admin is not None:
+            self._admin.terminate()
         await restart(server, IMMEDIATE)
         self.befallen["restart"] += 1
 
