@@ -139,6 +139,7 @@ create or replace function coordinator.relay_step(p_limit integer default 500, p
 returns table (moved integer, head_seq bigint, again boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan -- planning takes longer than reading a small chunk
 set enable_seqscan = off -- plans made while the log is small must also serve a large one
 set jit = off -- before PostgreSQL 18, a small table without an index then looks expensive enough for JIT
 as $$
@@ -303,12 +304,16 @@ language plpgsql
 as $$
 declare
   v_end   timestamptz := clock_timestamp() + p_duration;
+  v_began timestamptz := clock_timestamp();
+  v_cycle double precision; -- from the last step to this one
   v_step  record;
   v_pause double precision := 0.001;
   v_empty integer := 2; -- steps in a row that found nothing; one is enough until there was an event
 begin
   chunks := '{}';
   loop
+    v_cycle := extract(epoch from clock_timestamp() - v_began);
+    v_began := clock_timestamp();
     select moved, again into v_step from coordinator.relay_step();
     if v_step.moved > 0 then
       chunks := chunks || v_step.moved;
@@ -323,17 +328,19 @@ begin
     exit when v_empty = 0 and clock_timestamp() >= v_end;
     commit;
     if not v_step.again then
-      -- Latency comes first while chunks are small: 1 ms up to 22 events. Then chunks should fill: 10 ms from 71 events on. If a writer
-      -- commits every few milliseconds, 5 ms: a step between two writers costs half as much as a step with events; sleeping until the
-      -- doorbell rings costs more, and takes as long.
-      v_pause := case when v_step.moved = 0 then 0.005 when v_step.moved > 4 then 0.001 else v_pause end;
-      perform pg_sleep(least(greatest(v_step.moved ^ 2 * 0.000002, v_pause), 0.01));
+      -- What a step costs whatever it finds should be shared by 5 events, if so many come within 10 ms; latency comes first while chunks
+      -- are small: 1 ms after idleness, and if events come quickly. Then chunks should fill: 10 ms from 71 events on. After an empty
+      -- step, 5 ms and then 10: sleeping until the doorbell rings costs more, and takes as long, if writers commit every few milliseconds.
+      v_pause := case when v_step.moved = 0 then greatest(2 * v_pause, 0.005)
+                      when v_cycle > 0.0005 then greatest(5 * v_cycle / v_step.moved, 0.001) else v_pause end;
+      v_pause := least(greatest(v_step.moved ^ 2 * 0.000002, v_pause), 0.01);
+      perform pg_sleep(v_pause);
     end if;
   end loop;
 end
 $$;
 comment on procedure coordinator.relay_run(integer[], interval) is
-  'Step for about p_duration, or until every event has a number and no other was written for 10 ms. chunks: how many events each step numbered; the last one is 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.';
+  'Step for about p_duration, or until every event has a number and no other was written for 15 ms. chunks: how many events each step numbered; the last one is 0 if none is left. Call it outside of a transaction. Internal: what the relay does while there are events.';
 
 create or replace function coordinator.relay_notify(p_channel text, p_payload text, p_usage double precision default 0.9) returns boolean
 language plpgsql volatile
