@@ -208,6 +208,8 @@ class Fill(Operation[int | None], frozen=True, kw_only=True):
 class ClaimDeliveries(Operation[list[WebhookWork]], frozen=True, kw_only=True):
     """Claim webhooks with due deliveries, while fewer than ``limit`` slots are taken, and fewer than ``slow`` by slow or failing ones.
 
+    Those and webhooks to which nothing was delivered yet take at most ``unproven`` slots together.
+
     ``holder`` identifies the claimer; ``held`` lists the webhooks that it has claimed and not finished. Its other
     claims end.
     """
@@ -220,6 +222,7 @@ class ClaimDeliveries(Operation[list[WebhookWork]], frozen=True, kw_only=True):
     lease: timedelta = timedelta(minutes=1)
     holder: UUID | None = None
     held: list[int] = msgspec.field(default_factory=list)
+    unproven: int = 48
 
 
 class Finish(Operation[list[int]], frozen=True, kw_only=True):

@@ -8,8 +8,8 @@ One loop makes the calls to the database: it stores the results of attempts, com
 due deliveries. Separate tasks carry out the claims, each for the deliveries of one webhook in their order. So one call
 serves all claims that ended during the previous call.
 
-Memory use is limited by ``SLOTS``. Half of the slots are for webhooks that are slow or fail, so these never delay the
-others.
+Memory use is limited by ``SLOTS``. Webhooks that are slow or fail get half of the slots; together with those to which
+nothing was delivered yet, three quarters. So they never delay the others.
 
 It does nothing until a heartbeat finds a webhook with work. After that, each step of the relay wakes it.
 """
@@ -121,7 +121,9 @@ class _Claims:
         if free <= 0:
             return []
         works = await self.runner.run(
-            webhooks.ClaimDeliveries(limit=free, slow=SLOTS // 2, holder=self._holder, held=list(self._slots))
+            webhooks.ClaimDeliveries(
+                limit=free, slow=SLOTS // 2, unproven=SLOTS - SLOTS // 4, holder=self._holder, held=list(self._slots)
+            )
         )
         claimed = [list(group) for _, group in groupby(works, attrgetter("webhook"))]
         self._slots |= {works[0].webhook: works[0].slots for works in claimed}

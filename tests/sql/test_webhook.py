@@ -502,6 +502,28 @@ async def test_projects_take_turns_and_slow_webhooks_leave_half_of_the_slots(hoo
     assert len(await hooks.claim()) == 3, "of slow ones, a project has at most 8"
 
 
+async def test_receivers_that_have_never_responded_leave_slots_for_those_that_have(hooks: Hooks) -> None:
+    proven = await hooks.add()
+    await hooks.emit("a")
+    assert len(await hooks.deliver()) == 1
+    projects = [f"p{number}" for number in range(4)]
+    for project in projects:
+        await hooks.connection.execute("select coordinator.project_create($1)", project)
+        await hooks.connection.execute(
+            "select coordinator.webhook_add($1, $2, '{custom.*}') from generate_series(1, 16)", project, URL
+        )
+        await hooks.emit("a", project=project)
+    fresh = await hooks.claim()
+    assert len(fresh) == 48
+    assert {work.project for work in fresh} == {*projects}
+    assert await hooks.claim(limit=16) == []
+    await hooks.emit("b")
+    (work,) = await hooks.claim(limit=16)
+    assert work.webhook == proven
+    await hooks.finish(*fresh[:40])
+    assert len(await hooks.claim(limit=16)) == 16, "what the others leave is taken"
+
+
 async def test_what_cannot_take_more_waits_in_the_log(hooks: Hooks) -> None:
     webhook, other = await hooks.add(), await hooks.add()
     for part in range(3):

@@ -22,7 +22,8 @@ comment on function coordinator.webhook_work_of(bigint, timestamptz) is
   'Return the next deliveries of a claimed webhook, in order: up to 16 with 128 KiB in total, or one larger delivery. Internal.';
 
 create or replace function coordinator.webhook_claim(
-  p_limit integer default 64, p_slow integer default 32, p_lease interval default '1 minute', p_holder uuid default null, p_held bigint[] default '{}')
+  p_limit integer default 64, p_slow integer default 32, p_lease interval default '1 minute', p_holder uuid default null, p_held bigint[] default '{}',
+  p_unproven integer default 48)
 returns setof coordinator.webhook_work
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -43,18 +44,22 @@ begin
   end if;
   -- Projects take turns: the one with the fewest slots in use comes first. Within a project, the webhook that has been due longest comes first.
   with used as (
-    select c.project_id, sum(c.slots) as slots, coalesce(sum(c.slots) filter (where c.slow), 0) as slow_slots
+    select c.project_id, sum(c.slots) as slots, coalesce(sum(c.slots) filter (where c.slow), 0) as slow_slots,
+           coalesce(sum(c.slots) filter (where c.slow or c.delivered_at is null), 0) as unproven_slots
     from coordinator.webhooks c where c.claimed_until is not null group by c.project_id),
   due as (
-    select w.id, w.project_id, w.slots, w.slow, w.due_at, coalesce(u.slots, 0) as used,
+    select w.id, w.project_id, w.slots, w.slow, w.slow or w.delivered_at is null as unproven, w.due_at, coalesce(u.slots, 0) as used,
            coalesce(u.slow_slots, 0) + sum(w.slots) over (partition by w.project_id, w.slow order by w.due_at, w.id) as alike
     from coordinator.webhooks w left join used u on u.project_id = w.project_id where w.due_at <= v_now and w.claimed_until is null and w.id <> all (p_held)),
   quick as (
     select d.*, sum(d.slots) over (partition by d.slow order by d.used + d.alike - d.slots, d.due_at, d.id) as all_alike
     from due d where not d.slow or d.alike <= 8),
-  fair as (
-    select q.*, q.used + sum(q.slots) over (partition by q.project_id order by q.due_at, q.id) as place
+  proven as (
+    select q.*, sum(q.slots) over (partition by q.unproven order by q.used + q.alike - q.slots, q.due_at, q.id) as all_unproven
     from quick q where not q.slow or q.all_alike <= p_slow - (select coalesce(sum(u.slow_slots), 0) from used u)),
+  fair as (
+    select v.*, v.used + sum(v.slots) over (partition by v.project_id order by v.due_at, v.id) as place
+    from proven v where not v.unproven or v.all_unproven <= p_unproven - (select coalesce(sum(u.unproven_slots), 0) from used u)),
   line as (
     select f.id, sum(f.slots) over turn - f.slots as before, row_number() over turn as turn
     from fair f where f.place <= 16 window turn as (order by f.place - f.slots, f.due_at, f.id))
@@ -65,8 +70,8 @@ begin
   return query select k.* from unnest(v_ids) i (id) cross join lateral coordinator.webhook_work_of(i.id, v_now) k;
 end
 $$;
-comment on function coordinator.webhook_claim(integer, integer, interval, uuid, bigint[]) is
-  'Claim webhooks that have something to deliver for p_lease, and return their deliveries in order. The claimed deliveries take at most p_limit slots, and 16 per project. Webhooks whose last attempt was slow or failed take at most p_slow of these, and 8 per project. A delivery takes a slot for each 128 KiB, at most 8. p_holder: who claims; p_held: its claims that are not finished. Other claims of p_holder were lost with a response, and end. No event.';
+comment on function coordinator.webhook_claim(integer, integer, interval, uuid, bigint[], integer) is
+  'Claim webhooks that have something to deliver for p_lease, and return their deliveries in order. The claimed deliveries take at most p_limit slots, and 16 per project. Webhooks whose last attempt was slow or failed take at most p_slow of these, and 8 per project. Together with webhooks to which nothing was delivered yet, they take at most p_unproven, so receivers that never respond leave slots for those that do. A delivery takes a slot for each 128 KiB, at most 8. p_holder: who claims; p_held: its claims that are not finished. Other claims of p_holder were lost with a response, and end. No event.';
 
 create or replace function coordinator.webhook_finish(p_claims jsonb) returns bigint[]
 language plpgsql volatile security definer
