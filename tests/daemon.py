@@ -136,12 +136,11 @@ class Daemon:
     async def logged(self, event: str, **parts: str) -> dict[str, Any]:
         """Wait for a log line whose fields contain these parts, and return the first one."""
 
-        async def look() -> list[dict[str, Any]]:
-            return [
-                line for line in self.lines(event) if all(part in line.get(field, "") for field, part in parts.items())
-            ]
+        def found() -> list[dict[str, Any]]:
+            lines = self.lines(event)
+            return [line for line in lines if all(part in line.get(field, "") for field, part in parts.items())]
 
-        return (await until(look, f"the log says {event} {parts or ''}"))[0]
+        return (await until(found, f"the log says {event} {parts or ''}"))[0]
 
     async def lead(self) -> Self:
         """Wait until it leads."""
@@ -160,11 +159,7 @@ class Daemon:
 
     async def ended(self) -> int:
         """Wait until the process has ended, and return its exit code."""
-
-        async def look() -> bool:
-            return self.process.poll() is not None
-
-        await until(look, "the process has ended")
+        await until(lambda: self.process.poll() is not None, "the process has ended")
         return self.process.returncode
 
     def __enter__(self) -> Self:

@@ -7,9 +7,10 @@ test whose condition never comes true. Where the product promises to be done wit
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import anyio
 import asyncpg
@@ -37,12 +38,20 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-async def until(condition: Callable[[], Awaitable[T]], what: str = "", *, every_s: float = 0.01) -> T:
-    """Call the condition until it returns a true value, and return that value; `what` says in the error what it stood for."""
+@overload
+async def until(condition: Callable[[], Awaitable[T]], what: str = "", *, every_s: float = 0.01) -> T: ...
+@overload
+async def until(condition: Callable[[], T], what: str = "", *, every_s: float = 0.01) -> T: ...
+async def until(condition: Callable[[], Any], what: str = "", *, every_s: float = 0.01) -> Any:
+    """Call the condition until it returns a true value, or an awaitable of one, and return that value; `what` says in the error what it stood for."""
     with anyio.move_on_after(DEADLINE_S):
-        while not (value := await condition()):
+        while True:
+            value = condition()
+            if inspect.isawaitable(value):
+                value = await value
+            if value:
+                return value
             await anyio.sleep(every_s)
-        return value
     raise AssertionError(f"not within {DEADLINE_S:g} seconds: {what or condition}")
 
 

@@ -484,9 +484,6 @@ async def test_a_wait_ends_when_its_token_is_revoked(issuer: Issuer, path: str) 
         (found,) = [one for one in await issuer.database.run(tokens.List()) if one.id == token.id]
         return found.last_used_at is not None
 
-    async def answered() -> bool:
-        return bool(answers)
-
     async with issuer.client(secret) as client, anyio.create_task_group() as tasks:
 
         async def wait() -> None:
@@ -495,7 +492,7 @@ async def test_a_wait_ends_when_its_token_is_revoked(issuer: Issuer, path: str) 
         tasks.start_soon(wait)
         await until(used, "the wait has begun")
         await issuer.database.run(tokens.Revoke(token=token.id))
-        await until(answered, "the wait has ended")
+        await until(lambda: bool(answers), "the wait has ended")
     problem(answers[0], 401, "unauthenticated")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -137,15 +137,15 @@ async def test_event_source_resumes_after_the_server_was_killed(database_url: st
     daemon = await Daemon(database_url, port=port).ready()
     try:
         async with browsing(port, PAGE, tmp_path) as proxy:
-            await until(_has(proxy, "ready"), "the browser's stream is ready")
+            await until(lambda: "ready" in proxy.seen, "the browser's stream is ready")
             async with http_client(daemon.url) as http:
                 await emit(http, "default", "1", "2")
-                await until(_has(proxy, "1-2"), "the browser has seen two events")
+                await until(lambda: "1-2" in proxy.seen, "the browser has seen two events")
                 daemon.kill()
                 daemon.__exit__(None, None, None)
                 daemon = await Daemon(database_url, port=port).ready()
                 await emit(http, "default", "3")
-            await until(_has(proxy, "1-2-3"), "the browser has gone on")
+            await until(lambda: "1-2-3" in proxy.seen, "the browser has gone on")
             assert proxy.resumed
     finally:
         daemon.__exit__(None, None, None)
@@ -170,20 +170,13 @@ async def test_a_page_with_a_token_follows_with_fetch_resumes_and_learns_that_it
     try:
         async with browsing(port, page.replace("TOKEN", secret.text), tmp_path, page_port) as proxy:
             await emit("1", "2")
-            await until(_has(proxy, "1-2"), "the browser has seen two events")
+            await until(lambda: "1-2" in proxy.seen, "the browser has seen two events")
             daemon.kill()
             daemon.__exit__(None, None, None)
             daemon = await Daemon(database_url, port=port, access="tokens", origins=origins).ready()
             await emit("3")
-            await until(_has(proxy, "1-2-3"), "the browser has gone on")
+            await until(lambda: "1-2-3" in proxy.seen, "the browser has gone on")
             await db.run(tokens.Revoke(token=token.id))
-            await until(_has(proxy, "refused-401"), "the page was told")
+            await until(lambda: "refused-401" in proxy.seen, "the page was told")
     finally:
         daemon.__exit__(None, None, None)
-
-
-def _has(proxy: Proxy, what: str) -> Callable[[], Awaitable[bool]]:
-    async def look() -> bool:
-        return what in proxy.seen
-
-    return look

@@ -119,25 +119,18 @@ async def test_a_lost_direct_connection_is_an_obstacle_although_nobody_needs_eve
         running(db) as gateway,
     ):
 
-        async def obstructed() -> bool:
-            return "no direct connection" in (gateway.obstacle(0) or "")
-
-        async def clear() -> bool:
+        def clear() -> bool:
             return gateway.obstacle(0) is None
 
         await until(clear, "it rests")
         await proxy.refuse()
-        await until(obstructed, "it says that it cannot listen")
+        await until(lambda: "no direct connection" in (gateway.obstacle(0) or ""), "it says that it cannot listen")
         await proxy.accept()
         await until(clear, "it listens again")
 
 
 async def test_while_nobody_is_connected_nothing_is_read(db: Database) -> None:
     async with running(db) as gateway:
-
-        async def rests() -> bool:
-            return not gateway._awake.is_set()
-
         await emit(db, "a", "b")
         assert await gateway.cursor(db) == await db.run(Head())
         assert gateway.ring.head == 0, "nobody needed the events"
@@ -146,7 +139,7 @@ async def test_while_nobody_is_connected_nothing_is_read(db: Database) -> None:
             gateway.join(stream)
             await stream.got.wait()
         await emit(db, "c")  # wakes it once more, and then it rests
-        await until(rests, "the gateway rests")
+        await until(lambda: not gateway._awake.is_set(), "the gateway rests")
         read = metrics.CALL_SECONDS.labels("events_since")._sum.get()
         await emit(db, "d", "e")
         assert await gateway.cursor(db) == await db.run(Head())
@@ -254,21 +247,15 @@ async def test_metrics_say_which_streams_are_behind_and_how_soon_events_were_sen
         async with gateway.connection(slow), gateway.connection(live):
             _, head = parsed_cursor(await db.run(Head()))
 
-            async def read() -> bool:
-                return gateway.ring.head == head
-
-            async def behind() -> bool:
-                return gateway.ring.head == head + 2
-
             async def sent() -> bool:
                 await emit(db, "more")
                 return sends() > before
 
-            await until(read, "the gateway has read the log")
+            await until(lambda: gateway.ring.head == head, "the gateway has read the log")
             slow.seq = live.seq = head
             gateway.join(live)
             await emit(db, "a", "b")
-            await until(behind, "the gateway has read both")
+            await until(lambda: gateway.ring.head == head + 2, "the gateway has read both")
             assert value("coordinator_stream_connections") == 2
             assert value("coordinator_stream_behind") == 1
             assert value("coordinator_stream_behind_events") == 2

@@ -98,11 +98,7 @@ class Paused:
 
     async def stopped(self) -> int:
         """Wait until it has stopped; return its process."""
-
-        async def look() -> bool:
-            return self._note.exists()
-
-        await until(look, "the program has come there")
+        await until(self._note.exists, "the program has come there")
         return int(self._note.read_text("utf-8"))
 
     def go(self) -> None:

@@ -252,13 +252,10 @@ async def test_kill_9_kills_the_command_and_releases_the_lock_within_two_heartbe
             (lock,) = await held(db)
             process.kill()
 
-            async def gone() -> bool:
-                return not any(map(alive, both))
-
             async def free() -> bool:
                 return not await held(db)
 
-            await until(gone, "the command is gone")
+            await until(lambda: not any(map(alive, both)), "the command is gone")
             await let_go(database_url, lock.agent_id)
             began = await daemon.heartbeats()
             took = await daemon.heartbeats_until(free, "the lock is free", since=began)

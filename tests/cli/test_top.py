@@ -68,10 +68,10 @@ async def until_rows(top: Top, name: str, condition: Callable[[list[list[str]]],
 
 
 async def until_screen(top: Top, kind: type[Any]) -> Any:
-    async def look() -> Any:
-        return top.screen if isinstance(top.screen, kind) and top.screen.is_mounted else None
-
-    return await until(look, f"{kind.__name__} is shown")
+    return await until(
+        lambda: top.screen if isinstance(top.screen, kind) and top.screen.is_mounted else None,
+        f"{kind.__name__} is shown",
+    )
 
 
 async def test_agents_are_shown_sorted_and_filtered_and_one_is_deregistered(db: Database) -> None:
@@ -214,11 +214,7 @@ async def test_every_view_works_through_a_daemon(db: Database, database_url: str
             await pilot.press("y")
             await until_rows(top, "agents", lambda rows: len(rows) == 1)
             daemon.kill()
-
-            async def said() -> bool:
-                return text_of(top, "#message") != ""
-
-            await until(said, "it says that nobody answers")
+            await until(lambda: text_of(top, "#message") != "", "it says that nobody answers")
             assert len(await cells(top, "agents")) == 1, "what there was stays"
 
 
@@ -272,18 +268,10 @@ async def test_an_error_is_shown_and_what_there_was_stays(db: Database, monkeypa
 
         with monkeypatch.context() as patched:
             patched.setattr(db, "run", fail)
-
-            async def said() -> bool:
-                return "the database is away. Wait." in text_of(top, "#message")
-
-            await until(said, "the error is shown")
+            await until(lambda: "the database is away. Wait." in text_of(top, "#message"), "the error is shown")
             assert len(await cells(top, "agents")) == 1
             await pilot.press("enter", "x", "y")
-
-        async def gone() -> bool:
-            return text_of(top, "#message") == ""
-
-        await until(gone, "the error is gone")
+        await until(lambda: text_of(top, "#message") == "", "the error is gone")
 
 
 async def test_what_cannot_be_done_is_said(db: Database) -> None:
@@ -295,11 +283,7 @@ async def test_what_cannot_be_done_is_said(db: Database) -> None:
         await until_screen(top, Question)
         await db.run(jobs.Cancel(project="default", job=receipt.id))
         await pilot.press("y")
-
-        async def said() -> bool:
-            return any(note.severity == "error" for note in top._notifications)
-
-        await until(said, "the refusal is shown")
+        await until(lambda: any(note.severity == "error" for note in top._notifications), "the refusal is shown")
     with pytest.raises(Conflict):
         await db.run(jobs.Cancel(project="default", job=receipt.id))
 

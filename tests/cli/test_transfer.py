@@ -52,7 +52,7 @@ def test_an_import_that_was_killed_continues(program: Program) -> None:
     whole = program.run("project", "export").stdout
     lines = whole.encode().splitlines(keepends=True)
 
-    async def begun() -> bool:
+    def begun() -> bool:
         return program.run("--project", "copy", "log", "show", "note", "k").returncode == 0
 
     given, pipe = os.pipe()

@@ -65,11 +65,7 @@ async def test_a_handler_gets_the_event_and_the_watch_ends_after_it(program: Pro
     await emit(db, "a", "b")
     arguments = ("--after", (await db.run(events.Since(limit=1)))[0].cursor, "--cursor-file", "position")
     process = program.start("event", "watch", "--exec", handler, *arguments)
-
-    async def begun() -> bool:
-        return (program.folder / "begun").exists()
-
-    await until(begun, "the handler runs")
+    await until((program.folder / "begun").exists, "the handler runs")
     assert "another watch" in program.fails(4, *line("--cursor-file", "position"))["message"]
     process.send_signal(signal.SIGTERM)
     assert await ended(process) == (0, "")

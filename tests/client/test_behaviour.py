@@ -31,7 +31,7 @@ from coordinator.model.page import cursor_of
 from coordinator.operations import directives, events, locks, signals, tokens
 from tests.cli.conftest import Program
 from tests.daemon import Daemon
-from tests.waiting import DEADLINE_S, LASTING_S, OFTEN
+from tests.waiting import DEADLINE_S, LASTING_S, OFTEN, until
 
 VALUES = [None, True, 0, -1.5, 2**53, "", 'é "\\\n\U0001f600', [], [[None, {}]], {"a": {"b": [1, "2", False]}}]
 KEYS = ["a", "a/b/c", "/a//b/", "..", ".", "a/../b", "set", "a b+c%2Fd?e#f&g=h", "é/\U0001f600"]
@@ -353,9 +353,7 @@ async def test_a_released_lock_is_granted_to_its_waiter(connect: Any) -> None:
         assert mine.fencing_token is not None
 
         async def hand_over() -> None:
-            with anyio.fail_after(DEADLINE_S):
-                while not await coder.locks.waiting("src/app.py"):
-                    await anyio.sleep(0.01)
+            await until(lambda: coder.locks.waiting("src/app.py"), "the other one waits")
             await coder.locks.release("src/app.py", tokens=[mine.fencing_token or 0])
 
         async with anyio.create_task_group() as tasks:

@@ -106,11 +106,7 @@ async def test_a_stream_that_is_refused_does_not_end_the_client(db: Database, da
             with capture_logs() as logs:
                 with pytest.raises(PermissionDenied):
                     await anext(client.events.stream(everywhere=True))
-
-                async def failed() -> bool:
-                    return "stream.listen_failed" in [entry["event"] for entry in logs]
-
-                await until(failed)
+                await until(lambda: "stream.listen_failed" in [entry["event"] for entry in logs])
             assert await client.signals.list() == []
 
 

@@ -47,15 +47,6 @@ class Server:
             writer.transport.abort()
 
 
-def linked(server: Server, links: int) -> Callable[[], Awaitable[bool]]:
-    """A condition: the server has accepted this number of connections."""
-
-    async def made() -> bool:
-        return server.links == links
-
-    return made
-
-
 class Link:
     """One connection, as the server sees it."""
 
@@ -122,11 +113,7 @@ async def serving(
     finally:
         listener.close()
         await listener.wait_closed()
-
-    async def quiet() -> bool:
-        return not server.open
-
-    await until(quiet, "every connection is closed with the executor")
+    await until(lambda: not server.open, "every connection is closed with the executor")
 
 
 async def unavailable(executor: HttpExecutor, operation: Any = READ, **given: Any) -> DatabaseUnavailable:
@@ -155,11 +142,7 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
     async with serving(script) as (executor, server):
         assert await executor.run(WRITE) == 7
         closed.set()
-
-        async def noticed() -> bool:
-            return not server.open
-
-        await until(noticed, "the client has noticed")
+        await until(lambda: not server.open, "the client has noticed")
         assert await executor.run(WRITE) == 7
         assert server.links == 2
 
@@ -370,13 +353,12 @@ async def test_a_connection_with_unsolicited_data_is_not_used_again(unasked: byt
     async with serving(script) as (executor, server):
         assert await executor.run(WRITE) == 7
         connector = executor._pool._kept.connector
-
-        async def come() -> bool:
-            return all(protocol.should_close for kept in connector._conns.values() for protocol, _ in kept)
-
         send.set()
         await sent.wait()
-        await until(come, "it has come")
+        await until(
+            lambda: all(protocol.should_close for kept in connector._conns.values() for protocol, _ in kept),
+            "it has come",
+        )
         assert await executor.run(WRITE) == 7
         assert server.links == 2
 
@@ -484,11 +466,7 @@ async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> N
             for _ in range(3):
                 tasks.start_soon(executor.run, READ)
         assert server.most == 3
-
-        async def closed() -> bool:
-            return not server.open
-
-        await until(closed, "all are closed")
+        await until(lambda: not server.open, "all are closed")
         await executor.run(READ)
         assert server.links == 4
 
@@ -535,27 +513,21 @@ async def test_a_stream_lasts_while_signs_of_life_come_and_is_opened_again_after
         while piece := await pieces.get():
             await link.send(piece)
 
-    async def sign_of_life() -> bool:
-        return b":\n\n" in heard
-
-    async def asked_again() -> bool:
-        return len(server.asked) == 2
-
     async with serving(script) as (executor, server), executor.wake() as wake:
         assert await wake.wait(DEADLINE_S)
         for _ in range(3):
             skipped_s += 40
             heard.clear()
             pieces.put_nowait(b":\n\n")
-            await until(sign_of_life, "a sign of life has come")
+            await until(lambda: b":\n\n" in heard, "a sign of life has come")
             skipped_s += 40
             pieces.put_nowait(b"event: x\n\n")
             assert await wake.wait(DEADLINE_S)
         assert server.links == 1
         skipped_s += 46
-        await until(asked_again, "the stream is opened again")
+        await until(lambda: len(server.asked) == 2, "the stream is opened again")
         skipped_s += 46
-        await until(linked(server, 3), "the stream is opened a third time")
+        await until(lambda: server.links == 3, "the stream is opened a third time")
         for _ in range(3):
             pieces.put_nowait(b"")
 
@@ -580,7 +552,7 @@ async def test_a_stream_wakes_at_every_piece_and_its_end_is_not_an_error() -> No
         more.set()
         await hint(wake)
         await hint(wake)
-        await until(linked(server, 2), "the stream is opened again")
+        await until(lambda: server.links == 2, "the stream is opened again")
 
 
 @pytest.mark.parametrize("bad", ["a\r\nx: y", "a\0", "\u00fc", "a\nb"])

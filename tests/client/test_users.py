@@ -226,10 +226,7 @@ async def test_a_database_that_is_lost_during_a_check_is_a_typed_error_and_the_n
         lost.clear()
 
         async def lose() -> None:
-            async def hashing() -> bool:
-                return begun.is_set()
-
-            await until(hashing, "the password is being hashed")
+            await until(begun.is_set, "the password is being hashed")
             await admin(server_url, f"alter database {name} with allow_connections false", gone)
             lost.set()
 

@@ -85,9 +85,6 @@ async def test_metrics_say_what_a_pool_has_who_waits_and_who_got_nothing(databas
     def of(metric: str, **labels: str) -> float | None:
         return metrics.REGISTRY.get_sample_value(f"coordinator_pool_{metric}", {"pool": "tried", **labels})
 
-    async def waits() -> bool:
-        return of("waiting") == 1
-
     pool = Pool(lambda: connect(database_url), min_size=0, max_size=1, name="tried")
     try:
         held = await pool.acquire(DEADLINE_S)
@@ -99,7 +96,7 @@ async def test_metrics_say_what_a_pool_has_who_waits_and_who_got_nothing(databas
         had = of("wait_seconds_count")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call, pool)
-            await until(waits, "the call waits")
+            await until(lambda: of("waiting") == 1, "the call waits")
             pool.release(held, sound=True)
         assert of("wait_seconds_count") == (had or 0) + 1
         assert (of("waiting"), of("connections", state="busy"), of("connections", state="idle")) == (0, 0, 1)
@@ -235,11 +232,7 @@ async def test_a_call_on_a_connection_that_died_condemns_those_that_were_idle_be
             return False
 
         assert await until(served)
-
-        async def gone() -> bool:
-            return not set(connections) & set(pool._open)
-
-        await until(gone, "the others have been closed")
+        await until(lambda: not set(connections) & set(pool._open), "the others have been closed")
 
 
 async def test_random_calls_that_fail_and_are_cancelled_lose_no_place(database_url: str, seed: int) -> None:
@@ -289,11 +282,7 @@ async def test_a_connection_at_its_age_is_closed_after_its_call_and_another_one_
     pool = Pool(lambda: connect(database_url), min_size=1, max_size=1, max_age_s=0.01)
     try:
         connection = await pool.acquire(DEADLINE_S)
-
-        async def aged() -> bool:
-            return connection in pool._aged
-
-        await until(aged, "it has its age")
+        await until(lambda: connection in pool._aged, "it has its age")
         assert await connection.fetchval("select 1") == 1  # the call that has it continues
         pool.release(connection, sound=True)
         other = await pool.acquire(DEADLINE_S)  # there is room for one: the first is closed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -22,13 +21,6 @@ from tests.waiting import DEADLINE_S, until
 ATTEMPTS = 3
 
 
-def true(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
-    async def look() -> bool:
-        return condition()
-
-    return look
-
-
 async def test_an_outage_is_one_line_and_its_end_another(database_url: str) -> None:
     connections: list[asyncpg.Connection] = []
     refused = 0
@@ -45,8 +37,8 @@ async def test_an_outage_is_one_line_and_its_end_another(database_url: str) -> N
     with structlog.testing.capture_logs() as lines:
         async with session.kept():
             connections[0].terminate()
-            await until(true(lambda: len(connections) == 2 and session.connected), "the session is back")
-            await until(true(lambda: len(lines) > 1), "the log says so")
+            await until(lambda: len(connections) == 2 and session.connected, "the session is back")
+            await until(lambda: len(lines) > 1, "the log says so")
     assert refused == ATTEMPTS
     assert [(line["event"], line["log_level"]) for line in lines] == [
         ("session.lost", "warning"),
@@ -86,7 +78,7 @@ async def test_a_connection_counts_once_its_work_is_done_and_not_if_it_is_lost_b
     session.on_change = lambda: changes.append(session.connected)
     async with session.kept():
         connections[0].terminate()
-        await until(true(lambda: len(changes) == 3), "the session is back")
+        await until(lambda: len(changes) == 3, "the session is back")
     assert seen == [False, False, False]
     assert changes[:3] == [True, False, True], "each state is followed by the notice of its change"
 
@@ -116,7 +108,7 @@ async def test_a_connection_that_does_not_answer_is_kept_until_another_one_has_t
         assert not session.connected
         assert not connections[0].is_closed()
         go.set()
-        await until(true(lambda: session.connected and connections[0].is_closed()), "the other one took over")
+        await until(lambda: session.connected and connections[0].is_closed(), "the other one took over")
 
 
 async def test_a_connection_that_does_not_answer_goes_if_the_server_has_no_room_for_another(database_url: str) -> None:
@@ -132,7 +124,7 @@ async def test_a_connection_that_does_not_answer_goes_if_the_server_has_no_room_
     async with session.kept():
         assert session._link is not None
         session._link.lost.set()
-        await until(true(lambda: session.connected and len(connections) == 2), "it has another connection")
+        await until(lambda: session.connected and len(connections) == 2, "it has another connection")
 
 
 async def test_a_connection_at_its_age_is_replaced_without_a_gap_in_its_lock_or_its_calls(database_url: str) -> None:
@@ -217,7 +209,7 @@ async def test_a_database_that_is_unavailable_from_the_start_is_logged_in_one_li
     with structlog.testing.capture_logs() as lines:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(session.run_forever)
-            await until(true(lambda: session.connected), "the session is connected")
+            await until(lambda: session.connected, "the session is connected")
             tasks.cancel_scope.cancel()
     assert [line["event"] for line in lines] == ["session.lost", "session.reconnected"]
     assert lines[0]["error"] == "the database is away"

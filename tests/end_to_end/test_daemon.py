@@ -56,11 +56,7 @@ async def test_sigterm_drains_in_time_under_load_with_an_http_connection_open(da
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_while_the_database_is_awaited_ends_the_daemon_at_once(number: signal.Signals) -> None:
     with Daemon("postgresql://nobody@127.0.0.1:1/nothing", connect_limit_s=600) as daemon:
-
-        async def three() -> bool:
-            return len(daemon.lines("database.connect_failed")) >= 3
-
-        await until(three, "it has tried three times")
+        await until(lambda: len(daemon.lines("database.connect_failed")) >= 3, "it has tried three times")
         assert [line["retry_s"] for line in daemon.lines("database.connect_failed")][:3] == [0.1, 0.2, 0.4]
         daemon.send(number)
         assert await daemon.ended() == 0

@@ -61,10 +61,7 @@ def left_over(folder: Path) -> list[str]:
 
 
 async def all_gone(folder: Path) -> None:
-    async def gone() -> bool:
-        return not left_over(folder)
-
-    await until(gone, "every process is gone")
+    await until(lambda: not left_over(folder), "every process is gone")
 
 
 async def check(folder: Path, *arguments: str) -> dict[str, Any]:

@@ -141,11 +141,7 @@ class Fleet:
         name = self.choose.choice(sorted(self.workers))
         worker = self.workers.pop(name)
         worker.send_signal(signal.SIGTERM)
-
-        async def ended() -> bool:
-            return worker.poll() is not None
-
-        await until(ended, "the worker has stopped")
+        await until(lambda: worker.poll() is not None, "the worker has stopped")
         assert worker.returncode in (0, -signal.SIGTERM), (
             "it failed; the signal itself ends one that has only just started"
         )

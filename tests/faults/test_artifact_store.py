@@ -45,10 +45,7 @@ async def until_moved(url: str) -> None:
 
 
 async def until_reached(held: Held) -> None:
-    async def reached() -> bool:
-        return held.reached.is_set()
-
-    await until(reached, "the daemon has sent the request")
+    await until(held.reached.is_set, "the daemon has sent the request")
 
 
 async def request(daemon: Daemon, method: str, content: bytes | None = None, **headers: str) -> httpx.Response:

@@ -45,11 +45,10 @@ async def test_a_daemon_and_a_follower_replace_their_connections_under_load_and_
 
             await until(replaced, "all its connections are newer")
             log = await drained(database_url, len(load.committed))
-
-            async def caught_up() -> bool:
-                return reader.keys[-len(log) :] == [event["key"] for event in log]
-
-            await until(caught_up, "the reader has everything, in order")
+            await until(
+                lambda: reader.keys[-len(log) :] == [event["key"] for event in log],
+                "the reader has everything, in order",
+            )
             assert await connection.fetch("select id from coordinator.processes") == before
             tasks.cancel_scope.cancel()
         unwanted = {"session.lost", "session.renew_failed", "relay.failed", "loop.failed", "leader.renew_failed"}

@@ -88,11 +88,10 @@ async def test_a_follower_whose_connections_are_terminated_misses_nothing(databa
                 await terminate(database_url, ALL, at_least=3)
             await load.run(2, 0.3)
             log = await drained(database_url, len(load.committed))
-
-            async def caught_up() -> bool:
-                return reader.keys[-len(log) :] == [event["key"] for event in log]
-
-            await until(caught_up, "the reader has everything, in order")
+            await until(
+                lambda: reader.keys[-len(log) :] == [event["key"] for event in log],
+                "the reader has everything, in order",
+            )
             tasks.cancel_scope.cancel()
     load.judge(await log_of(database_url))
     assert reader.seqs == list(range(1, len(reader.seqs) + 1))

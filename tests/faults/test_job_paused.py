@@ -51,11 +51,9 @@ async def test_a_worker_that_returns_after_its_agent_ended_changes_nothing_by_an
             [sys.executable, "-m", "tests.faults.job_pauser", url], cwd=ROOT, stdout=subprocess.PIPE, text=True
         ) as paused:
             try:
-
-                async def stopped() -> bool:
-                    return os.waitpid(paused.pid, os.WUNTRACED | os.WNOHANG)[0] == paused.pid
-
-                await until(stopped, "the worker is stopped")
+                await until(
+                    lambda: os.waitpid(paused.pid, os.WUNTRACED | os.WNOHANG)[0] == paused.pid, "the worker is stopped"
+                )
                 await connection.execute("update coordinator.agents set expires_at = now() where name = 'pauser'")
                 agent = await connection.fetchval(
                     "select id from coordinator.agent_register('default', 'next', p_job_types => '{work}', p_ttl => '1 hour')"

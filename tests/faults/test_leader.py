@@ -51,11 +51,7 @@ async def test_when_the_leader_is_paused_another_leads_and_no_harm_is_done_when_
             # The relay of the new leader continues: what is committed now arrives, although the old one is still paused.
             await drained(database_url, len(load.committed))
             leader.send(signal.SIGCONT)
-
-            async def yields() -> bool:
-                return not leader.leads
-
-            await until(yields, "the one that was paused knows that it does not lead")
+            await until(lambda: not leader.leads, "the one that was paused knows that it does not lead")
         await drained(database_url, len(load.committed))
         await leader.ready()
 

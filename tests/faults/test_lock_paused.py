@@ -29,11 +29,9 @@ async def test_a_holder_that_was_paused_past_its_ttl_overwrites_unless_it_is_fen
             cwd=ROOT, stdout=subprocess.PIPE, text=True,
         ) as paused:  # fmt: skip
             try:
-
-                async def stopped() -> bool:
-                    return os.waitpid(paused.pid, os.WUNTRACED | os.WNOHANG)[0] == paused.pid
-
-                await until(stopped, "the holder is stopped")
+                await until(
+                    lambda: os.waitpid(paused.pid, os.WUNTRACED | os.WNOHANG)[0] == paused.pid, "the holder is stopped"
+                )
                 await connection.execute("update coordinator.locks set expires_at = now(), free_at = now()")
                 token = await connection.fetchval(
                     "select fencing_token from coordinator.lock_acquire('default', '{work}', $1)", agent

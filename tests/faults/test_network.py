@@ -91,9 +91,6 @@ async def test_a_daemon_ends_in_time_if_the_database_does_not_respond(database_u
             before = network.asked
             network.go_silent()
 
-            async def under_way() -> bool:
-                return network.asked > before
-
             async def call() -> None:
                 """Call: the daemon's own next call may wait for the answer of one that is under way already."""
                 with suppress(httpx.HTTPError):
@@ -101,7 +98,7 @@ async def test_a_daemon_ends_in_time_if_the_database_does_not_respond(database_u
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(call)
-                await until(under_way, "a call is under way")
+                await until(lambda: network.asked > before, "a call is under way")
                 daemon.send(signal.SIGTERM)
                 await daemon.logged("daemon.stopping")
                 if signals == 2:

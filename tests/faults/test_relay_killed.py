@@ -45,11 +45,7 @@ async def test_a_relay_that_is_killed_repeatedly_loses_repeats_and_reorders_noth
                     killed += 1
                     daemons.remove(leader)
                     daemons.append(Daemon(database_url))
-
-                async def heard() -> bool:
-                    return listener.heard > 0
-
-                await until(heard, "the channel was tried: not everything came by reading the log")
+                await until(lambda: listener.heard > 0, "the channel was tried: not everything came by reading the log")
             log = await drained(database_url, len(load.committed))
             for one in (reader, listener):
 

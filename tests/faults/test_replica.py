@@ -183,13 +183,10 @@ async def test_no_error_of_the_standby_ends_the_daemon() -> None:
         raise ZeroDivisionError
         yield
 
-    async def again() -> bool:
-        return attempts > 1
-
     async with anyio.create_task_group() as tasks:
         replica = Replica(opened, cast("Any", None))
         tasks.start_soon(replica.run_forever)
-        await until(again, "it tries again")
+        await until(lambda: attempts > 1, "it tries again")
         assert replica.within(3600) is None
         tasks.cancel_scope.cancel()
 

@@ -59,11 +59,9 @@ async def test_a_session_replaces_a_connection_that_died_and_ends_it_at_the_serv
         before = session._link.connection.get_server_pid()
         wake = session.wake("news")
         network.forget_connections()
-
-        async def replaced() -> bool:
-            return session._link is not None and session._link.connection.get_server_pid() != before
-
-        await until(replaced, "it is replaced")
+        await until(
+            lambda: session._link is not None and session._link.connection.get_server_pid() != before, "it is replaced"
+        )
         await until_true(watcher, "select not exists (select from pg_stat_activity where pid = $1)", before)
         await wake.wait(0)
         await watcher.execute("notify news")
@@ -104,18 +102,10 @@ async def test_a_session_is_pinged_only_while_somebody_waits_for_it(database_url
     ):
         before = network.answers
         async with ticking(session_module.PING_S) as ticks:
-
-            async def several() -> bool:
-                return ticks() >= 5
-
-            await until(several)
+            await until(lambda: ticks() >= 5)
         assert network.answers == before
         awaited = True
-
-        async def pinged() -> bool:
-            return network.answers > before and session.connected
-
-        await until(pinged)
+        await until(lambda: network.answers > before and session.connected)
 
 
 async def test_a_gateway_that_rested_while_its_connection_died_feeds_the_next_stream(database_url: str) -> None:
@@ -181,11 +171,9 @@ async def test_an_agent_and_its_lock_outlive_connections_that_died(database_url:
     ):
         await survives(network, "a")
         await until(partial(written, client), "a call is answered")
-
-        async def both_held() -> bool:
-            return (held.state, client.agent.state) == (LeaseState.HELD, LeaseState.HELD)
-
-        await until(both_held, "agent and lock are held")
+        await until(
+            lambda: (held.state, client.agent.state) == (LeaseState.HELD, LeaseState.HELD), "agent and lock are held"
+        )
 
 
 async def test_a_sidecars_agent_and_lock_outlive_connections_that_died(database_url: str) -> None:

@@ -77,11 +77,7 @@ async def test_a_standby_is_read_when_it_includes_a_position(data_dir: Path, mon
             await reader.at_least(writer.position or "").signals.get("k")
             assert not await call(replay, Included(position=position, in_log=False))
             await late.execute("commit")
-
-            async def replayed() -> bool:
-                return await call(replay, Included(position=position, in_log=False))
-
-            await until(replayed, "the standby includes it")
+            await until(lambda: call(replay, Included(position=position, in_log=False)), "the standby includes it")
             monkeypatch.setattr("coordinator.db.call.AT_LEAST_S", 0.05)
             with pytest.raises(WaitTimedOut):  # it has no number
                 await reader.at_least(position).events.head()

@@ -65,11 +65,11 @@ async def befall(  # noqa: PLR0917
 
     async def further() -> None:
         wanted = min(len(subscriber.seen) for subscriber in subscribers) + BETWEEN
-
-        async def look() -> bool:
-            return min(len(subscriber.seen) for subscriber in subscribers) >= wanted
-
-        await until(look, "every subscriber has more events", every_s=0.02)
+        await until(
+            lambda: min(len(subscriber.seen) for subscriber in subscribers) >= wanted,
+            "every subscriber has more events",
+            every_s=0.02,
+        )
 
     async with anyio.create_task_group() as reading:
         for subscriber in subscribers:

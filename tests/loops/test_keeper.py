@@ -139,11 +139,7 @@ async def test_the_leader_metric_ends_with_the_lead_without_waiting_for_a_heartb
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keeper.run_forever)
-
-        async def asked_again() -> bool:
-            return server.asked == 2
-
-        await until(asked_again, "the keeper asks again")
+        await until(lambda: server.asked == 2, "the keeper asks again")
         assert (keeper.leads, leader()) == (True, 1)
         clock_s += keeping.LEAD_S
         assert (keeper.leads, leader()) == (False, 0)

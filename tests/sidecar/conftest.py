@@ -76,10 +76,7 @@ class Sidecar:
         self._output.close()
 
     async def ended(self) -> int:
-        async def look() -> bool:
-            return self.process.poll() is not None
-
-        await until(look, "the sidecar has ended")
+        await until(lambda: self.process.poll() is not None, "the sidecar has ended")
         return self.process.returncode
 
 

@@ -54,11 +54,7 @@ async def test_a_job_whose_claim_was_not_answered_is_released_and_the_others_are
         lost = await enqueue(connection)
         await connection.fetchrow(CLAIM, running.agent)  # as if its answer had not arrived
         await connection.execute(LONG_AGO, lost)
-
-        async def released() -> bool:
-            return bool(running.lines("job.released"))
-
-        await until(released, "it was released")
+        await until(lambda: bool(running.lines("job.released")), "it was released")
         assert [await connection.fetchval(STATUS, job) for job in (lost, other)] == ["queued", "running"]
         assert await states(running) == {held["fence"]: "HELD"}
         (again,) = (await call("claim", finished=[held["id"]], fences=[held["fence"]], results=[1]))["items"]

@@ -132,11 +132,9 @@ async def test_what_is_changed_in_sql_is_pushed_to_a_session(db: Database, datab
         for key in ("other", "build/42"):
             await db.run(signals.Set(project="default", key=key, value=1))
         tasks.start_soon(Relay(db).run_forever)
-
-        async def told() -> list[str]:
-            return [message.params.uri for message in heard if hasattr(message.params, "uri")]
-
-        assert await until(told, "the session is told") == ["coordinator://default/signals/build/42"]
+        assert await until(
+            lambda: [message.params.uri for message in heard if hasattr(message.params, "uri")], "the session is told"
+        ) == ["coordinator://default/signals/build/42"]
         tasks.cancel_scope.cancel()
 
 

@@ -44,11 +44,7 @@ async def explained(connection: asyncpg.Connection, query: str) -> AsyncIterator
         await connection.execute("select set_config($1, $2, false)", name, value)
     yield
     await connection.execute("set client_min_messages = notice")
-
-    async def all_came() -> bool:
-        return any(query in text for text in texts)
-
-    await until(all_came, "the plans have arrived")
+    await until(lambda: any(query in text for text in texts), "the plans have arrived")
     plans = [json.loads(text.partition("plan:")[2]) for text in texts if "plan:" in text]
     assert len(plans) > 3, "the statements of the functions are not among them"
     for plan in plans:

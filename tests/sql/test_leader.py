@@ -117,11 +117,7 @@ async def test_a_process_that_returns_ends_the_session_that_it_lost_and_takes_it
     async with session(database_url) as lost, session(database_url) as new:
         process = await register(lost)
         assert await new.run(ProcessRegister(kind="daemon", name="host:1", id=process)) == process
-
-        async def ended() -> bool:
-            return lost.connection.is_closed()
-
-        await until(ended, "the lost session has ended")
+        await until(lost.connection.is_closed, "the lost session has ended")
         assert await new.connection.fetchval("select coordinator.process_alive($1)", process)
 
 

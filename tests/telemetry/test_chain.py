@@ -52,11 +52,7 @@ async def test_one_trace_leads_from_a_command_to_the_worker_that_ran_its_job(
             try:
                 command = [sys.executable, "-c", PATIENT, "job", "enqueue", "traced", '"x"', "--url", daemon.url]
                 subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-
-                async def ended() -> bool:
-                    return len(_chain(collector)) == 7
-
-                await until(ended, "every process has sent its spans")
+                await until(lambda: len(_chain(collector)) == 7, "every process has sent its spans")
             finally:
                 worker.kill()
                 worker.wait()

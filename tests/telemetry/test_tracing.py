@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -135,11 +134,7 @@ async def test_a_run_of_a_loop_has_a_span(db: Database, spans: Spans) -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keeper._run_loop, next(iter(keeper._loops.values())))
-
-        async def look() -> list[Any]:
-            return spans.named("loop signal_expire")
-
-        (run, *_) = await until(look, "the loop has run")
+        (run, *_) = await until(lambda: spans.named("loop signal_expire"), "the loop has run")
         tasks.cancel_scope.cancel()
     assert dict(run.attributes or {})["coordinator.loop.handled"] == 0
     calls = [call for call in spans.named("signal_expire") if call.parent]
@@ -222,11 +217,7 @@ async def test_what_keeps_an_agent_alive_is_not_in_the_trace_of_who_connected(
         assert tracing.current() is None
     with tracing.received("x", "server", {}, parsed(PARENT)):
         async with coordinator.connect(database_url, agent="a", ttl=LASTING_S) as client:
-
-            async def beaten() -> list[Any]:
-                return spans.named("agent_heartbeat")
-
-            (beat, *_) = await until(beaten, "the agent was kept alive")
+            (beat, *_) = await until(lambda: spans.named("agent_heartbeat"), "the agent was kept alive")
             await client.signals.set("a", 1)
     assert f"{beat.context.trace_id:032x}" != TRACE
     assert f"{spans.one('signal_set').context.trace_id:032x}" == TRACE

@@ -60,11 +60,7 @@ class Receiver:
 
     async def got(self, count: int) -> list[Received]:
         """Wait for this number of requests."""
-
-        async def enough() -> bool:
-            return len(self.received) >= count
-
-        await until(enough, f"{count} requests have arrived")
+        await until(lambda: len(self.received) >= count, f"{count} requests have arrived")
         return self.received
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
