@@ -328,7 +328,7 @@ begin
     exit when v_empty = 0 and clock_timestamp() >= v_end;
     commit;
     if not v_step.again then
-      -- What a step costs whatever it finds should be shared by 5 events, if so many come within 10 ms; latency comes first while chunks
+      -- What a step costs whatever it finds should be shared by 5 events, if these come within 10 ms; latency comes first while chunks
       -- are small: 1 ms after idleness, and if events come quickly. Then chunks should fill: 10 ms from 71 events on. After an empty
       -- step, 5 ms and then 10: sleeping until the doorbell rings costs more, and takes as long, if writers commit every few milliseconds.
       v_pause := case when v_step.moved = 0 then greatest(2 * v_pause, 0.005)
