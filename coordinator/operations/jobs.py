@@ -242,7 +242,7 @@ class Cancel(InProject[model.JobCancellation], frozen=True, kw_only=True):
     """Cancel a job. A waiting job ends at once; the worker of a running job is asked to stop within 30 seconds.
 
     With ``tree``, also cancel all jobs below it, even if the job itself has ended: up to 1,000 now, and the rest soon
-    after (``following``). Until then, none of them is claimed or gets children.
+    after. Until then, none of them is claimed or gets children.
 
     Raises: ``NotFound`` if it does not exist; ``Conflict`` if it has ended.
     """
