@@ -6,8 +6,8 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -19,7 +19,7 @@ from coordinator.db.connection import connect
 from coordinator.errors import CoordinatorError
 from tests.concurrency import lock_history as history
 from tests.concurrency.lock_worker import Journal, Settings, Unknown
-from tests.daemon import opened
+from tests.daemon import Reopened, opened
 from tests.faults.plane import IMMEDIATE, restart
 from tests.forked import Forked
 from tests.waiting import until
@@ -42,11 +42,6 @@ async def prepare(url: str) -> None:
         await connection.executemany("insert into public.cells (cell) values ($1)", [(cell,) for cell in cells])
 
 
-def absent(error: BaseException) -> bool:
-    """Return whether the database refused a call because what it names does not exist."""
-    return (getattr(error, "sqlstate", None) or "").startswith("ZC2")
-
-
 class Fleet:
     """Runs workers on a database; ``admin_url`` leads past any pooler."""
 
@@ -63,7 +58,7 @@ class Fleet:
         self.journal = Journal(folder / "nemesis.jsonl", "nemesis")
         self.befallen: Counter[str] = Counter()
         self.started = 0
-        self._admin: asyncpg.Connection | None = None
+        self._admin = Reopened(self.admin_url)
 
     @contextmanager
     def running(self, count: int = WORKERS) -> Iterator[None]:
@@ -77,21 +72,8 @@ class Fleet:
                 worker.kill()
             for worker in self.workers.values():
                 worker.wait()
-            if self._admin is not None:
-                self._admin.terminate()
+            self._admin.close()
             self.journal.close()
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lend the connection through which faults are injected; after an error, another one is opened."""
-        if self._admin is None or self._admin.is_closed():
-            self._admin = await connect(self.admin_url)
-        try:
-            yield self._admin
-        except BaseException as error:
-            if not absent(error):
-                self._admin.terminate()
-            raise
 
     def start(self) -> None:
         self.started += 1
@@ -135,7 +117,7 @@ class Fleet:
                 asyncpg.InterfaceError,
                 asyncpg.InternalClientError,
             ) as error:
-                if absent(error):
+                if (getattr(error, "sqlstate", "") or "").startswith("ZC2"):
                     continue  # nobody held it
                 await anyio.sleep(0.05)
             await anyio.sleep(self.choose.uniform(0, 0.2))
@@ -148,7 +130,7 @@ class Fleet:
         worker.wait()
         self.start()
         if self.choose.random() < 0.5:
-            async with self.connected() as connection:
+            async with self._admin.lent() as connection:
                 for row in await connection.fetch("select id from coordinator.agents where name like $1 || '-%'", name):
                     call = self.journal.call("deregister", row["id"])
                     leave = connection.execute("select coordinator.agent_deregister($1)", row["id"])
@@ -168,7 +150,7 @@ class Fleet:
 
     async def terminate(self) -> None:
         """Terminate a backend, whatever it is doing."""
-        async with self.connected() as connection:
+        async with self._admin.lent() as connection:
             await connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
                 "and pid <> pg_backend_pid() and backend_type = 'client backend' order by random() limit 1"
@@ -176,7 +158,7 @@ class Fleet:
 
     async def take(self) -> None:
         resource = self.choose.choice(sorted(history.COVERS))
-        async with self.connected() as connection:
+        async with self._admin.lent() as connection:
             call = self.journal.call("break", "", resources=(resource,))
             await self.journal.run(
                 call, connection.fetchval("select coordinator.lock_break('default', $1, 'a test')", resource)
@@ -184,18 +166,17 @@ class Fleet:
 
     async def resize(self) -> None:
         """Change the number of slots, whoever holds or waits for them."""
-        async with self.connected() as connection:
+        async with self._admin.lent() as connection:
             slots = self.choose.randint(history.POOL_SLOTS, history.POOL_SLOTS_MAX)
             await connection.execute("select coordinator.lock_resize('default', $1, $2)", history.POOL, slots)
 
     async def expire(self) -> None:
-        async with self.connected() as connection:
+        async with self._admin.lent() as connection:
             await connection.execute("select coordinator.lock_expire()")
 
     async def restart(self, server: embedded.Server) -> None:
         """Kill the database server, and wait until another one accepts connections."""
-        if self._admin is not None:
-            self._admin.terminate()
+        self._admin.close()
         await restart(server, IMMEDIATE)
         self.befallen["restart"] += 1
 

@@ -14,7 +14,7 @@ import asyncpg
 import msgspec
 
 from coordinator import embedded
-from tests.daemon import Daemon, opened
+from tests.daemon import Daemon, Reopened, opened
 from tests.faults.job_worker import LOST, TABLE, Settings
 from tests.faults.plane import IMMEDIATE, restart
 from tests.forked import Forked
@@ -42,6 +42,7 @@ async def prepare(url: str) -> None:
 async def enqueue(url: str, jobs: int, *, first: int = 0, queues: Sequence[str] = QUEUES) -> set[UUID]:
     """Enqueue jobs in batches, each repeated until it is answered: its keys say which jobs were there already."""
     ids: set[UUID] = set()
+    kept = Reopened(url)
     for begin in range(first, first + jobs, BATCH):
         batch = [
             {
@@ -60,13 +61,14 @@ async def enqueue(url: str, jobs: int, *, first: int = 0, queues: Sequence[str] 
         ]
         while True:
             try:
-                async with opened(url) as connection:
+                async with kept.lent() as connection:
                     ids |= {row["id"] for row in await connection.fetch(ENQUEUE, batch)}
                 break
             except (asyncpg.PostgresError, *LOST) as error:
                 if (getattr(error, "sqlstate", "") or "").startswith("ZC"):
                     raise
                 await anyio.sleep(0.05)
+    kept.close()
     assert len(ids) == jobs
     return ids
 
@@ -193,6 +195,7 @@ class Fleet:
     async def finished(self) -> None:
         """Wait until no job is open, as long as jobs end."""
         left: int | None = None
+        kept = Reopened(self.url)
 
         async def fewer() -> bool:
             nonlocal left
@@ -200,7 +203,7 @@ class Fleet:
                 assert worker.poll() is None, f"{name} has ended"
             before = left
             try:
-                async with opened(self.url) as connection:
+                async with kept.lent() as connection:
                     left = await connection.fetchval(OPEN)
             except (asyncpg.PostgresError, *LOST):
                 return False
@@ -208,6 +211,7 @@ class Fleet:
 
         while left != 0:
             await until(fewer, "another job has ended", every_s=0.1)
+        kept.close()
 
 
 async def check_ends(url: str, jobs: set[UUID]) -> Counter[str]:

@@ -17,8 +17,8 @@ import asyncpg
 import msgspec
 
 from coordinator import JobContext, RetryJob, SnoozeJob, Worker
-from coordinator.db.connection import connect
 from coordinator.telemetry import logs
+from tests.daemon import Reopened
 from tests.faults.job_worker import EFFECT, GUARD, LOST, Settings
 
 __all__ = ["make"]
@@ -31,11 +31,12 @@ def make(settings: Settings, database_url: str) -> Worker:
     )  # fmt: skip
     choose = random.Random(f"{settings.seed}/{settings.name}")
     blocked = False
+    idle: list[Reopened] = []
 
     @worker.job("work")
     async def work(context: JobContext, payload: int) -> dict[str, int]:
         nonlocal blocked
-        await _effect(database_url, context)
+        await _effect(idle, database_url, context)
         luck = 1.0 if settings.steady else choose.random()
         if luck < 0.05:
             raise RetryJob("a test", at=datetime.now(UTC))
@@ -53,23 +54,23 @@ def make(settings: Settings, database_url: str) -> Worker:
     return worker
 
 
-async def _effect(url: str, context: JobContext) -> None:
+async def _effect(idle: list[Reopened], url: str, context: JobContext) -> None:
     """Write under the fence, however often the connection is lost."""
-    while True:
-        try:
-            connection = await connect(url, call_timeout_s=10)
+    kept = idle.pop() if idle else Reopened(url)
+    try:
+        while True:
             try:
-                async with connection.transaction():
+                async with kept.lent() as connection, connection.transaction():
                     await connection.execute(GUARD, context.id, context.fence)
                     await connection.execute(EFFECT, context.id, context.fence)
-            finally:
-                connection.terminate()
-        except (asyncpg.PostgresError, *LOST) as error:
-            if (getattr(error, "sqlstate", "") or "").startswith("ZC"):
-                raise
-            await anyio.sleep(0.05)
-        else:
-            return
+            except (asyncpg.PostgresError, *LOST) as error:
+                if (getattr(error, "sqlstate", "") or "").startswith("ZC"):
+                    raise
+                await anyio.sleep(0.05)
+            else:
+                return
+    finally:
+        idle.append(kept)
 
 
 async def main(settings: Settings, database_url: str) -> None:
