@@ -267,6 +267,49 @@ async def test_a_flood_of_waits_that_end_by_time_leaves_those_of_others_their_sh
     assert await tx.connection.fetchval(left, "flood") == 25
 
 
+async def test_a_flood_of_waits_on_one_event_delays_no_wait_of_others(database_url: str) -> None:
+    """They end with 10 MB of outcomes, of which a run collects 4. The waits of others are compared with later events in the same run."""
+    async with opened(database_url) as connection, opened(database_url) as holder:
+        for project, count in (("flood", 40), ("calm", 1)):
+            await connection.execute("select coordinator.project_create($1)", project)
+            agent = await connection.fetchval(
+                "select id from coordinator.agent_register($1, 'a', p_job_types => '{x}')", project
+            )
+            await connection.execute(
+                "select coordinator.job_enqueue($1, 'x') from generate_series(1, $2)", project, count
+            )
+            await connection.execute(
+                """
+                select coordinator.job_suspend($1, c.id, $2, c.fence, 'w', '[{"signal": "told"}]')
+                from coordinator.job_claim($1, $2, $3) c""",
+                project,
+                agent,
+                count,
+            )
+        await connection.execute("select * from coordinator.relay_step()")
+        await connection.execute("select coordinator.job_wait_match()")  # all of them have caught up
+        for project, size in (("flood", 250_000), ("calm", 1)):
+            await connection.execute(
+                "select coordinator.signal_set($1, 'told', to_jsonb(repeat('x', $2)))", project, size
+            )
+            await connection.execute("select * from coordinator.relay_step()")
+        await connection.execute("select coordinator.signal_set('flood', 'told', '2')")
+        await connection.execute("select * from coordinator.relay_step()")
+        left = "select count(*) from coordinator.job_waits where project_id = coordinator.project_id($1)"
+        async with undone(holder):
+            # One of them cannot fall behind: the loop stays at the event for now, and the others wait no longer.
+            await holder.execute("""
+                select from coordinator.job_waits where project_id = coordinator.project_id('flood')
+                order by job_id desc limit 1 for update""")
+            await connection.execute("select coordinator.job_wait_match()")
+        assert await connection.fetchval(left, "flood") > 0
+        while await connection.fetchval(left, "flood") > 0:
+            assert await connection.fetchval("select coordinator.job_wait_match()") > 0
+            assert await connection.fetchval(left, "calm") == 0
+        sizes = "select octet_length(s.result #>> '{signal,value}') from coordinator.job_steps_open s"
+        assert sorted(row[0] for row in await connection.fetch(sizes)) == [1, *[250_000] * 40]
+
+
 async def test_what_is_due_behind_a_flood_is_not_limited_to_what_is_due_before_its_end(tx: Shared) -> None:
     for project in ("flood", "calm"):
         await tx.connection.execute("select coordinator.project_create($1)", project)

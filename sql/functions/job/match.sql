@@ -2,9 +2,12 @@
 -- that writers do not have to.
 --
 -- The row of job_wait_log stores the position up to which the loop has read; the loop locks this row while it reads. A wait may begin
--- at an event before this position. Then the wait is behind, and the loop first reads events from the position of the wait up to its
--- own, for this wait and for others that begin in between. The wait that began first is read for first, so every wait catches up. A run
--- reads at most 20 chunks.
+-- at an event before this position. Then the wait is behind, and the loop reads events from the position of the wait up to its own, for
+-- this wait and for others that begin in between. The wait that began first is read for first, so every wait catches up. A run reads at
+-- most 20 chunks, alternately at its position and for waits that are behind.
+--
+-- A run collects a bounded amount of outcomes, and of each project a share. If more waits of a project end, they fall behind, at the event
+-- that was not compared with them any more, and the loop reads on for the others. So a flood of waits delays only its own project.
 --
 -- The outcome of a wait is stored, and its job woken, in the transaction that moves the position, so a crash repeats both or neither.
 -- If another transaction holds a job at that moment, the job is skipped and the outcome is kept until the next run; if that transaction
@@ -81,7 +84,7 @@ comment on function coordinator.job_wait_full(jsonb) is
 
 create or replace function coordinator.job_wait_listen(
   p_chunk coordinator.event_chunks, p_after bigint, p_until bigint, p_behind boolean, p_held jsonb, p_now timestamptz,
-  out outcomes jsonb, out reached bigint)
+  p_used jsonb, p_share bigint, out outcomes jsonb, out reached bigint, out used jsonb, out late jsonb)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -90,11 +93,14 @@ set jit = off
 set plan_cache_mode = force_generic_plan -- planning takes longer than reading a chunk
 as $$
 declare
-  v_hit   record;
-  v_met   jsonb;
-  v_count integer := 0;
+  v_hit     record;
+  v_met     jsonb;
+  v_count   integer := 0;
+  v_project text;
 begin
   outcomes := '{}';
+  used := p_used;
+  late := '{}';
   reached := p_until;
   for v_hit in
     select w.job_id, w.project_id, w.conditions, w.fence, e.*
@@ -106,10 +112,15 @@ begin
       select t.job_id from jsonb_array_elements_text(case when e.type in ('job.completed', 'job.failed', 'job.cancelled', 'job.expired') then e.data -> 'ids' end) i
       join coordinator.job_watches t on t.project = e.project and t.topic = 'job' and t.key = i) t
     join coordinator.job_waits w on w.job_id = t.job_id
-    where e.seq > w.after_seq and (w.behind or not p_behind)
+    where e.seq > w.after_seq and case when p_behind then w.behind else not w.behind or w.after_seq >= p_after end
     order by e.seq
   loop
-    continue when p_held ? v_hit.job_id::text or outcomes ? v_hit.job_id::text;
+    v_project := v_hit.project_id::text;
+    continue when p_held ? v_hit.job_id::text or outcomes ? v_hit.job_id::text or late ? v_project;
+    if (used ->> v_project)::bigint >= p_share then
+      late := late || jsonb_build_object(v_project, v_hit.seq);
+      continue;
+    end if;
     if v_count = 1000 or coordinator.job_wait_full(outcomes) then
       reached := v_hit.seq - 1; -- this event may have ended other waits, which are gone in the next run
       return;
@@ -118,13 +129,14 @@ begin
     if v_met is not null then
       outcomes := outcomes || jsonb_build_object(v_hit.job_id, jsonb_build_object(
         'fence', v_hit.fence, 'result', v_met || jsonb_build_object('cursor', coordinator.cursor_text(v_hit.seq))));
+      used := used || jsonb_build_object(v_project, coalesce((used ->> v_project)::bigint, 0) + greatest(4096, pg_column_size(v_met)));
       v_count := v_count + 1;
     end if;
   end loop;
 end
 $$;
-comment on function coordinator.job_wait_listen(coordinator.event_chunks, bigint, bigint, boolean, jsonb, timestamptz) is
-  'Compare the events of a chunk after p_after, up to p_until, with all waits, or with those that are behind, except those in p_held. Return outcomes by job: up to 1,000, and not many more than 4 MB; and up to which event they are complete. Internal.';
+comment on function coordinator.job_wait_listen(coordinator.event_chunks, bigint, bigint, boolean, jsonb, timestamptz, jsonb, bigint) is
+  'Compare the events of a chunk after p_after, up to p_until, with the waits that are behind, or with those that have caught up, except those in p_held. Return outcomes by job: up to 1,000, and not many more than 4 MB; and up to which event they are complete. used: bytes of outcomes by project, of which p_share are available to each; late: for projects that need more, the first event that was not compared with their waits. Internal.';
 
 create or replace function coordinator.job_wait_end_in(p_found jsonb, p_now timestamptz) returns jsonb
 language plpgsql volatile
@@ -270,6 +282,10 @@ declare
   v_more  jsonb;
   v_ids   uuid[];
   v_wait  record;
+  v_heard record;
+  v_used  jsonb := '{}'; -- bytes of outcomes by project
+  v_share bigint;
+  v_full  bigint[];
   v_count integer := 0;
 begin
   perform coordinator.check_page(p_limit);
@@ -307,29 +323,49 @@ begin
     end if;
     for v_run in 1..20 loop
       exit when coordinator.job_wait_full(v_found);
-      -- First the waits that are behind, the longest waiting first.
       update coordinator.job_waits w set behind = false
       where w.job_id = any (array(select o.job_id from coordinator.job_waits o where o.behind and o.after_seq >= v_log.seq for update skip locked));
-      select w.after_seq into v_first from coordinator.job_waits w where w.behind and w.after_seq < v_log.seq order by w.began_at, w.job_id limit 1 for update skip locked;
-      if found then
+      v_share := coalesce(v_share, 4194304 / (2 + (select count(distinct w.project_id) from coordinator.job_waits w where w.behind)));
+      v_chunk := case when v_run % 2 = 1 then coordinator.event_chunk_after(v_log.seq) end;
+      v_first := null;
+      if v_chunk.first_seq is null then -- of the waits that are behind, the longest waiting first
+        v_full := array(select u.key::bigint from jsonb_each_text(v_used) u where u.value::bigint >= v_share);
+        select w.after_seq into v_first from coordinator.job_waits w
+        where w.behind and w.after_seq < v_log.seq and w.project_id <> all (v_full) order by w.began_at, w.job_id limit 1 for update skip locked;
+      end if;
+      if v_first is not null then
         v_chunk := coordinator.event_chunk_after(v_first);
         v_until := least(v_chunk.last_seq, v_log.seq);
         -- Trap: lock them before reading the chunk. A wait that appears later has not been compared with it.
         v_ids := array(select o.job_id from coordinator.job_waits o
-                       where o.behind and o.after_seq >= v_first and o.after_seq < v_until for update skip locked);
-        select * into v_more, v_until from coordinator.job_wait_listen(v_chunk, v_first, v_until, true, v_held || v_found, v_now);
-        update coordinator.job_waits w set after_seq = v_until where w.job_id = any (v_ids) and w.after_seq < v_until;
-        v_found := v_found || v_more;
+                       where o.behind and o.after_seq >= v_first and o.after_seq < v_until and o.project_id <> all (v_full) for update skip locked);
+        v_heard := coordinator.job_wait_listen(v_chunk, v_first, v_until, true, v_held || v_found, v_now, v_used, v_share);
+        v_until := v_heard.reached;
+        update coordinator.job_waits w set after_seq = greatest(w.after_seq, least(v_until, (v_heard.late ->> w.project_id::text)::bigint - 1))
+        where w.job_id = any (v_ids) and w.after_seq < v_until;
+        v_used := v_heard.used;
+        v_found := v_found || v_heard.outcomes;
         v_count := v_count + 1;
         exit when v_until < least(v_chunk.last_seq, v_log.seq); -- the rest when these outcomes are stored
         continue;
       end if;
-      v_chunk := coordinator.event_chunk_after(v_log.seq);
+      if v_chunk.first_seq is null then
+        v_chunk := coordinator.event_chunk_after(v_log.seq);
+      end if;
       exit when v_chunk.first_seq is null;
-      select * into v_more, v_until from coordinator.job_wait_listen(v_chunk, v_log.seq, v_chunk.last_seq, false, v_held || v_found, v_now);
+      v_heard := coordinator.job_wait_listen(v_chunk, v_log.seq, v_chunk.last_seq, false, v_held || v_found, v_now, v_used, v_share);
+      v_until := v_heard.reached;
+      v_used := v_heard.used;
+      v_found := v_found || v_heard.outcomes;
+      if v_heard.late <> '{}' then -- these waits fall behind; if another transaction holds one of them, the loop waits for it there
+        v_ids := array(select w.job_id from coordinator.job_waits w where not w.behind and v_heard.late ? w.project_id::text and not v_found ? w.job_id::text for update skip locked);
+        update coordinator.job_waits w set behind = true, after_seq = greatest(w.after_seq, least(v_until, (v_heard.late ->> w.project_id::text)::bigint - 1))
+        where w.job_id = any (v_ids);
+        select least(v_until, min((v_heard.late ->> w.project_id::text)::bigint) - 1) into v_until
+        from coordinator.job_waits w where not w.behind and v_heard.late ? w.project_id::text and not v_found ? w.job_id::text;
+      end if;
+      v_count := v_count + (v_until > v_log.seq or v_heard.outcomes <> '{}')::integer;
       v_log.seq := v_until;
-      v_found := v_found || v_more;
-      v_count := v_count + 1;
       exit when v_until < v_chunk.last_seq;
     end loop;
   end if;
