@@ -11,8 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tests.spans import Spans
 
 R = TypeVar("R")
+Open = Callable[[], Awaitable[asyncpg.Connection]]
 
 # A test of one or two minutes each: at the end, the other processes would be idle.
 LONGEST = ("test_conformance.py", "test_new_noun.py")
@@ -320,6 +321,19 @@ async def bounded_waits(database_url: str, monkeypatch: pytest.MonkeyPatch) -> N
 async def untended(database_url: str) -> None:
     """Disable autovacuum for the tables of the test's database: for tests that depend on statistics or snapshots."""
     await admin(database_url, UNTENDED)
+
+
+@pytest.fixture
+async def session(database_url: str) -> AsyncIterator[Open]:
+    """Open sessions on a database of the test's own."""
+    async with AsyncExitStack() as stack:
+
+        async def new() -> asyncpg.Connection:
+            connection = await connect(database_url)
+            stack.push_async_callback(connection.close)
+            return connection
+
+        yield new
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ from coordinator.model.agent import Agent
 from coordinator.model.job import JobCharge, JobGrant, JobOutcome
 from coordinator.model.operation import Operation
 from coordinator.operations import agents, jobs, limits
-from tests.sql.test_races import Open, outcomes, session, while_uncommitted
-
-__all__ = ["session"]
+from tests.conftest import Open
+from tests.sql.test_races import outcomes, while_uncommitted
 
 P = "default"
 DAY = timedelta(days=1)

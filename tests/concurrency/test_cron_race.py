@@ -10,10 +10,8 @@ import pytest
 from coordinator.db.call import call
 from coordinator.model.cron import Cron
 from coordinator.operations import crons, projects
-from tests.sql.test_races import Open, session, while_uncommitted
-
-__all__ = ["session"]
-
+from tests.conftest import Open
+from tests.sql.test_races import while_uncommitted
 
 YEARLY = "0 0 1 1 *"  # with one that is due in every minute, the next minute may begin between two lines of a test
 DUE = "update coordinator.crons set next_at = now() - interval '1 minute', due_at = now() - interval '1 minute'"

@@ -12,10 +12,8 @@ from coordinator.errors import NotFound
 from coordinator.model.json import text_of
 from coordinator.model.operation import JsonText, Operation
 from coordinator.operations import documents, logs, signals
-from tests.sql.test_races import Open, session
+from tests.conftest import Open
 from tests.waiting import until_blocked
-
-__all__ = ["session"]
 
 PAUSE = "if current_setting('test.pauses', true) = 'on' then perform pg_advisory_xact_lock(4242); end if; "
 

@@ -14,10 +14,8 @@ from coordinator.db.call import call
 from coordinator.errors import CoordinatorError
 from coordinator.operations import agents, jobs, locks, queues
 from tests.concurrency.test_job_race import claim, enqueue, held, places, worker
-from tests.sql.test_races import Open, session
+from tests.conftest import Open
 from tests.waiting import DEADLINE_S, until_blocked
-
-__all__ = ["session"]
 
 MINUTE = timedelta(minutes=1)
 SETTLED = "create or replace function coordinator.server_settled() returns boolean language sql stable return true"

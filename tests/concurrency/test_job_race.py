@@ -14,10 +14,9 @@ from coordinator.errors import CoordinatorError
 from coordinator.model.agent import Agent
 from coordinator.model.job import JobGrant, JobReceipt
 from coordinator.operations import agents, jobs, projects, queues
-from tests.sql.test_races import Open, outcomes, session, while_uncommitted
+from tests.conftest import Open
+from tests.sql.test_races import RESUME, outcomes, pause, while_uncommitted
 from tests.waiting import DEADLINE_S, until_blocked
-
-__all__ = ["session"]
 
 DAY = timedelta(days=1)
 
@@ -364,18 +363,14 @@ async def test_a_claim_that_puts_jobs_back_does_not_wait_for_who_changes_their_q
     first, second, watcher = await session(), await session(), await session()
     agent = await worker(first)
     made = [await call(first, enqueue(payload="x" * 200_000)) for _ in range(8)]
-    await watcher.execute("""
-        create function public.pause_claim() returns trigger language plpgsql as
-          'begin perform pg_advisory_xact_lock(4242); return new; end';
-        create trigger pause_claim before insert on coordinator.jobs_running for each row execute function public.pause_claim();
-        select pg_advisory_lock(4242)""")
+    await pause(watcher, "before insert on coordinator.jobs_running for each row")
     claiming = asyncio.create_task(call(first, claim(agent, 8)))
     await until_blocked(watcher, first)
     setting = asyncio.create_task(
         call(second, queues.Set(project="default", queue="default", ageing=timedelta(minutes=1)))
     )
     await until_blocked(watcher, second)
-    await watcher.execute("select pg_advisory_unlock(4242)")
+    await watcher.execute(RESUME)
     grants = await claiming
     await setting
     assert 1 <= len(grants) < 8

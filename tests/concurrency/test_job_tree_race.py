@@ -17,9 +17,7 @@ from coordinator.operations import job_trees, jobs
 from coordinator.operations.transactions import Run
 from tests import waiting
 from tests.concurrency.test_job_race import claim, enqueue, places, started, worker
-from tests.sql.test_races import Open, session
-
-__all__ = ["session"]
+from tests.conftest import Open
 
 SETTLED = "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
 

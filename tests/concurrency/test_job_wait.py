@@ -15,11 +15,10 @@ from coordinator.db.call import call
 from coordinator.errors import CoordinatorError
 from coordinator.operations import directives, events, job_history, job_waits, jobs, signals
 from coordinator.operations.work import RelayStep
-from tests.concurrency.test_job_race import claim, held, places, session, started, worker
-from tests.sql.test_races import Open, while_uncommitted
+from tests.concurrency.test_job_race import claim, held, places, started, worker
+from tests.conftest import Open
+from tests.sql.test_races import while_uncommitted
 from tests.waiting import until_blocked
-
-__all__ = ["session"]
 
 MINUTE = timedelta(minutes=1)
 REPLY = {"event": "custom.reply", "key": "7"}

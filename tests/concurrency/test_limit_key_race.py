@@ -10,10 +10,8 @@ import anyio
 import asyncpg
 
 from tests.concurrency.test_limit_race import Worker, limit
-from tests.sql.test_races import Open, session
+from tests.conftest import Open
 from tests.waiting import until_blocked
-
-__all__ = ["session"]
 
 KEYS = ["a", "b", "c"]
 CHARGED = """

@@ -14,10 +14,8 @@ import anyio
 import asyncpg
 import pytest
 
-from tests.sql.test_races import Open, session
+from tests.conftest import Open
 from tests.waiting import DEADLINE_S, until_blocked
-
-__all__ = ["session"]
 
 SNAPSHOT = """
 select l.name, l.slots, l.surplus, (select count(*) from coordinator.job_slots s where s.limit_id = l.id) as free,

@@ -7,10 +7,8 @@ import pytest
 from coordinator.db.call import call
 from coordinator.model.json import text_of
 from coordinator.operations import messages
-from tests.sql.test_races import Open, session
+from tests.conftest import Open
 from tests.waiting import while_uncommitted
-
-__all__ = ["session"]
 
 
 def append(data: object) -> messages.Append:

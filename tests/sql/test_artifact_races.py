@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 
 import asyncpg
-import pytest
 from msgspec.structs import replace
 
 from coordinator.db.call import call
-from coordinator.db.connection import connect
 from coordinator.errors import Conflict, NotFound
 from coordinator.model.artifact import Artifact
 from coordinator.operations import artifacts
+from tests.conftest import Open
 from tests.sql.test_artifact import USAGE_DIFFERS
 from tests.waiting import until_blocked, while_uncommitted
 
-Open = Callable[[], Awaitable[asyncpg.Connection]]
 SHA256 = hashlib.sha256(b"same").hexdigest()
 COUNT = "select (select count(*) from coordinator.artifact_blobs), (select count(*) from coordinator.artifact_chunks)"
-
-
-@pytest.fixture
-async def session(database_url: str) -> AsyncIterator[Open]:
-    async with AsyncExitStack() as stack:
-
-        async def new() -> asyncpg.Connection:
-            connection = await connect(database_url)
-            stack.push_async_callback(connection.close)
-            return connection
-
-        yield new
 
 
 def put(name: str, data: bytes = b"same") -> artifacts.Put:

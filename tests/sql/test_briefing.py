@@ -11,12 +11,9 @@ from coordinator.db.connection import mapped_errors
 from coordinator.errors import InvalidArgument
 from coordinator.model.briefing import BriefingItem
 from coordinator.operations import agents, briefings, directives, locks, projects, signals
-from tests.conftest import Transaction
+from tests.conftest import Open, Transaction
 from tests.sql.refusal import refused
-from tests.sql.test_races import Open, session
 from tests.waiting import until_blocked
-
-__all__ = ["session"]
 
 NEWS = "select * from coordinator.briefing_read('default', 'coder', p_news => true)"
 

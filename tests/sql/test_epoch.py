@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -13,7 +12,7 @@ from coordinator.errors import ServerBehind
 from coordinator.model.event import RESET, epoch_order
 from coordinator.operations import events
 from coordinator.operations.work import RelayRecover, RelayStep
-from tests.daemon import opened
+from tests.conftest import Open
 from tests.waiting import until_blocked, until_over, until_true
 
 EPOCH = "select coordinator.event_epoch()"
@@ -22,9 +21,8 @@ FORGET = "select setval('coordinator.epoch_mark', 1)"  # as after a start of the
 
 
 @pytest.fixture
-async def sessions(database_url: str) -> AsyncIterator[list[asyncpg.Connection]]:
-    async with opened(database_url) as one, opened(database_url) as two, opened(database_url) as three:
-        yield [one, two, three]
+async def sessions(session: Open) -> list[asyncpg.Connection]:
+    return [await session() for _ in range(3)]
 
 
 async def begin(connection: asyncpg.Connection) -> str:

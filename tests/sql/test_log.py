@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -14,13 +12,12 @@ import msgspec
 import pytest
 
 from coordinator.db.call import call
-from coordinator.db.connection import connect
 from coordinator.errors import CoordinatorError
 from coordinator.model.log import LogEntry, LogReceipt
 from coordinator.model.operation import JsonText
 from coordinator.operations import logs, transactions
 from coordinator.operations import sessions as sessions_
-from tests.conftest import Transaction
+from tests.conftest import Open, Transaction
 from tests.sql.refusal import refused
 from tests.waiting import until_blocked
 
@@ -50,12 +47,8 @@ def seqs(entries: list[LogEntry]) -> list[int]:
 
 
 @pytest.fixture
-async def sessions(database_url: str) -> AsyncIterator[list[asyncpg.Connection]]:
-    async with AsyncExitStack() as stack:
-        made = [await connect(database_url) for _ in range(16)]
-        for connection in made:
-            stack.push_async_callback(connection.close)
-        yield made
+async def sessions(session: Open) -> list[asyncpg.Connection]:
+    return [await session() for _ in range(16)]
 
 
 async def test_entries_are_numbered_without_gaps_and_shown_with_what_was_given(tx: Transaction) -> None:

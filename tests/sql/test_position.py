@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-
 import asyncpg
 import pytest
 
 from coordinator.db.call import call
-from coordinator.db.connection import connect, mapped_errors
+from coordinator.db.connection import mapped_errors
 from coordinator.errors import Conflict, InvalidArgument
 from coordinator.operations import events
 from coordinator.operations.positions import Included
 from coordinator.operations.work import RelayStep
+from tests.conftest import Open
 
 EMIT = "select coordinator.event_emit('default', 'custom.x', $1)"
 NOW = "select coordinator.position_now()"
 
 
 @pytest.fixture
-async def sessions(database_url: str) -> AsyncIterator[list[asyncpg.Connection]]:
-    async with AsyncExitStack() as stack:
-        opened = []
-        for _ in range(3):
-            opened.append(await connect(database_url))
-            stack.push_async_callback(opened[-1].close)
-        yield opened
+async def sessions(session: Open) -> list[asyncpg.Connection]:
+    return [await session() for _ in range(3)]
 
 
 async def included(connection: asyncpg.Connection, position: str) -> tuple[bool, bool]:

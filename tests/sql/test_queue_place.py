@@ -13,10 +13,8 @@ import pytest
 from coordinator.db.call import call
 from coordinator.errors import CoordinatorError
 from coordinator.operations import agents, jobs, queues
-from tests.conftest import Transaction
-from tests.sql.test_races import Open, session, while_uncommitted
-
-__all__ = ["session"]
+from tests.conftest import Open, Transaction
+from tests.sql.test_races import while_uncommitted
 
 AT_ONCE = re.compile(r"(?<=v_left  integer := )\d+")
 MINUTE = timedelta(minutes=1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TypeVar
 
@@ -13,7 +11,6 @@ import msgspec
 import pytest
 
 from coordinator.db.call import call
-from coordinator.db.connection import connect
 from coordinator.errors import Conflict, CoordinatorError, InvalidArgument, NotFound
 from coordinator.model.operation import Operation
 from coordinator.model.token import Token
@@ -32,23 +29,10 @@ from coordinator.operations import (
 )
 from coordinator.operations.work import LeaderRenew, RelayStep
 from tests import waiting
+from tests.conftest import Open
 from tests.waiting import until, until_blocked
 
 R = TypeVar("R")
-Open = Callable[[], Awaitable[asyncpg.Connection]]
-
-
-@pytest.fixture
-async def session(database_url: str) -> AsyncIterator[Open]:
-    """Open sessions on a database of the test's own."""
-    async with AsyncExitStack() as stack:
-
-        async def new() -> asyncpg.Connection:
-            connection = await connect(database_url)
-            stack.push_async_callback(connection.close)
-            return connection
-
-        yield new
 
 
 async def while_uncommitted(
@@ -68,6 +52,18 @@ async def outcomes(session: Open, operations: list[Operation[R]]) -> list[R | Co
         if isinstance(result, BaseException) and not isinstance(result, CoordinatorError):
             raise result
     return results  # type: ignore[return-value]
+
+
+RESUME = "select pg_advisory_unlock(7)"
+
+
+async def pause(watcher: asyncpg.Connection, change: str) -> None:
+    """Let others pause at a change, as in a trigger, until the watcher executes `RESUME`."""
+    await watcher.execute(f"""
+        create function public.pause() returns trigger language plpgsql as
+          $$ begin perform pg_advisory_xact_lock(7); return new; end $$;
+        create trigger pause {change} execute function public.pause();
+        select pg_advisory_lock(7)""")
 
 
 def put(key: str, value: object = 1, **options: object) -> signals.Set:
@@ -154,17 +150,13 @@ async def test_a_rule_leaves_what_appears_after_it_looked_to_the_end_of_an_agent
     await call(watcher, rules.Set(project="default", when_set="B", clears=["A"]))
     agent = await call(watcher, agents.Register(project="default", name="a"))
     await call(watcher, put("B", agent=agent.id, ephemeral=True))
-    await watcher.execute("""
-        create function public.pause() returns trigger language plpgsql as
-          $$ begin perform pg_advisory_xact_lock(7); return new; end $$;
-        create trigger pause before update on coordinator.signals for each row when (new.key = 'B') execute function public.pause();
-        select pg_advisory_lock(7)""")
+    await pause(watcher, "before update on coordinator.signals for each row when (new.key = 'B')")
     sets = asyncio.create_task(call(one, put("B")))
     await until_blocked(watcher, one)
     await call(watcher, put("A", agent=agent.id, ephemeral=True))
     ends = asyncio.create_task(call(two, agents.Deregister(agent=agent.id)))
     await until_blocked(watcher, two)
-    await watcher.execute("select pg_advisory_unlock(7)")
+    await watcher.execute(RESUME)
     await sets
     assert await ends
     assert await listed(watcher) == ["B"]
@@ -209,17 +201,15 @@ async def test_who_inserts_for_a_project_after_it_locked_its_rows_does_not_deadl
     agent = await call(watcher, agents.Register(project="p", name="a"))
     await call(watcher, locks.Acquire(project="p", resources=["name:x"], agent=agent.id))
     await call(watcher, msgspec.structs.replace(GRANT, hash="d" * 64))
-    await watcher.execute(f"""
-        update coordinator.tokens set expires_at = now() - interval '1 year', created_at = now() - interval '2 years';
-        create function public.pause() returns trigger language plpgsql as
-          $$ begin perform pg_advisory_xact_lock(7); return new; end $$;
-        create trigger pause before insert on coordinator.{table} for each row execute function public.pause();
-        select pg_advisory_lock(7)""")
+    await watcher.execute(
+        "update coordinator.tokens set expires_at = now() - interval '1 year', created_at = now() - interval '2 years'"
+    )
+    await pause(watcher, f"before insert on coordinator.{table} for each row")
     writes = asyncio.create_task(call(one, operation))
     await until_blocked(watcher, one)
     deletes = asyncio.create_task(call(two, projects.Delete(project="p")))
     await until_blocked(watcher, two)
-    await watcher.execute("select pg_advisory_unlock(7)")
+    await watcher.execute(RESUME)
     await writes
     assert await deletes
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -15,13 +14,12 @@ import asyncpg
 import pytest
 
 from coordinator.db.call import call
-from coordinator.db.connection import connect
 from coordinator.errors import Conflict, CoordinatorError, NotFound
 from coordinator.model.operation import Json, JsonText, Operation
 from coordinator.model.transaction import Outcome
 from coordinator.operations import agents, directives, documents, events, locks, projects, rules, signals
 from coordinator.operations.transactions import Run
-from tests.conftest import Transaction
+from tests.conftest import Open, Transaction
 from tests.sql.refusal import refused
 from tests.waiting import until_blocked, while_uncommitted
 
@@ -222,15 +220,11 @@ async def test_every_verb_is_a_public_function_of_a_project_whose_parameters_hav
 
 
 @pytest.fixture
-async def sessions(database_url: str) -> AsyncIterator[list[asyncpg.Connection]]:
-    async with AsyncExitStack() as stack:
-        found = []
-        for _ in range(6):
-            found.append(await connect(database_url))
-            stack.push_async_callback(found[-1].close)
-            # Shorter than the bound of a wait, so that a deadlock is found as one.
-            await found[-1].execute("set deadlock_timeout = '100ms'")
-        yield found
+async def sessions(session: Open) -> list[asyncpg.Connection]:
+    found = [await session() for _ in range(6)]
+    for connection in found:  # shorter than the bound of a wait, so that a deadlock is found as one
+        await connection.execute("set deadlock_timeout = '100ms'")
+    return found
 
 
 @pytest.mark.parametrize("set_before", [False, True])
