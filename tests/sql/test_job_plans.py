@@ -6,14 +6,16 @@ Nothing here looks at plans. A verb runs in a savepoint; PostgreSQL counts which
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterator
+from uuid import uuid4
 
 import pytest
 
 from coordinator.db.connection import connect
 from coordinator.model.json import value_of
-from tests.conftest import UNTENDED, Transaction
+from tests.conftest import ADOPT_EPOCH, UNTENDED, Transaction, admin, cloned, with_database
 from tests.sql.test_job_history import enqueue, worker
 from tests.sql.test_queue_place import at_once
 
@@ -138,12 +140,22 @@ SIZES = {
 
 
 @pytest.fixture(
-    params=[*list(SIZES)[:-1], pytest.param("huge", marks=pytest.mark.long)], ids=lambda name: name.replace(" ", "_")
+    scope="module",
+    params=[*list(SIZES)[:-1], pytest.param("huge", marks=pytest.mark.long)],
+    ids=lambda name: name.replace(" ", "_"),
 )
-async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Transaction]:
-    """A session of a database of its own: whoever creates a partition has it locked to the end of the transaction."""
-    rows, analysed = SIZES[request.param]
-    connection = await connect(database_url)
+def filled_database(server_url: str, template: str, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """Name of a database of this size, which is copied and never used itself, and the time of its clock."""
+    name = f"filled_{uuid4().hex[:8]}"
+    asyncio.run(admin(server_url, f"create database {name} template {template}"))
+    yield name, asyncio.run(fill(with_database(server_url, name), request.param))
+    asyncio.run(admin(server_url, f"drop database {name} with (force)"))
+
+
+async def fill(url: str, size: str) -> str:
+    rows, analysed = SIZES[size]
+    connection = await connect(url)
+    await connection.execute(ADOPT_EPOCH)
     project = await connection.fetchval("select id from coordinator.projects where name = 'default'")
     for day in range(1, DAYS):
         await connection.execute(
@@ -153,7 +165,7 @@ async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIter
     await connection.execute("select set_config('coordinator.fake_now', '', false)")
     await connection.execute(UNTENDED)  # the statistics are those that the case says, however long it takes
     tables = ", ".join(f"coordinator.{name}" for name in [*HOT, "queues", "jobs_ended"])
-    if request.param == "stale":  # as if there were nothing
+    if size == "stale":  # as if there were nothing
         await connection.execute(f"analyze {tables}", timeout=600)
     if rows:
         await connection.execute("set statement_timeout = 0")
@@ -168,14 +180,27 @@ async def filled(database_url: str, request: pytest.FixtureRequest) -> AsyncIter
         await connection.execute(OTHERS.format(n=rows // 2, project=project, root=root), timeout=600)
     if analysed:
         await connection.execute(f"analyze {tables}", timeout=600)
-    if request.param == "emptied":  # a vacuum found nothing but the places of rows, and then they came
+    if size == "emptied":  # a vacuum found nothing but the places of rows, and then they came
         names = ", ".join(f"'coordinator.{name}'" for name in HOT)
         await connection.execute(
             f"update pg_class set reltuples = 0, relpages = 100 where oid = any (array[{names}]::regclass[])"
         )
-    await connection.execute("select set_config('coordinator.fake_now', now()::text, false)")  # the day does not end
-    yield Transaction(connection)
+    at = await connection.fetchval("select now()::text")
     await connection.close()
+    return str(at)
+
+
+@pytest.fixture
+async def filled(server_url: str, filled_database: tuple[str, str]) -> AsyncIterator[Transaction]:
+    """A session of a database of its own: whoever creates a partition has it locked to the end of the transaction."""
+    name, at = filled_database
+    async with cloned(server_url, name) as url:
+        connection = await connect(url)
+        # The day does not end.
+        await connection.execute("select set_config('coordinator.fake_now', $1, false)", at)
+        await connection.execute("set statement_timeout = 0")
+        yield Transaction(connection)
+        await connection.close()
 
 
 async def reads(tx: Transaction) -> dict[str, tuple[int, int]]:
@@ -334,7 +359,7 @@ async def test_no_verb_scans_a_table_or_opens_a_partition_that_it_does_not_need(
                 ),
             )
         needed = {f"jobs_{part}_{today}" for part in ENDS.get(verb, ())}
-        if found := seen.faults(needed, SPARED.get(request.node.callspec.params["filled"], ())):
+        if found := seen.faults(needed, SPARED.get(request.node.callspec.params["filled_database"], ())):
             faults[verb] = found
     assert faults == {}
 
@@ -353,7 +378,7 @@ async def test_no_loop_scans_a_table_when_it_has_nothing_to_do(
         seen = Seen()
         for _ in range(7):
             await seen.call(filled, f"select coordinator.{loop}()")
-        if found := seen.faults(set(), SPARED.get(request.node.callspec.params["filled"], ())):
+        if found := seen.faults(set(), SPARED.get(request.node.callspec.params["filled_database"], ())):
             faults[loop] = found
     assert faults == {}
 
