@@ -46,7 +46,9 @@ class Trees(Machine):
 
     def settle(self, ended: list[Job]) -> None:
         for job in sorted(ended, key=lambda job: job.status != "completed"):
-            for one in [one for one in self.jobs.values() if job.id in one.pending and one.status not in ENDS]:
+            for one in self.jobs.values():
+                if job.id not in one.pending or one.status in ENDS:  # perhaps since another job ended
+                    continue
                 one.pending.remove(job.id)
                 if job.status == "completed":
                     start, stop = one.mode == "any" or not one.pending, False

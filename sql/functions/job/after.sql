@@ -126,7 +126,8 @@ begin
     end loop;
     exit when v_stopped = '{}';
     p_completed := '{}';
-    p_uncompleted := coordinator.job_end(v_stopped, 'cancelled', 'dependency', 'a job that it waited for did not complete', p_by, p_now, p_settle => false);
+    select e.uncompleted into p_uncompleted
+    from coordinator.job_end(v_stopped, 'cancelled', 'dependency', 'a job that it waited for did not complete', p_by, p_now, p_settle => false) e;
     p_wait := false; -- wait only in the first round, where rows are locked in order of id
     v_round := v_round + 1;
   end loop;

@@ -505,22 +505,23 @@ begin
         where j.id = any (v_ids) and (j.start_by is null or j.start_by > v_now) and j.paused is null
         window best as (order by j.priority desc, j.scheduled_at, j.id rows unbounded preceding)),
       job as materialized (
-        select j.id, coalesce(v_fences[array_position(v_owned, j.id)], nextval('coordinator.job_fences')) as fence, v_tokens[array_position(v_owned, j.id)] as tokens, j.class_id, j.type, j.queue, j.key, j.place, j.attempts + 1 as attempt,
+        select j.id, coalesce(case when v_locks then v_fences[array_position(v_owned, j.id)] end, nextval('coordinator.job_fences')) as fence,
+               case when v_locks then v_tokens[array_position(v_owned, j.id)] end as tokens, j.class_id, j.type, j.queue, j.key, j.attempts + 1 as attempt,
                j.payload, j.checkpoint, v_now + coalesce(j.deadline, interval '1 day') as deadline_at, v_now + j.stall as stall_at, j.steps, j.traceparent
         from open j where j.place = 1 or j.bytes <= 1048576),
       running as (
         insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint, tokens, slots, charged, key_hash)
         select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint, j.tokens,
-               case when v_slots is not null or v_treed <> '{}' then
-                 nullif(array_remove((v_slots ->> j.class_id::text)::bigint[] || (v_treed ->> j.id::text)::bigint, null), '{}') end, 
-               coalesce(j.class_id = any (v_charged), false) or v_treed <> '{}' and coalesce((select true from coordinator.job_charges g where g.job_id = j.id limit 1), false),
+               case when v_slots is not null or v_trees then
+                 nullif(array_remove((v_slots ->> j.class_id::text)::bigint[] || (v_treed ->> j.id::text)::bigint, null), '{}') end,
+               coalesce(j.class_id = any (v_charged), false) or v_trees and v_treed <> '{}' and coalesce((select true from coordinator.job_charges g where g.job_id = j.id limit 1), false),
                case when j.class_id = any (v_keyed) then coordinator.limit_hash(v_project, j.key) end
         from job j),
       told as (
         select coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
-        from (select j.queue, array_agg(j.id order by j.id) as ids from job j group by 1 order by 1) t)
+        from (select j.queue, array_agg(j.id) as ids from job j group by 1 order by 1) t)
       select j.id, j.fence, j.type, j.queue, j.key, j.attempt, j.payload, j.checkpoint, j.deadline_at, false, j.steps, j.tokens, j.traceparent
-      from (select count(*) from told) t, job j order by j.place;
+      from (select count(*) from told) t, job j; -- in the order of their places, in which job is read and stored
     get diagnostics v_count = row_count;
     v_left := v_left - v_count;
     continue when v_count = cardinality(v_ids) and (v_short or v_again);

@@ -15,75 +15,71 @@ comment on function coordinator.job_worker(uuid) is
 
 create or replace function coordinator.job_end(
   p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamptz,
-  p_attempts coordinator.jobs_running[] default '{}', p_results jsonb[] default '{}', p_wait boolean default true, p_settle boolean default true,
-  p_worker text default null)
-returns uuid[]
+  p_attempts coordinator.jobs_running[] default '{}', p_wait boolean default true, p_settle boolean default true,
+  p_agent uuid default null, p_fences bigint[] default null, p_results jsonb[] default null,
+  out ended uuid[], out uncompleted uuid[], out limited coordinator.jobs_running[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_nestloop = off -- the joins are between arrays
+set enable_sort = off -- most jobs of a call are of one queue: the few groups are hashed
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_agent       constant uuid := p_attempts[1].agent_id; -- usually the agent of all attempts
-  v_worker      constant text := coalesce(p_worker, coordinator.job_worker(v_agent));
-  v_told        record;
-  v_stepped     uuid[] := '{}';
-  v_steps       jsonb[] := '{}';
-  v_written     uuid[] := '{}';
-  v_chunks      jsonb[] := '{}';
-  v_completed   uuid[] := '{}'; -- awaited by other jobs
-  v_uncompleted uuid[] := '{}';
+  v_agent     constant uuid := coalesce(p_agent, p_attempts[1].agent_id); -- usually the agent of all attempts
+  v_worker    constant text := case when p_agent is null then coordinator.job_worker(v_agent) else p_by end;
+  v_told      record;
+  v_completed uuid[] := '{}'; -- awaited by other jobs
 begin
-  -- Most jobs have no steps or output, and the statement below would search for them longer than these two checks do.
-  if exists (select from coordinator.job_steps_open s where s.job_id = any (p_ids)) then
-    with steps as (
-      delete from coordinator.job_steps_open s where s.job_id = any (p_ids) returning s.*)
-    select array_agg(t.job_id), array_agg(t.steps) into v_stepped, v_steps
-    from (select s.job_id, jsonb_agg(to_jsonb(s) - '{job_id,bytes}'::text[] order by s.place) as steps from steps s group by s.job_id) t;
-  end if;
-  if exists (select from coordinator.job_chunks_open c where c.job_id = any (p_ids)) then
-    with chunks as (
-      delete from coordinator.job_chunks_open c where c.job_id = any (p_ids) returning c.*)
-    select array_agg(t.job_id), array_agg(t.chunks) into v_written, v_chunks
-    from (select c.job_id, jsonb_agg(to_jsonb(c) - '{job_id,bytes}'::text[] order by c.seq) as chunks from chunks c group by c.job_id) t;
-  end if;
+  uncompleted := '{}';
   for v_told in
-    with job as (
-      delete from coordinator.jobs_open j where j.id = any (p_ids) returning j.*),
+    with mine as ( -- deleted by the ids of the jobs, however many rows of the worker are not yet vacuumed
+      delete from coordinator.jobs_running r using unnest(p_ids, p_fences, p_results) u (id, fence, result)
+      where r.id = any (case when p_fences is not null then p_ids end) and r.agent_id is not distinct from p_agent and r.id = u.id and r.fence = u.fence
+      returning r.id, r.attempt, r.agent_id, r.fence, r.started_at, r.cancel_at, r.cancelled_by, r.cancel_reason, r.checkpoint, u.result,
+                case when r.slots is not null or r.charged then r end as limited),
+    attempt as (
+      select m.* from mine m
+      union all
+      select a.id, a.attempt, a.agent_id, a.fence, a.started_at, a.cancel_at, a.cancelled_by, a.cancel_reason, a.checkpoint, null, null from unnest(p_attempts) a where p_fences is null),
+    job as (
+      delete from coordinator.jobs_open j
+      where j.id = any (case when p_fences is null then p_ids else array(select m.id from mine m) end) returning j.*),
     ended as (
       insert into coordinator.jobs_ended (
         id, project_id, queue, type, key, priority, payload, labels, max_attempts, dedupe_key, parent_id, retry_of, actor, created_at, scheduled_at,
-        status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past, steps, chunks,
+        status, reason, attempts, agent_id, worker, fence, started_at, completed_at, ended_by, result, error, checkpoint, past,
         backoff, deadline, stall, rescue, root_id, depth, after, after_mode, on_failure, limits, awaited, locks, traceparent)
       select j.id, j.project_id, j.queue, j.type, j.key, j.priority, j.payload, j.labels, j.max_attempts, j.dedupe_key, j.parent_id, j.retry_of, j.actor,
-             j.created_at, j.scheduled_at, e.status, case when a.cancel_at is not null then 'cancelled' else p_reason end,
+             j.created_at, j.scheduled_at,
+             case when a.cancel_at is null then p_status else 'cancelled' end, case when a.cancel_at is null then p_reason else 'cancelled' end,
              coalesce(a.attempt, j.attempts), a.agent_id, case when a.agent_id = v_agent then v_worker when a.agent_id is not null then coordinator.job_worker(a.agent_id) end,
-             a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by),
-             u.result, case when e.status <> 'completed' then coalesce(a.cancel_reason, p_error, j.error) end, coalesce(a.checkpoint, j.checkpoint), j.past, s.steps, o.chunks,
+             a.fence, a.started_at, p_now, coalesce(a.cancelled_by, p_by), a.result,
+             case when p_status <> 'completed' or a.cancel_at is not null then coalesce(a.cancel_reason, p_error, j.error) end,
+             coalesce(a.checkpoint, j.checkpoint), j.past,
              j.backoff, j.deadline, j.stall, j.rescue, j.root_id, j.depth, j.after, j.after_mode, j.on_failure, j.limits, nullif(j.awaited, false), j.locks, j.traceparent
-      from job j
-      join unnest(p_ids, p_results) u (id, result) on u.id = j.id
-      left join unnest(p_attempts) a on a.id = j.id
-      left join unnest(v_stepped, v_steps) s (job_id, steps) on s.job_id = j.id
-      left join unnest(v_written, v_chunks) o (job_id, chunks) on o.job_id = j.id
-      cross join lateral (select case when a.cancel_at is not null then 'cancelled' else p_status end as status) e
+      from job j left join attempt a on a.id = j.id
       returning id, project_id, queue, status, reason, dedupe_key, after, awaited, case when agent_id is null then locks end as locks)
-    select e.project_id, (select p.name from coordinator.projects p where p.id = e.project_id) as project, e.queue, e.status,
-           array_agg(e.dedupe_key) filter (where e.dedupe_key is not null) as keys,
-           case e.status when 'completed' then 'job.completed' when 'failed' then 'job.failed' when 'cancelled' then 'job.cancelled' else 'job.expired' end as type, array_agg(e.id order by e.id) as ids,
-           case when e.status in ('failed', 'cancelled') then jsonb_build_object('reason', e.reason) else '{}' end as data,
-           array_agg(e.id order by e.id) filter (where e.awaited) as awaited, array_agg(e.id) filter (where e.after is not null) as dependent,
-           jsonb_agg(e.locks) filter (where e.locks is not null) as locks
-    from ended e group by e.project_id, e.queue, e.status, e.reason order by 1, 3, 4
+    select t.*, (select p.name from coordinator.projects p where p.id = t.project_id) as project,
+           (select array_agg(m.limited) from mine m where (m.limited).id is not null) as limited
+    from (
+      select e.project_id, e.queue, e.status, e.reason, array_agg(e.id) as ids, array_agg(e.dedupe_key) filter (where e.dedupe_key is not null) as keys,
+             array_agg(e.id) filter (where e.awaited) as awaited, array_agg(e.id) filter (where e.after is not null) as dependent,
+             jsonb_agg(e.locks) filter (where e.locks is not null) as locks
+      from ended e group by e.project_id, e.queue, e.status, e.reason offset 0) t
+    order by (t.project_id, t.queue, t.status) -- sorts the groups; without the parentheses, the jobs would be sorted
   loop
+    ended := ended || v_told.ids;
+    limited := v_told.limited;
+    perform coordinator.job_store_parts(v_told.project_id, v_told.ids, v_told.status = 'completed', p_now);
     if v_told.keys is not null then
       delete from coordinator.job_dedupes d
       where d.project_id = v_told.project_id and d.key = any (v_told.keys) and d.job_id = any (v_told.ids)
         and (d.expires_at is null or v_told.status <> 'completed' and not d.failed);
     end if;
-    perform coordinator.job_tell(v_told.type, v_told.project_id, v_told.project, v_told.queue, p_by, p_now, v_told.ids, v_told.data);
+    perform coordinator.job_tell('job.' || v_told.status, v_told.project_id, v_told.project, v_told.queue, p_by, p_now, v_told.ids,
+                                 case when v_told.status in ('failed', 'cancelled') then jsonb_build_object('reason', v_told.reason) else '{}' end);
     if v_told.locks is not null then -- the job waited for locks, and other jobs may wait behind it
       perform coordinator.job_lock_wake(v_told.project_id, array(
         select distinct r from jsonb_array_elements(v_told.locks) l, jsonb_array_elements_text(l) r));
@@ -96,17 +92,44 @@ begin
     elsif v_told.status = 'completed' then
       v_completed := v_completed || v_told.awaited;
     else
-      v_uncompleted := v_uncompleted || v_told.awaited;
+      uncompleted := uncompleted || v_told.awaited;
     end if;
   end loop;
-  if p_settle and v_completed || v_uncompleted <> '{}' then
-    perform coordinator.job_settle(v_completed, v_uncompleted, p_by, p_now, p_wait);
+  if p_settle and v_completed || uncompleted <> '{}' then
+    perform coordinator.job_settle(v_completed, uncompleted, p_by, p_now, p_wait);
   end if;
-  return v_uncompleted;
 end
 $$;
-comment on function coordinator.job_end(uuid[], text, text, text, text, timestamptz, coordinator.jobs_running[], jsonb[], boolean, boolean, text) is
-  'End jobs whose rows in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts) the caller deleted: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those that it returns). With p_wait, wait for transactions that have these; otherwise leave them to a loop. If the cancellation of an attempt was requested, its end is cancelled. p_worker: the name of the agent of the first attempt, if the caller knows it. Internal.';
+comment on function coordinator.job_end(uuid[], text, text, text, text, timestamptz, coordinator.jobs_running[], boolean, boolean, uuid, bigint[], jsonb[]) is
+  'End jobs: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those in uncompleted). With p_fences, these are the jobs that the worker p_agent, called p_by, runs under these fences; their attempts end as well, and limited are those that count against limits. Without it, the caller deleted the rows of the jobs in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts). With p_wait, wait for transactions that have the waiting jobs; otherwise leave these to a loop. If the cancellation of an attempt was requested, its end is cancelled. Internal.';
+
+-- After the end of the jobs: a worker that stores a step at the same time has stored it or is refused.
+create or replace function coordinator.job_store_parts(p_project_id bigint, p_ids uuid[], p_completed boolean, p_ended_at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_custom_plan -- opens one partition
+as $$
+begin
+  if exists (select from coordinator.job_steps_open s where s.job_id = any (p_ids)) then
+    with steps as (
+      delete from coordinator.job_steps_open s where s.job_id = any (p_ids) returning s.*)
+    update coordinator.jobs_ended e set steps = t.steps
+    from (select s.job_id, jsonb_agg(to_jsonb(s) - '{job_id,bytes}'::text[] order by s.place) as steps from steps s group by s.job_id) t
+    where e.project_id = p_project_id and e.id = t.job_id and (e.status = 'completed') = p_completed and e.completed_at = p_ended_at;
+  end if;
+  if exists (select from coordinator.job_chunks_open c where c.job_id = any (p_ids)) then
+    with chunks as (
+      delete from coordinator.job_chunks_open c where c.job_id = any (p_ids) returning c.*)
+    update coordinator.jobs_ended e set chunks = t.chunks
+    from (select c.job_id, jsonb_agg(to_jsonb(c) - '{job_id,bytes}'::text[] order by c.seq) as chunks from chunks c group by c.job_id) t
+    where e.project_id = p_project_id and e.id = t.job_id and (e.status = 'completed') = p_completed and e.completed_at = p_ended_at;
+  end if;
+end
+$$;
+comment on function coordinator.job_store_parts(bigint, uuid[], boolean, timestamptz) is
+  'Move the steps and the output of jobs that have just ended to jobs_ended. No event: job_end emits it. Internal.';
 
 create or replace function coordinator.job_make_ready(
   p_ids uuid[], p_by text, p_now timestamptz, p_tell boolean default true, p_wait boolean default true) returns void
@@ -224,32 +247,23 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
-set enable_nestloop = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_attempts coordinator.jobs_running[];
-  v_ids      uuid[];
-  v_results  jsonb[];
+  v_end record := coordinator.job_end(p_ids, 'completed', null, null, p_by, p_now, p_agent => p_agent, p_fences => p_fences, p_results => p_results);
 begin
-  -- Delete by the ids of the jobs, however many rows of the worker are not yet vacuumed: "is not distinct from" uses no index.
-  with mine as (
-    delete from coordinator.jobs_running r using unnest(p_ids, p_fences, p_results) u (id, fence, result)
-    where r.id = any (p_ids) and r.agent_id is not distinct from p_agent and r.id = u.id and r.fence = u.fence
-    returning r as attempt, r.id, u.result)
-  select array_agg(m.attempt), array_agg(m.id), array_agg(m.result) into v_attempts, v_ids, v_results from mine m;
-  if v_ids is not null then
-    perform coordinator.job_end(v_ids, 'completed', null, null, p_by, p_now, v_attempts, v_results, p_worker => p_by);
-    perform coordinator.limit_leave(v_attempts, 'completed', p_by, p_now);
-    if exists (select from coordinator.locks l where l.agent_id = p_agent) or exists (select from coordinator.lock_waits w where w.agent_id = p_agent) then
-      perform coordinator.job_unlock(v_attempts, p_by);
-    end if;
+  if v_end.limited is not null then
+    perform coordinator.limit_leave(v_end.limited, 'completed', p_by, p_now);
   end if;
-  return v_ids;
+  if exists (select from coordinator.locks l where l.agent_id = p_agent) or exists (select from coordinator.lock_waits w where w.agent_id = p_agent) then
+    perform coordinator.job_unlock(array(
+      select jsonb_populate_record(null::coordinator.jobs_running, jsonb_build_object('id', u.id, 'fence', u.fence, 'agent_id', p_agent))
+      from unnest(p_ids, p_fences) u (id, fence) where u.id = any (v_end.ended)), p_by);
+  end if;
+  return v_end.ended;
 end
 $$;
 comment on function coordinator.job_finish(uuid, text, uuid[], bigint[], jsonb[], timestamptz) is
-  'Complete the jobs that a worker holds under the given fences, and return their ids; null: none. Internal.';
+  'Complete the jobs that a worker runs under the given fences, and return their ids; null: none. Internal.';
 
 create or replace function coordinator.job_outcome_of(p_project_id bigint, p_job uuid) returns setof coordinator.job_outcome
 language plpgsql stable

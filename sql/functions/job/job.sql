@@ -88,7 +88,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into coordinator.events (type, project, key, actor, at, data)
-  select p_type, p_project, p_queue, p_actor, p_at, jsonb_build_object('ids', p_ids[n:n + s.size - 1]) || p_data
+  select p_type, p_project, p_queue, p_actor, p_at,
+         case p_data when '{}' then jsonb_build_object('ids', p_ids[n:n + s.size - 1]) else jsonb_build_object('ids', p_ids[n:n + s.size - 1]) || p_data end
   from (select case q.events when 'job' then 1 else 150 end as size from coordinator.queues q
         where q.project_id = p_project_id and q.name = p_queue) s, generate_series(1, cardinality(p_ids), s.size) n;
 end
