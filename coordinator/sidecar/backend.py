@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.client.lease import now_s
+from coordinator.client.presence import Presence
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import ServerSession
 from coordinator.model.operation import Operation
@@ -42,6 +43,12 @@ class Backend:
     def session(self, *_channels: str, awaited: Callable[[], bool] = lambda: True) -> ServerSession:  # noqa: ARG002
         """Return the direct connection; the agent's life depends on it."""
         return self._session
+
+    def serve(self, agent: Presence, project: str) -> None:
+        """Run calls in the name of this agent from now on, and keep the books of its locks and jobs."""
+        self.actor = agent.name
+        for book in (self.book, self.jobs):
+            book.agent, book.name, book.project = agent.id, agent.name, project
 
     def obstacle(self) -> str | None:
         """Return why no call can be made, or None if calls are possible as far as is known."""

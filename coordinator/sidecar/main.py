@@ -218,9 +218,7 @@ async def _serve(  # noqa: PLR0917
         if liveness is not None:
             backend.process = lambda: liveness.process
         cause.identify(project=registration.project, agent=presence.name)
-        backend.actor = backend.book.name = backend.jobs.name = presence.name
-        backend.book.agent = backend.jobs.agent = presence.id
-        backend.book.project = backend.jobs.project = registration.project
+        backend.serve(presence, registration.project)
         tasks.start_soon(presence.keep)
         tasks.start_soon(backend.book.run_forever)
         tasks.start_soon(backend.jobs.run_forever, registration.ttl.total_seconds())

@@ -83,18 +83,9 @@ def list_(call: Invocation) -> None:
 
     rows = place.listed(call.config.backups)
     columns = (
-        "backup",
-        "status",
-        "started_at",
-        "verified_at",
-        "bytes",
-        "rows",
-        "database",
-        "program",
-        "postgres",
-        "path",
+        "backup", "status", "started_at", "verified_at", "bytes", "rows", "database", "program", "postgres", "path",
         "fault",
-    )
+    )  # fmt: skip
     call.output.many(rows, columns, empty=f"There is no backup in {plain(str(call.config.backups))}.")
     for row in rows:
         if row.fault is not None:

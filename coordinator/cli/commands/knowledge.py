@@ -83,18 +83,9 @@ def list_(call: Invocation, /, *, after: str | None, limit: int | None, **option
     """List entries, most recently changed first."""
     operation = knowledge.List(project=call.project, **given(options))
     columns = (
-        "key",
-        "title",
-        "source_type",
-        "source_url",
-        "metadata",
-        "version",
-        "updated_at",
-        "content",
-        "language",
-        "actor",
-        "created_at",
-    )
+        "key", "title", "source_type", "source_url", "metadata", "version", "updated_at", "content", "language",
+        "actor", "created_at",
+    )  # fmt: skip
     call.list(operation, columns, after=after, limit=limit, empty="There is no knowledge.")
 
 
@@ -132,17 +123,7 @@ def search(call: Invocation, /, *, after: str | None, limit: int | None, **optio
     """
     operation = knowledge.Search(project=call.project, **given(options))
     columns = (
-        "key",
-        "title",
-        "snippet",
-        "rank",
-        "partial",
-        "source_type",
-        "source_url",
-        "metadata",
-        "updated_at",
-        "language",
-        "version",
-        "actor",
-    )
+        "key", "title", "snippet", "rank", "partial", "source_type", "source_url", "metadata", "updated_at", "language",
+        "version", "actor",
+    )  # fmt: skip
     call.list(operation, columns, after=after, limit=limit, empty="No knowledge matches.")

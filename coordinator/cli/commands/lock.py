@@ -20,18 +20,9 @@ from coordinator.operations import locks
 command = noun("Locks: fenced leases over files, names and slots.")
 
 COLUMNS = (
-    "resource",
-    "agent",
-    "mode",
-    "fencing_token",
-    "expires_at",
-    "acquired_at",
-    "agent_id",
-    "slot",
-    "slots",
-    "owner",
+    "resource", "agent", "mode", "fencing_token", "expires_at", "acquired_at", "agent_id", "slot", "slots", "owner",
     "job",
-)
+)  # fmt: skip
 
 _resources = click.argument("resources", metavar="RESOURCE…", nargs=-1, required=True, type=RESOURCE)
 _resource = click.argument("resource", type=RESOURCE)

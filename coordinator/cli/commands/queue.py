@@ -16,21 +16,9 @@ from coordinator.operations import queues
 command = noun("Queues: how jobs are claimed, and how many may wait.")
 
 COLUMNS = (
-    "queue",
-    "queued_count",
-    "running_count",
-    "paused_at",
-    "fair_by",
-    "ageing",
-    "max_waiting",
-    "max_waiting_per_key",
-    "weights",
-    "unplaced_count",
-    "pause_reason",
-    "paused_by",
-    "events",
-    "updated_at",
-)
+    "queue", "queued_count", "running_count", "paused_at", "fair_by", "ageing", "max_waiting", "max_waiting_per_key",
+    "weights", "unplaced_count", "pause_reason", "paused_by", "events", "updated_at",
+)  # fmt: skip
 
 
 @command.verb(

@@ -15,17 +15,8 @@ from coordinator.operations import sessions
 command = noun("Sessions: conversations and runs of work.")
 
 COLUMNS = (
-    "session",
-    "username",
-    "title",
-    "status",
-    "updated_at",
-    "created_at",
-    "forked_from",
-    "mission",
-    "context",
-    "actor",
-)
+    "session", "username", "title", "status", "updated_at", "created_at", "forked_from", "mission", "context", "actor",
+)  # fmt: skip
 
 _session = click.argument("session", metavar="KEY")
 _username = click.option("--user", "username", metavar="NAME", help="User who owns the session.")

@@ -17,17 +17,8 @@ from coordinator.operations import tokens
 command = noun("Tokens: access to HTTP, with a role and a project.")
 
 COLUMNS = (
-    "id",
-    "name",
-    "role",
-    "project",
-    "username",
-    "expires_at",
-    "last_used_at",
-    "revoked_at",
-    "prefix",
-    "created_at",
-)
+    "id", "name", "role", "project", "username", "expires_at", "last_used_at", "revoked_at", "prefix", "created_at",
+)  # fmt: skip
 
 
 @command.verb(

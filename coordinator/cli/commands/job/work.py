@@ -18,19 +18,9 @@ from coordinator.model.operation import Json
 from coordinator.operations import jobs
 
 GRANT = (
-    "id",
-    "fence",
-    "type",
-    "attempt",
-    "key",
-    "payload",
-    "checkpoint",
-    "deadline_at",
-    "queue",
-    "stale",
-    "steps",
+    "id", "fence", "type", "attempt", "key", "payload", "checkpoint", "deadline_at", "queue", "stale", "steps",
     "tokens",
-)
+)  # fmt: skip
 
 
 @command.verb(
