@@ -157,6 +157,8 @@ def _encode_jsonb(value: object) -> bytes:
 
 
 def _decode_jsonb(value: bytes) -> object:
+    if len(value) <= SURELY_READABLE and not value.startswith(_PLACEHOLDER):
+        return msgspec.json.decode(value[1:])
     found: object = readable(memoryview(value)[1:]) if len(value) <= JSON_MAX_BYTES else unreadable("json")
     if fault := fault_of(found):
         from coordinator.telemetry import metrics  # noqa: PLC0415 - slow to import, and rarely needed

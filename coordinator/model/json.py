@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from math import isfinite
+from types import NoneType
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -36,6 +37,7 @@ __all__ = [
 UNREADABLE = "unreadable"
 
 _encode = msgspec.json.encode
+_FINITE = {NoneType, bool, int, str, msgspec.Raw}
 
 _HIDDEN = b"\xff"  # replaces a backslash; never occurs in UTF-8, and msgspec accepts it in parts that it skips
 # Compiled where they are used, since hardly any text contains one.
@@ -165,9 +167,9 @@ def _finite(value: object) -> bool:
         case float():
             return isfinite(value)
         case dict():
-            return all(map(_finite, value.values()))
+            return all(_finite(item) for item in value.values() if type(item) not in _FINITE)
         case list() | tuple():
-            return all(map(_finite, value))
+            return all(_finite(item) for item in value if type(item) not in _FINITE)
         case msgspec.Struct():
             return all(map(_finite, msgspec.structs.astuple(value)))
     return True

@@ -31,7 +31,7 @@ class Attempt:
 
     __slots__ = (
         "began_s",
-        "context",
+        "client",
         "ended",
         "error",
         "grant",
@@ -46,6 +46,7 @@ class Attempt:
     def __init__(self, grant: JobGrant, handler: Handler, client: Client) -> None:
         self.grant = grant
         self.handler = handler
+        self.client = client
         self.began_s = time.monotonic()
         self.scope: anyio.CancelScope | None = None
         self.stopped: StopReason | None = None
@@ -53,7 +54,6 @@ class Attempt:
         self.error: BaseException | None = None
         self.ended = False
         self.trace_id: str | None = None
-        self.context = JobContext(grant, client, self.stop)
         self.task: asyncio.Task[None] | None = None
 
     def stop(self, reason: StopReason) -> None:
@@ -68,10 +68,14 @@ class Attempt:
 
         Raises: ``KeyboardInterrupt``, and the cancellation of the scope or of this task itself.
         """
+        context = JobContext(
+            self.grant, self.client, self.stop
+        )  # of this frame alone: it refers to the attempt, as a cycle would
         try:
-            returned = await self.handler.function(self.context, self.handler.payload(self.grant.payload))
+            returned = await self.handler.function(context, self.handler.payload(self.grant.payload))
             result = self.handler.result(returned)
-            await self.context.finish_output()
+            if context.has_output:
+                await context.finish_output()
             self.result = result
         except asyncio.CancelledError as error:
             if self.stopped is not None or (self.task is not None and self.task.cancelling()):
@@ -81,14 +85,16 @@ class Attempt:
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit of a library, too, ends the attempt and not the worker
             with suppress(CoordinatorError), anyio.move_on_after(OUTPUT_S):
-                await self.context.finish_output()
+                await context.finish_output()
             self.error = error
         finally:
-            self.context.drop_output()
+            context.drop_output()
 
     def span(self) -> tracing.Span:
         """Return the span of this attempt, which continues the trace of the call that enqueued the job."""
         grant = self.grant
+        if grant.traceparent is None and not tracing.on():
+            return tracing.OFF
         return tracing.received(
             f"process {grant.queue}",
             "consumer",
@@ -98,7 +104,7 @@ class Attempt:
                 "messaging.operation.type": "process",
                 "messaging.destination.name": grant.queue or "",
                 "messaging.message.id": str(grant.id),
-                "coordinator.project": self.context.client.project,
+                "coordinator.project": self.client.project,
                 "coordinator.job.type": grant.type or "",
                 "coordinator.job.attempt": grant.attempt or 1,
             }
@@ -121,5 +127,5 @@ class Attempt:
             case StopReason.LOST | StopReason.RELEASED | StopReason.SUSPENDED:
                 return None
             case StopReason.CANCELLED:
-                return partial(self.context.client.jobs.release, self.grant)
-        return end_of(self.error or asyncio.CancelledError(), self.context.client, self.grant)
+                return partial(self.client.jobs.release, self.grant)
+        return end_of(self.error or asyncio.CancelledError(), self.client, self.grant)

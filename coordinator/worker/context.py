@@ -168,6 +168,11 @@ class JobContext:
             self._output = JobOutput(self._grant, self.client)
         await self._output.add(chunk)
 
+    @property
+    def has_output(self) -> bool:
+        """Whether the function has written any output."""
+        return self._output is not None
+
     async def finish_output(self) -> None:
         """Write the rest of the output.
 

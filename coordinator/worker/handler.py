@@ -19,6 +19,7 @@ __all__ = ["Function", "Handler"]
 
 Function = Callable[[JobContext, Any], Awaitable[Any]]
 
+_NULL = msgspec.Raw(b"null")  # the result of most functions
 _SHAPE = "Write it as: async def summarize(context: JobContext, payload: Page) -> Summary"
 
 
@@ -76,7 +77,7 @@ class Handler:
 
         Raises: ``FailJob`` if it is not JSON.
         """
-        return msgspec.Raw(as_json(value, "the result"))
+        return _NULL if value is None else msgspec.Raw(as_json(value, "the result"))
 
 
 def _name(kind: Any) -> str:

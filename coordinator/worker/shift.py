@@ -245,8 +245,7 @@ class Shift:
             self._plenty = len(fresh) == room
             self._futile = 0 if fresh else self._futile + 1
             self._due = bool(fresh) or self._hints != hints
-        for grant in fresh:
-            self._take(grant)
+        self._take(fresh)
         self._spread(1)
         self._change()
         if fresh and self._over.is_set():
@@ -287,13 +286,14 @@ class Shift:
             else:
                 self._forget(attempt)
 
-    def _take(self, grant: JobGrant) -> None:
-        """Accept a job; if the shift is ending, release it instead."""
+    def _take(self, grants: Sequence[JobGrant]) -> None:
+        """Accept jobs; if the shift is ending, release them instead."""
         if self._over.is_set():
             return
-        attempt = Attempt(grant, self._worker.handlers[grant.type or ""], self._client)
-        self._attempts[grant.fence] = attempt
-        self._pending.append(attempt)
+        for grant in grants:
+            attempt = Attempt(grant, self._worker.handlers[grant.type or ""], self._client)
+            self._attempts[grant.fence] = attempt
+            self._pending.append(attempt)
 
     # Running.
 
@@ -317,8 +317,8 @@ class Shift:
                 attempt = self._pending.popleft()
                 attempt.task, attempt.scope = task, scope
                 with attempt.span() as span:
-                    attempt.trace_id = tracing.trace_id()
                     if self._worker.logs_jobs:
+                        attempt.trace_id = tracing.trace_id()
                         facts = {"fence": attempt.grant.fence, "attempt": attempt.grant.attempt}
                         log.info("job.started", job=str(attempt.grant.id), type=attempt.grant.type, **facts)
                     try:
