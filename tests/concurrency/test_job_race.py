@@ -13,7 +13,7 @@ from coordinator.db.call import call
 from coordinator.errors import CoordinatorError
 from coordinator.model.agent import Agent
 from coordinator.model.job import JobGrant, JobReceipt
-from coordinator.operations import agents, jobs, projects, queues
+from coordinator.operations import agents, job_waits, jobs, projects, queues
 from tests.conftest import Open
 from tests.sql.test_races import RESUME, outcomes, pause, while_uncommitted
 from tests.waiting import DEADLINE_S, until_blocked
@@ -198,6 +198,21 @@ async def test_of_a_cancel_and_a_completion_both_take_effect_in_either_order(ses
     job = await started(connection, agent)
     _, outcome = await while_uncommitted(session, jobs.Cancel(project="default", job=job["job"]), jobs.Complete(**job))
     assert getattr(outcome, "status", outcome) == "cancelled"
+
+
+@pytest.mark.parametrize("part", ["steps", "chunks"])
+async def test_a_completion_waits_for_what_the_worker_stores_and_keeps_it(session: Open, part: str) -> None:
+    connection = await session()
+    job = await started(connection, await worker(connection))
+    store = {
+        "steps": job_waits.FinishStep(**job, step="fetch", result=1),
+        "chunks": jobs.Write(**job, chunks=["a"]),
+    }[part]
+    _, outcome = await while_uncommitted(session, store, jobs.Complete(**job))
+    assert getattr(outcome, "status", outcome) == "completed"
+    ended = await connection.fetchval(f"select {part}::text from coordinator.jobs_ended where id = $1", job["job"])
+    assert ended is not None
+    assert await connection.fetchval(f"select count(*) from coordinator.job_{part}_open") == 0
 
 
 @pytest.mark.parametrize("first", ["rescue", "complete"])
