@@ -29,7 +29,6 @@ HERE = Path(__file__).parents[2]
 LIMIT_S = 300.0
 START_S = 60.0
 END_S = 15.0
-SETTLES_S = 10.0  # no agent is reaped until PostgreSQL has run for this long
 RESTART_AT = SHARES // 2  # half of the shares are done
 FINISHED = "custom.fleet_finished"
 # Runs a command that ends when standard input closes: together with this process, however it ends.

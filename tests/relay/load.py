@@ -172,7 +172,6 @@ class Listener(Reader):
 
     def __init__(self) -> None:
         super().__init__()
-        self.healed = 0
         self.heard = 0
 
     async def listen(self, url: str, database: Database) -> None:
@@ -207,7 +206,6 @@ class Listener(Reader):
 
     async def heal(self, database: Database) -> None:
         """Read the log from the last cursor."""
-        self.healed += 1
         while page := await database.run(events.Since(after=self._cursor)):
             for event in page:
                 self.take(event)
