@@ -127,6 +127,7 @@ comment on function coordinator.leader_beat() is
 create or replace function coordinator.work_due() returns text[]
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan -- otherwise the first five heartbeats would plan, which takes ten times as long as the queries
 set enable_seqscan = off
 set jit = off -- before PostgreSQL 18, a table or sequence without an index looks expensive enough for JIT
 set enable_bitmapscan = off
