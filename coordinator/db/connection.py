@@ -121,7 +121,7 @@ _REMOTE = re.compile("[?&](ssl|gsslib|target_session_attrs)")
 
 _POOLERS: set[str] = set()  # addresses that have refused startup parameters
 
-# The arrays of built-in types in calls. The driver would ask the server for each, once a connection: 15 ms of a processor.
+# The arrays of built-in types in calls. The driver would ask the server for each, once a connection, which takes 8 ms of a processor.
 _ARRAYS = {
     "bool": (1000, 16),
     "float4": (1021, 700),
