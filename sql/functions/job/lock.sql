@@ -220,8 +220,10 @@ begin
       union all
       select w.project_id, null, w.ticket, w.agent_id, w.owner
       from unnest(v_agents) g (id) cross join lateral (select * from coordinator.lock_waits w where w.agent_id = g.id offset 0) w) o
-    join unnest(p_attempts) a on a.agent_id = o.agent_id and starts_with(o.owner || '/', coordinator.job_owner(a.id, a.fence) || '/')
     join coordinator.projects p on p.id = o.project_id
+    -- Hashed, since an agent may have thousands of both: see job_owner.
+    where (o.agent_id, split_part(o.owner, '/', 1), split_part(o.owner, '/', 2), split_part(o.owner, '/', 3)) in (
+      select a.agent_id, 'job', a.id::text, a.fence::text from unnest(p_attempts) a offset 0)
     group by 1, 2 order by 1
   loop
     v_all := array(select coordinator.lock_parse(r) from (select distinct l.resource as r from unnest(v_of.locks) l) l);

@@ -110,7 +110,8 @@ begin
   insert into coordinator.job_permits (class_id, turn, lane_id)
   select l.class_id, nextval('coordinator.job_turns'), l.id
   from coordinator.job_lanes l
-  where l.class_id = any (p_classes) and not exists (select from coordinator.job_permits p where p.class_id = l.class_id and p.lane_id = l.id);
+  where l.class_id = any (p_classes) -- trap: with "not exists", statistics decide whether it reads the line once, or once for each lane
+    and l.id not in (select p.lane_id from coordinator.job_permits p where p.class_id = any (p_classes) and p.lane_id is not null);
   insert into coordinator.job_placements as t (class_id, ageings, began_at)
   select c, p_ageings, coordinator.now_utc() from unnest(p_classes) c order by 1
   on conflict on constraint job_placements_pkey do update
