@@ -114,7 +114,8 @@ class Fork(InProject[Session], frozen=True, kw_only=True):
 class Delete(InProject[bool], frozen=True, kw_only=True):
     """Delete a session with its logs, documents and artifacts, and return true.
 
-    A session with more than 10,000 entries is archived, loses 10,000 of them, and the result is false: call it again.
+    A session with more than 10,000 entries, documents or artifacts, or 256 MB, is archived and loses as much, and the
+    result is false: call it again.
 
     Raises: ``NotFound``.
     """

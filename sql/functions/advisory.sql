@@ -97,6 +97,7 @@ comment on function coordinator.advisory_inherit(integer, integer) is
 --           fewer projects. So obstructed projects do not hide others, however many they are.
 --   until   To find what is due behind a flood, a run steps over the whole flood. If this took more than 50 ms, it is repeated only after
 --           ten times as long (in seconds since 1970), so it takes at most a tenth of the time.
+--   after   A run begins no further project after five seconds. The next run begins with the project after this one.
 create or replace function coordinator.project_each(p_loop text, p_limit integer) returns text[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -111,6 +112,8 @@ declare
   v_found    record;
   v_full     bigint[];
   v_began    double precision;
+  v_after    bigint := (v_loops #>> array[p_loop, 'after'])::bigint;
+  v_end      timestamptz;
   v_of       record;
   v_handled  text[];
   v_all      text[] := '{}';
@@ -139,9 +142,10 @@ begin
   if (select count(distinct p) from unnest(v_projects) p) < p_limit then
     v_passed := '{}';
   end if;
+  v_end := clock_timestamp() + interval '5 seconds';
   for v_of in -- in the order of projects, as all callers lock them
     select u.project_id, array_agg(u.item order by u.place) as items, greatest(1, p_limit / count(*) over ())::integer as share, count(*) over () as count
-    from unnest(v_projects, v_items) with ordinality u (project_id, item, place) group by 1 order by 1
+    from unnest(v_projects, v_items) with ordinality u (project_id, item, place) group by 1 order by u.project_id <= v_after, 1
   loop
     begin
       v_handled := '{}';
@@ -153,9 +157,13 @@ begin
     if v_of.count >= p_limit and v_handled <@ '{0}' then -- nothing, or a count of 0
       v_passed := v_passed || v_of.project_id;
     end if;
+    v_after := v_of.project_id;
+    exit when clock_timestamp() > v_end;
+    v_after := null;
   end loop;
-  if v_passed <> '{}' or v_until is not null or v_loops ? p_loop then
-    perform set_config('coordinator.loops', (v_loops || jsonb_build_object(p_loop, jsonb_build_object('passed', v_passed, 'until', v_until)))::text, false);
+  if v_passed <> '{}' or v_until is not null or v_after is not null or v_loops ? p_loop then
+    perform set_config('coordinator.loops',
+      (v_loops || jsonb_build_object(p_loop, jsonb_build_object('passed', v_passed, 'until', v_until, 'after', v_after)))::text, false);
   end if;
   return v_all;
 end

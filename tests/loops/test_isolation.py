@@ -410,3 +410,16 @@ async def test_a_flood_that_takes_long_to_step_over_is_not_stepped_over_in_each_
         "select (current_setting('coordinator.loops')::jsonb #>> '{job_promote,until}')::double precision"
     )
     assert again > began + 0.6
+
+
+async def test_a_run_begins_with_the_project_after_the_last_one_of_a_run_that_took_too_long(tx: Shared) -> None:
+    projects = [f"p{n}" for n in range(3)]
+    for project in projects:
+        await tx.connection.execute("select coordinator.project_create($1)", project)
+        await tx.connection.execute("select coordinator.job_enqueue($1, 'x', p_delay => '1 second')", project)
+    await tx.set_clock(timedelta(minutes=1))
+    await tx.connection.execute("""
+        select set_config('coordinator.loops', jsonb_build_object('job_promote', jsonb_build_object('after', coordinator.project_id('p0')))::text, true)""")
+    assert await tx.connection.fetchval("select coordinator.job_promote(10)") == 3
+    told = [event["project"] for event in await tx.events() if event["type"] == "job.enqueued"]
+    assert told == ["p1", "p2", "p0"]

@@ -65,3 +65,46 @@ async def test_projects_share_the_entries_that_a_run_removes(tx: Transaction) ->
         await tx.run(retentions.ExpireSessions(limit=2))
         assert [row["count"] for row in await tx.connection.fetch(left)] == now
     assert await tx.run(retentions.ExpireSessions(limit=2)) == []
+
+
+async def test_a_session_with_much_content_goes_in_portions(tx: Transaction) -> None:
+    for _ in range(3):
+        await used(tx, "s")
+    for n in range(3):
+        await tx.connection.execute(
+            "select coordinator.document_put($1, 'note', 's/' || $2, '1', p_session => 's')", P, str(n)
+        )
+        await tx.connection.execute(
+            "select coordinator.artifact_put($1, $2, convert_to($2, 'UTF8'), p_session => 's')", P, str(n)
+        )
+    contents = """
+        select array[(select count(*) from coordinator.entries e join coordinator.logs l on l.id = e.log_id where l.session_id = s.id),
+                     (select count(*) from coordinator.documents d where d.session_id = s.id),
+                     (select count(*) from coordinator.artifacts a where a.session_id = s.id)]
+        from coordinator.sessions s where s.key = 's'"""
+    portion = """
+        select coordinator.session_remove(s.id, 'deleted', 'a', coordinator.now_utc(), 2) from coordinator.sessions s where s.key = 's'"""
+    seen = []
+    while not await tx.connection.fetchval(portion):
+        seen.append(await tx.connection.fetchval(contents))
+    assert seen == [[1, 3, 3], [0, 1, 3], [0, 0, 1]]
+    assert await present(tx) == []
+    ends = [event["key"] for event in await tx.events() if event["type"] in ("document.deleted", "session.deleted")]
+    assert ends == ["note/s/0", "note/s/1", "note/s/2", "s"]
+
+
+async def test_a_portion_of_a_session_is_bounded_by_bytes(tx: Transaction) -> None:
+    await used(tx, "s")
+    await tx.connection.execute("""
+        insert into coordinator.entries (log_id, seq, epoch, actor, created_at, data)
+        select l.id, n, l.epoch, 'a', now(), '"0123456789"' from coordinator.logs l, generate_series(2, 250) n where l.kind = 'note';
+        update coordinator.logs set last_seq = 250, count = 250 where kind = 'note'""")
+    portion = """
+        select coordinator.session_remove(s.id, 'deleted', 'a', coordinator.now_utc(), p_bytes => 1000) from coordinator.sessions s where s.key = 's'"""
+    left = []
+    while not await tx.connection.fetchval(portion):
+        left.append(
+            await tx.connection.fetchval("select count from coordinator.logs where kind = 'note' and key = 's'")
+        )
+    assert left == [150, 50]
+    assert await present(tx) == []
