@@ -27,6 +27,7 @@ __all__ = [
     "until",
     "until_blocked",
     "until_over",
+    "until_stopped",
     "until_true",
     "while_uncommitted",
 ]
@@ -87,6 +88,15 @@ async def until_blocked(connection: asyncpg.Connection, blocked: asyncpg.Connect
         return bool(await connection.fetchval(query, blocked.get_server_pid()))
 
     await until(look, "another session waits for a lock", every_s=0.005)
+
+
+async def until_stopped(pid: int) -> None:
+    """Wait until a process, of whichever parent, has been stopped by a signal."""
+
+    async def look() -> bool:
+        return (await anyio.Path(f"/proc/{pid}/stat").read_bytes()).rpartition(b") ")[2].startswith(b"T")
+
+    await until(look, "the process is stopped")
 
 
 async def until_over(connection: asyncpg.Connection) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.certificate import make_pair
+from tests.cli.conftest import Program
 from tests.daemon import Daemon, opened
 from tests.db.tls_server import ROLE, tls_server
-from tests.forked import ROOT
-from tests.waiting import DEADLINE_S
 
 
 class Place(NamedTuple):
@@ -32,17 +29,7 @@ class Place(NamedTuple):
         return f"postgresql://{ROLE}@{host}:{self.port}/postgres?{query}"
 
     def run(self, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "TMPDIR", "PYTHONPATH")}
-        command = [sys.executable, "-m", "coordinator", "--output", "json", "--url", url, *arguments]
-        return subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            cwd=ROOT,
-            env={**kept, "HOME": str(self.folder)},
-        )
+        return Program(self.folder, {}).run("--output", "json", "--url", url, *arguments)
 
     def error(self, url: str, exit_code: int) -> dict[str, Any]:
         done = self.run(url, "signal", "list")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,9 +13,9 @@ import pytest
 
 from tests.daemon import Daemon, opened
 from tests.faults.job_pauser import JOBS
-from tests.forked import ROOT
+from tests.forked import Forked
 from tests.sidecar.conftest import Sidecar
-from tests.waiting import until
+from tests.waiting import until, until_stopped
 
 STALE = dict.fromkeys(["complete", "fail", "fail for good", "progress", "snooze", "release", "assert"], "ZC320")
 ROWS = "select to_jsonb(r) from coordinator.jobs_running r order by id"
@@ -47,13 +45,9 @@ async def test_a_worker_that_returns_after_its_agent_ended_changes_nothing_by_an
             "select coordinator.job_enqueue('default', 'work', p_backoff => '0 seconds') from generate_series(1, $1)",
             JOBS,
         )
-        with subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.job_pauser", url], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        ) as paused:
+        with Forked("tests.faults.job_pauser", url, stdout=subprocess.PIPE, text=True) as paused:
             try:
-                await until(
-                    lambda: os.waitpid(paused.pid, os.WUNTRACED | os.WNOHANG)[0] == paused.pid, "the worker is stopped"
-                )
+                await until_stopped(paused.pid)
                 await connection.execute("update coordinator.agents set expires_at = now() where name = 'pauser'")
                 agent = await connection.fetchval(
                     "select id from coordinator.agent_register('default', 'next', p_job_types => '{work}', p_ttl => '1 hour')"

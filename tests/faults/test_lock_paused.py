@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 
 import anyio
 import pytest
 
 from tests.daemon import opened
-from tests.forked import ROOT
-from tests.waiting import until
+from tests.forked import Forked
+from tests.waiting import until_stopped
 
 
 @pytest.mark.parametrize(
@@ -24,14 +22,9 @@ async def test_a_holder_that_was_paused_past_its_ttl_overwrites_unless_it_is_fen
     async with opened(database_url) as connection:
         await connection.execute("create table public.work (body text); insert into public.work values ('')")
         agent = await connection.fetchval("select id from coordinator.agent_register('default', 'next')")
-        with subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.lock_pauser", database_url, how],
-            cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        ) as paused:  # fmt: skip
+        with Forked("tests.faults.lock_pauser", database_url, how, stdout=subprocess.PIPE, text=True) as paused:
             try:
-                await until(
-                    lambda: os.waitpid(paused.pid, os.WUNTRACED | os.WNOHANG)[0] == paused.pid, "the holder is stopped"
-                )
+                await until_stopped(paused.pid)
                 await connection.execute("update coordinator.locks set expires_at = now(), free_at = now()")
                 token = await connection.fetchval(
                     "select fencing_token from coordinator.lock_acquire('default', '{work}', $1)", agent

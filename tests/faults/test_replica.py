@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -19,6 +17,7 @@ import psutil
 import coordinator
 from coordinator import embedded
 from coordinator.replica import Replica
+from tests.cli.conftest import Program
 from tests.conftest import admin, with_database
 from tests.daemon import Daemon, opened
 from tests.faults.proxy import Proxy
@@ -106,18 +105,9 @@ async def test_a_standby_serves_lists_within_their_lag_and_the_primary_everythin
                 async with coordinator.connect(daemon.url) as client:
                     assert [one.value for one in await client.max_lag(3600).signals.list()] == [2]
                     assert [one.value for one in await client.signals.list()] == [2]
-                line = [
-                    sys.executable,
-                    "-m",
-                    "coordinator",
-                    "signal",
-                    "list",
-                    "--max-lag",
-                    "1h",
-                    "--url",
-                    daemon.url,
-                ]
-                assert [one["value"] for one in json.loads((await anyio.run_process(line)).stdout)] == [2]
+                line = ("signal", "list", "--max-lag", "1h", "--url", daemon.url)
+                shown = await anyio.to_thread.run_sync(Program(data_dir.parent, {}).json, *line)
+                assert [one["value"] for one in shown] == [2]
                 assert await daemon.metric('coordinator_replica_reads_total{outcome="served"}') == before + 2
 
                 # A project that it does not have yet: the primary serves.
