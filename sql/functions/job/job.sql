@@ -19,7 +19,7 @@
 -- Waiting and ended jobs cost a worker nothing; the partitions of ended jobs are only written.
 --
 -- Locks are taken in this order: agent, attempts (jobs_running) by id, open jobs by id (parents, and jobs that others wait for), keys
--- of queues by name, dedupe keys, waiting jobs by id, lanes by id. Ready and scheduled jobs, lanes and permits are skipped while
+-- of queues by name, dedupe keys, waiting jobs by id, lanes by class and key. Ready and scheduled jobs, lanes and permits are skipped while
 -- another transaction holds them, so claims wait for nobody. The key of a queue, coordinator.queue:<project>:<queue>, is shared by all
 -- transactions that add jobs to it; a change of its policy takes it exclusively. Enqueues to a queue with max_waiting also take
 -- coordinator.queue_room:<project>:<queue>, so they count one after the other.
