@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent.parent
 DEFINITION = re.compile(r"^create (?:or replace )?(?:function|procedure) coordinator\.(\w+)\s*\(", re.MULTILINE)
 # On the hottest path, or called for each pair of globs: setting it costs as much as they do, or prevents that they are inlined.
 WITHIN_THEIR_CALLERS = (
-    "chunk_events", "event_append", "lock_enter_plain", "lock_segments_meet", "lock_starts_meet", "log_plain_drafts", "relay_payloads", "relay_run",
-    "session_continue",
+    "chunk_events", "event_append", "lock_enter_plain", "lock_segments_meet", "lock_starts_meet", "log_append_any", "log_plain_drafts", "relay_payloads",
+    "relay_run", "session_continue",
 )  # fmt: skip
 IN_SCHEMA = "p.pronamespace = 'coordinator'::regnamespace"
 

@@ -508,3 +508,74 @@ async def test_entries_that_have_nothing_but_data_are_read_at_once_as_they_are_o
         assert found == await tx.connection.fetchval(one_by_one, kind, text.encode())
     for text in NOT_PLAIN:
         assert await tx.connection.fetchval(read_at_once, kind, text.encode()) is None, text[:100]
+
+
+USUAL = [
+    '[{"data":{"role":"user","content":"Hello"}},{"data":{"role":"assistant","content":"Hi"}}]',
+    '[{"data":{"role":"user","content":"é 😀 \\" \\\\ [[[{{{"}}]',
+    '[{"data":{"role":"critic","x":1}},{"data":{"x":1,"role":"user"}},{"data":{"role":"user","role":"tool"}},{"data":{"role":"us\\"er"}}]',
+    '[{"data":{"role":""}},{"data":{"role":7}},{"data":{"role":null}},{"data":{"role":["user"]}},{"data":"\\"role\\""}]',
+    '[{"data":{"role":"' + "r" * 201 + '"}},{"data":{"role":"user" }},{"data":{"content":{"role":"user"}}}]',
+    '[{"data":null},{"data":1},{"data":1e16},{"data":[]},{"data":""},{"data":"],[{\\"data\\":1}"}]',
+    '[{"data":1,"":1},{"data":2},{"data":3}]',
+    '[{"data":1,"uid":"u"}]',
+    '[{"data":1,"needs":-1,"tokens":3,"role":"tool"}]',
+    '[{"data":1},{"uid":1}]',
+    '[{"data":1},{}]',
+    '[{"data":1},null]',
+    '[{"data":1},[{"data":2}]]',
+    '[{"data":1,"data":{"a":2}}]',
+    '[{"data":1,"date":2}]',
+    '[{"data":"\\u0000"},{"data":{"role":"\\ud800"}}]',
+    '[{"data":{"ro\\u006ce":"user"}}]',
+    '[{"data":1e400}]',
+    '[{"data":' + "9" * 40 + "}]",
+    '[{"data":' + "[" * 70 + "]" * 70 + "}]",
+    '[{"data":{"role":"assistant","tool_calls":[{"id":"c","function":{"name":"f"}}]}},{"data":{"role":"tool","tool_call_id":"c"}}]',
+    '[{"data":{"type":"reasoning"}},{"data":{"role":"assistant","type":"message"}}]',
+    "[" + ",".join(['{"data":1}'] * 1001) + "]",
+    '[{"data":"' + "x" * 1_048_577 + '"}]',
+    '{"data":1}',
+]
+
+
+@pytest.mark.parametrize("kind", ["message", "note"])
+async def test_the_usual_append_does_what_any_other_does(tx: Transaction, kind: str) -> None:
+    """A space before the batch makes it unusual, so the other function reads it."""
+    stored = "select data::text, raw, uid, role, tokens, needs_seq, links, actor from coordinator.entries where log_id = (select id from coordinator.logs where kind = $1 and key = $2) order by seq"
+
+    async def outcome(key: str, text: str) -> Any:
+        operation = logs.Append(project="default", kind=kind, key=key, entries=JsonText(text.encode()), actor="ann")
+        try:
+            receipt = await tx.run(operation)
+        except CoordinatorError as error:
+            return error.code, error.message, error.detail, error.hint
+        return receipt.first_seq, receipt.last_seq, receipt.appended, receipt.epoch
+
+    for text in USUAL:
+        await tx.run(append("first", key="a", kind=kind))
+        await tx.run(append("first", key="b", kind=kind))
+        assert await outcome("a", text) == await outcome("b", " " + text), text[:200]
+    assert await tx.connection.fetch(stored, kind, "a") == await tx.connection.fetch(stored, kind, "b")
+    told = [
+        msgspec.json.decode(event["data"]) if isinstance(event["data"], bytes | str) else event["data"]
+        for event in await tx.events()
+    ]
+    seen = {key: [(d["first_seq"], d["last_seq"]) for d in told if d.get("name") == key] for key in ("a", "b")}
+    assert seen["a"] == seen["b"]
+    assert len(seen["a"]) > len(USUAL)
+
+
+async def test_the_usual_append_is_refused_where_any_other_is(tx: Transaction, database_url: str) -> None:
+    def usual(key: str = "s", kind: str = "message", **options: Any) -> logs.Append:
+        return logs.Append(project="default", kind=kind, key=key, entries=JsonText(b'[{"data":1}]'), **options)
+
+    await tx.run(usual())
+    await tx.run(sessions_.Archive(project="default", session="s"))
+    await refused(tx, usual(), "ZC332")
+    await tx.run(sessions_.Delete(project="default", session="s"))
+    assert (await tx.run(usual())).first_seq == 2  # in a new session, with a number of its own
+    assert await tx.connection.fetchval("select session_id is not null from coordinator.logs where key = 's'")
+    assert (await tx.run(usual())).first_seq == 3
+    await refused(tx, usual(actor="a\nb"), "ZC103")
+    await refused(tx, usual(kind="audit"), "42501")

@@ -31,8 +31,8 @@ begin
            bool_and(starts_with(d.entry::text, '{"data":') and octet_length(d.entry::text) <= octet_length(d.data::text) + 10)
     into v_drafts, v_plain
     from (select g.entry, g.data, -- a role at the beginning, as in most messages, is found without parsing the data
-                 case when starts_with(g.data::text, '{"role":"') and strpos(substr(g.data::text, 10), '"role"') = 0
-                           and strpos(split_part(substr(g.data::text, 10), '"', 1), '\') = 0 then split_part(substr(g.data::text, 10), '"', 1)
+                 case when starts_with(g.data::text, '{"role":"') and split_part(g.data::text, '"role"', 3) = ''
+                           and strpos(split_part(g.data::text, '"', 4), '\') = 0 then split_part(g.data::text, '"', 4)
                       when json_typeof(g.data -> 'role') = 'string' then g.data ->> 'role' end as role
           from (select e as entry, e -> 'data' as data from json_array_elements(p_entries) e offset 0) g offset 0) d;
   end if;
@@ -187,12 +187,11 @@ $$;
 comment on function coordinator.log_repeated(bigint, coordinator.log_draft[]) is
   'Return which entries of an append are already in the log, by their uid. ZC331: one of them has other content. Internal.';
 
-create or replace function coordinator.log_append(
-  p_project text, p_kind text, p_key text, p_entries json, p_expect bigint default null, p_epoch text default null,
-  p_session text default null, p_actor text default null)
+-- What log_append does not do itself. It is called by nothing else, so it inherits the search_path.
+create or replace function coordinator.log_append_any(
+  p_project text, p_kind text, p_key text, p_entries json, p_expect bigint, p_epoch text, p_session text, p_actor text)
 returns setof coordinator.log_receipt
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
+language plpgsql volatile
 as $$
 declare
   v_project  bigint := coordinator.project_id(p_project);
@@ -343,6 +342,78 @@ begin
   values ('log.appended', p_project, p_kind || '/' || p_key, v_actor, v_log.updated_at,
           jsonb_build_object('kind', p_kind, 'name', p_key, 'first_seq', v_base + 1, 'last_seq', v_log.last_seq));
   return next row(p_kind, p_key, least(v_base + 1, v_first), v_log.last_seq, coordinator.epoch_text(v_epoch), v_count)::coordinator.log_receipt;
+end
+$$;
+comment on function coordinator.log_append_any(text, text, text, json, bigint, text, text, text) is
+  'Do what log_append does, for any append. Internal.';
+
+-- The usual append is done here: entries that have only data, as programs write them (without spaces), to a log that exists, without
+-- a condition, and without links between messages. Each statement, and each function that an expression names, costs an append 1 to 20 µs;
+-- log_append_any does the rest, and everything that fails.
+create or replace function coordinator.log_append(
+  p_project text, p_kind text, p_key text, p_entries json, p_expect bigint default null, p_epoch text default null,
+  p_session text default null, p_actor text default null)
+returns setof coordinator.log_receipt
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_text  constant text := p_entries::text;
+  -- Escapes to examine, numbers that may be out of range, messages that may have links (message_linked).
+  v_special constant text := case p_kind when 'message' then '\\u|[0-9]{40}|[0-9.][eE][+-]?[0-9]{3}|"(type"|tool|function)'
+                                         else '\\u|[0-9]{40}|[0-9.][eE][+-]?[0-9]{3}' end;
+  v_data  json[];
+  v_count integer;
+  v_actor text;
+  v_log   record;
+  v_idle  boolean := false;
+begin
+  if p_expect is null and p_epoch is null and p_session is null and p_kind <> 'audit'
+     and starts_with(v_text, '[{"data":') and octet_length(v_text) <= 1048576
+     -- Nor is anything deeply nested.
+     and v_text !~ v_special
+     and octet_length(v_text) - octet_length(replace(replace(v_text, '[', ''), '{', '')) <= 64 then
+    v_data := array(select e -> 'data' from json_array_elements(p_entries) e);
+    v_count := cardinality(v_data);
+    -- Around the data of each entry are {"data":} and a comma or bracket, so if there are no other characters, there are no other fields.
+    if octet_length(v_text) = octet_length(array_to_string(v_data, '')) + 10 * v_count + 1 and num_nulls(variadic v_data) = 0 and v_count <= 1000 then
+      v_actor := coordinator.actor_name(p_actor);
+      update coordinator.logs l
+      set last_seq = l.last_seq + v_count, count = l.count + v_count, epoch = coordinator.epoch_stamp(),
+          updated_at = greatest(l.updated_at, coordinator.now_utc())
+      -- The project as by project_id.
+      where l.project_id = (select p.id from coordinator.projects p
+                            where p.name = p_project and not exists (select from coordinator.role_projects r where r.role = session_user))
+        and l.kind = p_kind and l.key = p_key and not l.deleted and l.last_seq >> 8 = (l.last_seq + v_count) >> 8
+        and (l.session_id is not null or p_kind not in ('message', 'step'))
+      returning l.id, l.last_seq - v_count as base, l.last_seq, l.epoch, l.updated_at, l.session_id into v_log;
+      if found then
+        loop
+          insert into coordinator.entries (log_id, seq, role, tokens, epoch, actor, created_at, data)
+          select v_log.id, v_log.base + d.place,
+                 -- A usual role at the beginning is found without parsing the data.
+                 case when starts_with(d.text, '{"role":"') and split_part(d.text, '"role"', 3) = ''
+                           and split_part(d.text, '"', 4) in ('user', 'assistant', 'system', 'developer', 'tool') then split_part(d.text, '"', 4)
+                      when json_typeof(d.data -> 'role') = 'string' and length(d.data ->> 'role') between 1 and 200 then d.data ->> 'role' end,
+                 case p_kind when 'message' then (octet_length(d.text) + 3) / 4 end, v_log.epoch, v_actor, v_log.updated_at, d.data
+          from (select u.data, u.data::text as text, u.place from unnest(v_data) with ordinality u (data, place) offset 0) d
+          -- In a statement after the one that has locked the header.
+          where v_log.session_id is null or v_idle or exists (
+            select from coordinator.sessions s
+            where s.id = v_log.session_id and s.status <> 'archived' and s.updated_at >= v_log.updated_at - interval '1 minute');
+          exit when found;
+          perform coordinator.session_continue(v_log.session_id, v_log.updated_at);
+          v_idle := true;
+        end loop;
+        insert into coordinator.events (type, project, key, actor, at, data)
+        values ('log.appended', p_project, p_kind || '/' || p_key, v_actor, v_log.updated_at,
+                jsonb_build_object('kind', p_kind, 'name', p_key, 'first_seq', v_log.base + 1, 'last_seq', v_log.last_seq));
+        return next row(p_kind, p_key, v_log.base + 1, v_log.last_seq, coordinator.epoch_text(v_log.epoch), v_count)::coordinator.log_receipt;
+        return;
+      end if;
+    end if;
+  end if;
+  return query select * from coordinator.log_append_any(p_project, p_kind, p_key, p_entries, p_expect, p_epoch, p_session, p_actor);
 end
 $$;
 comment on function coordinator.log_append(text, text, text, json, bigint, text, text, text) is
