@@ -204,7 +204,7 @@ begin
     v_left := p_limit - cardinality(v_ids);
   end loop;
   v_left := p_limit - cardinality(v_ids);
-  while v_left > 0 and p_picked is not null loop -- lanes in the order of their turns
+  while v_left > 0 and p_picked is not null loop -- the same with limits per key, which say how many jobs each lane may contribute
     with line as materialized (
       select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p
       where p.class_id = p_class and p.turn > coalesce((p_floors ->> v_floor)::bigint, 0)
@@ -229,18 +229,17 @@ begin
     continue when v_next is null;
     perform coordinator.job_floor_raise(
       jsonb_build_object(v_floor, v_turn), pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass) - v_read - 3 * p_limit, v_began);
-    if p_picked is not null then -- a lane contributes at most what the limit of its key allows; at 0, it leaves the line
-      -- A lane that this claim meets again has another permit, perhaps from the end of an attempt whose slot was counted here: it stays.
-      v_busy := v_busy || array(select n from unnest(v_next) n where v_rooms ? n::text);
-      select array_agg(l.lane_id), array_agg(l.hash), array_agg(l.jobs) into v_next, v_hashes, v_counts
-      from (select distinct on (u.lane_id) u.* from unnest(v_next, v_hashes, v_counts) u (lane_id, hash, jobs)
-            where not v_rooms ? u.lane_id::text) l;
-      continue when v_next is null;
-      v_taken := coordinator.limit_rooms(p_class, v_next, v_hashes, v_counts, p_picked, v_now);
-      v_counts := v_taken.counts;
-      v_busy := v_busy || array(select v_next[b] from unnest(v_taken.busy) b);
-      v_rooms := v_rooms || (select jsonb_object_agg(l, r) from unnest(v_next, v_taken.rooms) u (l, r));
-    end if;
+    -- A lane contributes at most what the limit of its key allows; at 0, it leaves the line.
+    -- A lane that this claim meets again has another permit, perhaps from the end of an attempt whose slot was counted here: it stays.
+    v_busy := v_busy || array(select n from unnest(v_next) n where v_rooms ? n::text);
+    select array_agg(l.lane_id), array_agg(l.hash), array_agg(l.jobs) into v_next, v_hashes, v_counts
+    from (select distinct on (u.lane_id) u.* from unnest(v_next, v_hashes, v_counts) u (lane_id, hash, jobs)
+          where not v_rooms ? u.lane_id::text) l;
+    continue when v_next is null;
+    v_taken := coordinator.limit_rooms(p_class, v_next, v_hashes, v_counts, p_picked, v_now);
+    v_counts := v_taken.counts;
+    v_busy := v_busy || array(select v_next[b] from unnest(v_taken.busy) b);
+    v_rooms := v_rooms || (select jsonb_object_agg(l, r) from unnest(v_next, v_taken.rooms) u (l, r));
     v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_next)]), v_next, v_counts);
     v_ids := v_ids || v_taken.ids;
     v_left := p_limit - cardinality(v_ids);
