@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from coordinator.errors import Conflict
+from coordinator.errors import Conflict, InvalidArgument
 from coordinator.model.agent import Agent
 from coordinator.model.job import JobGrant, JobReceipt
 from coordinator.operations import agents, jobs, limits, projects, queues, transactions
@@ -669,12 +669,26 @@ async def test_an_invalid_job_of_a_batch_is_named_and_nothing_is_enqueued(
     assert '"job": 2' in error.detail
 
 
+@pytest.mark.parametrize("fields", [{"type": ""}, {"type": None}, {"type": "x" * 201}, {"queue": ""}, {"queue": "q\n"}])
+async def test_of_alike_jobs_that_are_invalid_the_first_is_named(world: World, fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument, match="job 0: "):
+        await world.run(batch_of([{"type": "x", **fields}] * 2))
+
+
+async def test_alike_jobs_keep_the_trace_of_their_call(world: World) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await world.tx.connection.execute("select set_config('coordinator.traceparent', $1, true)", trace)
+    receipts = await world.run(batch_of([{"type": "x"}] * 2))
+    assert [(await world.row(receipt.id))["traceparent"] for receipt in receipts] == [trace] * 2
+
+
 ALIKE: list[dict[str, Any]] = [
     {},
     {"key": None, "payload": None, "priority": None},
     {"queue": "fair", "key": "k", "payload": {"text": "x" * 9000}},
     {"queue": "aged", "priority": -3, "key": "two words"},
     {"queue": "narrow"},
+    {"queue": None, "type": "größe"},
     {"max_attempts": 7, "backoff": 3, "deadline": 60, "stall": "5 minutes"},
     {"start_by": datetime.now(UTC) + DAY},
     {"rescue": "resume", "labels": ["gpu", "big", "gpu"], "after": [], "locks": [], "limits": None},

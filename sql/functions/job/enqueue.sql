@@ -261,9 +261,12 @@ declare
   v_alike    boolean;
   v_bytes    bigint;
   v_read     record;
+  v_orders   coordinator.job_order[];
   v_order    coordinator.job_order;
+  v_plain    boolean := true;
   v_policy   record;
   v_ids      uuid[];
+  v_trace    text := coordinator.traceparent(); -- the default of the column is evaluated for each row
   v_class    bigint;
   v_rank     bigint;
   v_lanes    bigint[];
@@ -285,23 +288,33 @@ begin
   v_project := coordinator.project_id(p_project);
   v_now := coordinator.now_utc();
   v_actor := coordinator.actor_name(p_actor);
-  v_read := coordinator.job_read(v_project, jsonb_build_array(p_jobs -> 0), true);
-  v_order := v_read.orders[1];
+  if v_shared - '{type,queue}'::text[] = '{}' then -- usually: everything else is a default
+    v_orders := coordinator.job_orders(jsonb_build_array(v_shared));
+    v_order := v_orders[1];
+    if (length(v_order.type) between 1 and 200 and length(v_order.queue) between 1 and 100 and v_order.type || v_order.queue !~ '[^!-~]') is not true then
+      return;
+    end if;
+  else
+    v_read := coordinator.job_read(v_project, jsonb_build_array(v_shared), true);
+    v_orders := v_read.orders;
+    v_order := v_orders[1];
+    v_plain := v_read.plain;
+  end if;
   select q.fair, q.ageing, num_nonnulls(q.max_waiting, q.max_waiting_per_key) > 0 as bounded into v_policy
   from coordinator.queue_enter(v_project, array[v_order.queue], v_actor) q;
   if v_policy.bounded then
     return;
   end if;
   v_ids := array(select coordinator.job_id((date_part('epoch', v_now) * 1000000)::bigint + n, v_random) from generate_series(1, cardinality(v_payloads)) n);
-  v_class := (coordinator.job_classify(v_project, array[v_order.queue], v_read.orders, v_read.plain))[1];
+  v_class := (coordinator.job_classify(v_project, array[v_order.queue], v_orders, v_plain))[1];
   v_rank := coordinator.job_rank(v_now, v_order.priority, v_policy.ageing);
   if v_policy.fair or (select c.keyed from coordinator.job_classes c where c.id = v_class) then
     v_lanes := coordinator.job_lanes_enter(array_fill(v_class, array[cardinality(v_ids)]), array(select coalesce(k, '') from unnest(v_keys) k));
   end if;
   insert into coordinator.jobs_open (id, project_id, class_id, queue, type, key, priority, payload, labels, max_attempts, backoff, start_by,
-                                     deadline, stall, rescue, actor, created_at, scheduled_at)
+                                     deadline, stall, rescue, actor, created_at, scheduled_at, traceparent)
   select j.id, v_project, v_class, v_order.queue, v_order.type, j.key, v_order.priority, j.payload, v_order.labels, v_order.max_attempts,
-         v_order.backoff, v_order.start_by, v_order.deadline, v_order.stall, v_order.rescue, v_actor, v_now, v_now
+         v_order.backoff, v_order.start_by, v_order.deadline, v_order.stall, v_order.rescue, v_actor, v_now, v_now, v_trace
   from unnest(v_ids, v_keys, v_payloads) j (id, key, payload);
   insert into coordinator.jobs_ready (class_id, lane_id, rank, id)
   select v_class, coalesce(j.lane_id, 0), v_rank, j.id from unnest(v_ids, v_lanes) j (id, lane_id);

@@ -76,7 +76,7 @@ comment on function coordinator.job_rank(timestamptz, integer, interval) is
 -- A UUID of version 7 from the microseconds of an instant, plus a position, so that the jobs of a batch stay in order.
 create or replace function coordinator.job_id(p_micros bigint, p_random uuid) returns uuid
 language sql immutable parallel safe
-return (lpad(to_hex(p_micros / 1000), 12, '0') || to_hex(28672 + p_micros % 1000 * 4096 / 1000) || substr(p_random::text, 20))::uuid;
+return (lpad(to_hex(p_micros / 1000 << 16 | 28672 + p_micros % 1000 * 4096 / 1000), 16, '0') || substr(p_random::text, 20))::uuid;
 comment on function coordinator.job_id(bigint, uuid) is
   'Return the UUID of version 7 for a microsecond since 1970 and a random UUID, which may be the same for several microseconds. Internal.';
 
