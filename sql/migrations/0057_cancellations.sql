@@ -1,14 +1,14 @@
 -- Large trees are cancelled in portions, see job/tree.sql; job_cancel returns how many jobs it cancelled, and how many follow.
 
 create table coordinator.job_cancellations (
-  id           bigint generated always as identity primary key,
+  id           bigint generated always as identity constraint job_cancellations_pkey primary key,
   project_id   bigint not null,
   jobs         uuid[] not null,
   reason       text,
   actor        text not null,
   requested_at timestamptz not null
 );
-create index job_cancellations_project_idx on coordinator.job_cancellations (project_id);
+create index job_cancellations_project_idx on coordinator.job_cancellations (project_id); -- claims, enqueues and ends of a project
 comment on table coordinator.job_cancellations is
   'Cancellations of trees that were too large for one call, until the loop has cancelled the rest.';
 comment on column coordinator.job_cancellations.id is 'Number of the cancellation.';

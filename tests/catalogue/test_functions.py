@@ -91,9 +91,8 @@ async def test_what_reads_chunks_of_the_log_does_not_plan_each_read(catalogue: a
         f"select p.proname from pg_proc p where p.prosrc ~ 'coordinator\\.chunk_events\\(' and {IN_SCHEMA}"
         " and 'plan_cache_mode=force_generic_plan' <> all (coalesce(p.proconfig, '{}'))"
     )
-    # events_since reads all chunks of a page at once, in the transaction of a reader, which would keep locks on all partitions. relay_step reads
-    # only chunks of transactions of more than 500 events.
-    assert {row[0] for row in rows} == {"events_since", "relay_step"}
+    # events_since reads all chunks of a page at once, in the transaction of a reader, which would keep locks on all partitions.
+    assert {row[0] for row in rows} == {"events_since"}
 
 
 async def test_what_forbids_table_scans_and_must_scan_is_not_compiled(catalogue: asyncpg.Connection) -> None:
