@@ -70,19 +70,20 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_row tid;
+  v_place record;
+  v_row   tid;
 begin
   loop
     -- Its rank follows from its row and the policy of its queue, or an earlier policy.
-    select r.ctid into v_row
+    select j.class_id, array[0, coalesce((select l.id from coordinator.job_lanes l where l.class_id = j.class_id and l.key = coalesce(j.key, '')), 0)] as lanes,
+           array(select coordinator.job_rank(j.scheduled_at, j.priority, a) from unnest(q.ageing || t.ageings) a) as ranks into v_place
     from coordinator.jobs_open j
     join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
     left join coordinator.job_placements t on t.class_id = j.class_id
-    join coordinator.jobs_ready r
-      on r.class_id = j.class_id and r.id = j.id
-         and r.rank = any (array(select coordinator.job_rank(j.scheduled_at, j.priority, a) from unnest(q.ageing || t.ageings) a))
-         and r.lane_id in (0, coalesce((select l.id from coordinator.job_lanes l where l.class_id = j.class_id and l.key = coalesce(j.key, '')), 0))
     where j.id = p_job;
+    -- Trap: in a join with the above, the planner may read the whole index for each job.
+    select r.ctid into v_row from coordinator.jobs_ready r
+    where r.class_id = v_place.class_id and r.lane_id = any (v_place.lanes) and r.rank = any (v_place.ranks) and r.id = p_job;
     if found and not p_wait then
       perform from coordinator.jobs_ready r where r.ctid = v_row and r.id = p_job for update skip locked;
     end if;
