@@ -201,15 +201,16 @@ class Reopened:
     Where a test would otherwise open many: each takes 20 ms of a processor until its first call has been planned.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, call_timeout_s: float = 30.0) -> None:
         self._url = url
+        self._call_timeout_s = call_timeout_s
         self._connection: asyncpg.Connection | None = None
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[asyncpg.Connection]:
         """Lend the connection for the duration of the block."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._url, call_timeout_s=10)
+            self._connection = await connect(self._url, call_timeout_s=self._call_timeout_s)
         try:
             yield self._connection
         except BaseException as error:

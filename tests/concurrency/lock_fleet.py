@@ -19,7 +19,7 @@ from coordinator.db.connection import connect
 from coordinator.errors import CoordinatorError
 from tests.concurrency import lock_history as history
 from tests.concurrency.lock_worker import Journal, Settings, Unknown
-from tests.daemon import Reopened, opened
+from tests.daemon import opened
 from tests.faults.plane import IMMEDIATE, restart
 from tests.forked import Forked
 from tests.waiting import until
@@ -46,19 +46,26 @@ class Fleet:
     """Runs workers on a database; ``admin_url`` leads past any pooler."""
 
     def __init__(
-        self, url: str, folder: Path, *, admin_url: str | None = None, seed: int = 1, cache_size: int = 100
+        self,
+        url: str,
+        folder: Path,
+        *,
+        admin_url: str | None = None,
+        seed: int = 1,
+        cache_size: int = 100,
+        poll_s: float = 0.01,
     ) -> None:
         self.url = url
         self.admin_url = admin_url or url
         self.folder = folder
         self.cache_size = cache_size
         self.seed = seed
+        self.poll_s = poll_s
         self.choose = random.Random(seed)
         self.workers: dict[str, Forked] = {}
         self.journal = Journal(folder / "nemesis.jsonl", "nemesis")
         self.befallen: Counter[str] = Counter()
         self.started = 0
-        self._admin = Reopened(self.admin_url)
 
     @contextmanager
     def running(self, count: int = WORKERS) -> Iterator[None]:
@@ -72,7 +79,6 @@ class Fleet:
                 worker.kill()
             for worker in self.workers.values():
                 worker.wait()
-            self._admin.close()
             self.journal.close()
 
     def start(self) -> None:
@@ -85,6 +91,7 @@ class Fleet:
             self.seed,
             alone=self.started % 2 == 0,
             statement_cache_size=self.cache_size,
+            poll_s=self.poll_s,
         )
         self.workers[name] = Forked("tests.concurrency.lock_worker", msgspec.json.encode(settings))
 
@@ -130,7 +137,7 @@ class Fleet:
         worker.wait()
         self.start()
         if self.choose.random() < 0.5:
-            async with self._admin.lent() as connection:
+            async with opened(self.admin_url) as connection:
                 for row in await connection.fetch("select id from coordinator.agents where name like $1 || '-%'", name):
                     call = self.journal.call("deregister", row["id"])
                     leave = connection.execute("select coordinator.agent_deregister($1)", row["id"])
@@ -150,7 +157,7 @@ class Fleet:
 
     async def terminate(self) -> None:
         """Terminate a backend, whatever it is doing."""
-        async with self._admin.lent() as connection:
+        async with opened(self.admin_url) as connection:
             await connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
                 "and pid <> pg_backend_pid() and backend_type = 'client backend' order by random() limit 1"
@@ -158,7 +165,7 @@ class Fleet:
 
     async def take(self) -> None:
         resource = self.choose.choice(sorted(history.COVERS))
-        async with self._admin.lent() as connection:
+        async with opened(self.admin_url) as connection:
             call = self.journal.call("break", "", resources=(resource,))
             await self.journal.run(
                 call, connection.fetchval("select coordinator.lock_break('default', $1, 'a test')", resource)
@@ -166,17 +173,16 @@ class Fleet:
 
     async def resize(self) -> None:
         """Change the number of slots, whoever holds or waits for them."""
-        async with self._admin.lent() as connection:
+        async with opened(self.admin_url) as connection:
             slots = self.choose.randint(history.POOL_SLOTS, history.POOL_SLOTS_MAX)
             await connection.execute("select coordinator.lock_resize('default', $1, $2)", history.POOL, slots)
 
     async def expire(self) -> None:
-        async with self._admin.lent() as connection:
+        async with opened(self.admin_url) as connection:
             await connection.execute("select coordinator.lock_expire()")
 
     async def restart(self, server: embedded.Server) -> None:
         """Kill the database server, and wait until another one accepts connections."""
-        self._admin.close()
         await restart(server, IMMEDIATE)
         self.befallen["restart"] += 1
 

@@ -34,7 +34,6 @@ FENCE = "select coordinator.assert_fence('default', $1, $2)"
 WRITE = "update public.cells set version = version + 1, token = $2 where cell = $1 returning version"
 LOOK = "select version from public.cells where cell = $1"
 KEEP = "insert into public.accesses (op, cell, writes, token, first, last) values ($1, $2, $3, $4, $5, $6)"
-POLL_S = 0.03  # most calls are polls: three times as many take twice the processor time for each grant
 
 T = TypeVar("T")
 Rows = list[asyncpg.Record]
@@ -50,6 +49,7 @@ class Settings(msgspec.Struct):
     clients: int = 3
     alone: bool = False  # each client is an agent; otherwise all are one, as its owners
     statement_cache_size: int = 100
+    poll_s: float = 0.01
 
 
 class Wish(NamedTuple):
@@ -222,7 +222,7 @@ class Client:
                 )
                 self.begin()  # it may have had the lock already
                 return
-            await anyio.sleep(POLL_S * choose.uniform(0.5, 2))
+            await anyio.sleep(self.settings.poll_s * choose.uniform(0.5, 2))
             poll = self.journal.call("poll", agent, ticket=ticket)
             rows = await self.journal.run(poll, connection.fetch(POLL, ticket, agent))
         self.holding = True

@@ -56,7 +56,7 @@ def make(settings: Settings, database_url: str) -> Worker:
 
 async def _effect(idle: list[Reopened], url: str, context: JobContext) -> None:
     """Write under the fence, however often the connection is lost."""
-    kept = idle.pop() if idle else Reopened(url)
+    kept = idle.pop() if idle else Reopened(url, call_timeout_s=10)
     try:
         while True:
             try:
