@@ -356,6 +356,7 @@ create or replace function coordinator.log_append(
 returns setof coordinator.log_receipt
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- plans made while the tables are small must also serve large ones
 as $$
 declare
   v_text  constant text := p_entries::text;
