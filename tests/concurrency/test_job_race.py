@@ -167,6 +167,18 @@ async def test_an_enqueue_waits_for_the_claim_that_deletes_its_lane_and_makes_it
 
 
 @pytest.mark.parametrize("commit", [True, False])
+async def test_two_first_jobs_of_a_key_share_one_lane_with_one_permit(session: Open, commit: bool) -> None:
+    connection = await session()
+    agent = await worker(connection)
+    await call(connection, queues.Set(project="default", queue="q", fair_by="key"))
+    made = await while_uncommitted(session, enqueue(queue="q", key="k"), enqueue(queue="q", key="k"), commit=commit)
+    query = "select count(distinct l.id), count(p.turn) from coordinator.job_lanes l left join coordinator.job_permits p on p.lane_id = l.id"
+    assert [*(await connection.fetch(query))[0]] == [1, 1]
+    kept = [receipt.id for receipt in made if isinstance(receipt, JobReceipt)][0 if commit else 1 :]
+    assert [grant.id for grant in await call(connection, claim(agent, 10))] == kept
+
+
+@pytest.mark.parametrize("commit", [True, False])
 async def test_a_cancel_waits_for_a_claim_and_then_asks_its_worker(session: Open, commit: bool) -> None:
     connection = await session()
     agent = await worker(connection)
