@@ -311,10 +311,12 @@ async def test_each_key_of_a_batch_is_looked_up_among_the_lanes_even_if_there_se
         " update pg_class set relpages = 1, reltuples = 0 where oid = 'coordinator.job_lanes'::regclass;"
         " set local enable_seqscan = off; set local enable_bitmapscan = off; set local plan_cache_mode = force_generic_plan"
     )
-    sql = await statement(tx, "job_lanes_enter", r"with added as \(.*?where a\.hash is not null")
-    sql = sql.replace("into v_new, v_hashes", "").replace("p_classes", "$1").replace("p_keys", "$2")
-    await tx.connection.execute(f"prepare lanes (bigint[], text[]) as {sql}")
-    plan = await explain(tx, "execute lanes ('{1}', '{a}')")
+    sql = await statement(tx, "job_lanes_enter", r"with lane as materialized.*?(?=;\n)")
+    sql = re.sub("--.*", "", sql).replace("into v_lanes, v_new, v_hashes", "")
+    for number, variable in enumerate(("p_classes", "p_keys", "v_laned"), 1):
+        sql = sql.replace(variable, f"${number}")
+    await tx.connection.execute(f"prepare lanes (bigint[], text[], bigint[]) as {sql}")
+    plan = await explain(tx, "execute lanes ('{1}', '{a}', '{1}')")
     looked_up = [
         node["Index Cond"] for node in plan if node.get("Relation Name") == "job_lanes" and "Index Cond" in node
     ]
