@@ -163,7 +163,7 @@ async def _last(place: Place, options: Options) -> Table:
     try:
         for total in sorted({10_000, options.entries}):
             logs = max(1, total // 100)
-            await connection.execute("truncate coordinator.logs, coordinator.entries")
+            await connection.execute("truncate coordinator.logs, coordinator.entries cascade")
             await connection.fetch(HEADERS, logs, 100)
             for first in range(1, 101, 10):
                 await connection.execute(FILL, first, first + 9)
