@@ -225,7 +225,8 @@ begin
       end if;
     end if;
   end loop;
-  if v_want > 0 and v_gauged <> '{}' and not v_policy.laned then -- check without locks first, so that nothing is taken for no job
+  -- Where little is left, check without locks first, so that nothing is taken for no job. Jobs that cost much are checked below.
+  if v_want > 0 and v_gauged <> '{}' and not v_policy.laned and (select min(r) from unnest(v_rooms) r) < 10 * v_want then
     v_ids := array(
       select b.id from unnest(p_classes) c (id) cross join lateral (
         select r.rank, r.id from coordinator.jobs_ready r where r.class_id = c.id and r.lane_id = 0
@@ -252,9 +253,9 @@ begin
     from coordinator.job_limits l where l.id = any (v_policy.limit_ids) and l.per_key and l.kind = 'slots';
   end if;
   if v_gauged <> '{}' and v_ids <> '{}' then
-    v_ids := array(select j.id from coordinator.jobs_open j where j.id = any (v_ids) order by j.priority desc, j.scheduled_at, j.id);
-    v_fit := coordinator.limit_fit(v_ids, v_gauged, v_rooms);
-    if v_fit.jobs < cardinality(v_ids) then
+    if not coordinator.limit_fits(v_ids, v_gauged, v_rooms) then
+      v_ids := array(select j.id from coordinator.jobs_open j where j.id = any (v_ids) order by j.priority desc, j.scheduled_at, j.id);
+      v_fit := coordinator.limit_fit(v_ids, v_gauged, v_rooms);
       perform coordinator.limit_lack_gauges(v_fit.short, v_fit.need, p_now);
       perform coordinator.job_make_ready(v_ids[v_fit.jobs + 1:], 'coordinator', p_now, p_tell => false, p_wait => false);
       v_ids := v_ids[:v_fit.jobs];
