@@ -86,6 +86,17 @@ async def test_claims_reserve_what_jobs_cost_and_never_more_than_there_is(fleet:
     assert (shown.waiting_count, shown.users) == (2, [{"type": "x", "key": None, "used": 90}])
 
 
+@pytest.mark.parametrize("count", [4, 12], ids=["returned after it was taken", "not taken, as little is left"])
+async def test_the_best_jobs_start_and_what_does_not_fit_keeps_its_place(fleet: Fleet, count: int) -> None:
+    await fleet.set(budget=100, type="x", reserve=40)
+    for priority in range(count):
+        await fleet.enqueue(priority=priority, payload=priority)
+    assert [grant.payload for grant in await fleet.claim(count)] == [count - 1, count - 2]
+    assert await fleet.charged() == (80, 20)
+    await fleet.set(budget=10_000)
+    assert [grant.payload for grant in await fleet.claim(count)] == list(reversed(range(count - 2)))
+
+
 async def test_a_job_says_what_it_costs(fleet: Fleet) -> None:
     await fleet.set(budget=100, reserve=1)
     for cost in (60, 30, 20, 5):
