@@ -1030,7 +1030,7 @@ create table coordinator.metrics (
   constraint metrics_kind CHECK ((kind = ANY (ARRAY['gauge'::text, 'counter'::text, 'histogram'::text])))
 );
 
--- Processes that prove by a session-level advisory lock (1129267026, id) that they are alive: daemons, sidecars, clients. Written by process_register and agent_reap.
+-- Processes that prove by a shared, session-level advisory lock (1129267026, id) that they are alive: daemons, sidecars, clients. Written by process_register and agent_reap.
 create table coordinator.processes (
   id         integer not null generated always as identity, -- Second half of the key of the advisory lock.
   kind       text not null, -- daemon, sidecar or client.

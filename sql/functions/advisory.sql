@@ -65,28 +65,37 @@ $$;
 comment on function coordinator.advisory_enter(bigint, boolean) is
   'Take an advisory lock until the end of the transaction. Waits at most one second, or lock_timeout if that is shorter; then 55P03 names the session that holds it. Internal.';
 
+-- The lock is shared, so the new session takes it before the former one releases it, and it is free at no moment.
 create or replace function coordinator.advisory_inherit(p_class integer, p_object integer) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '1s'
 as $$
+declare
+  v_pids   integer[];
+  v_others boolean;
+  v_shares boolean := false;
 begin
-  perform pg_terminate_backend(a.pid)
+  select coalesce(array_agg(a.pid), '{}'), coalesce(bool_or(a.usename <> session_user), false) into v_pids, v_others
   from pg_locks l join pg_stat_activity a on a.pid = l.pid
-  where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and a.usename = session_user
+  where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and l.pid <> pg_backend_pid()
     and l.database = (select oid from pg_database where datname = current_database())
     and l.classid = p_class::oid and l.objid = p_object::oid;
-  if not found then
-    return pg_try_advisory_lock(p_class, p_object);
+  if v_others then
+    return false;
   end if;
-  perform pg_advisory_lock(p_class, p_object);
+  v_shares := pg_try_advisory_lock_shared(p_class, p_object);
+  perform pg_terminate_backend(p) from unnest(v_pids) p;
+  if not v_shares then -- a session of an earlier release has not shared it
+    perform pg_advisory_lock_shared(p_class, p_object);
+  end if;
   return true;
 exception when lock_not_available or insufficient_privilege then -- the owner of the schema may not be allowed to end it
-  return false;
+  return v_shares;
 end
 $$;
 comment on function coordinator.advisory_inherit(integer, integer) is
-  'End the session of the same role that holds an advisory lock, and take the lock as soon as it is free, until this session ends. Waits at most one second. Returns whether this session has the lock. Internal.';
+  'Share an advisory lock until this session ends, and end the other sessions of the same role that hold it. Waits at most one second. Returns whether this session has the lock; false if a session of another role has it. Internal.';
 
 -- A loop that works for all projects handles one after the other, each in a savepoint, and waits at most 0.1 seconds for what another
 -- transaction holds, and half as long after each project that it passed over. So a transaction that stays open, or a row that cannot be

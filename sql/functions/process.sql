@@ -1,5 +1,5 @@
--- Processes. A process proves that it is alive by a session-level advisory lock (1129267026, id) on a direct connection: when the
--- process dies, the server releases the lock at once. The leader among the daemons runs the relay and the loops.
+-- Processes. A process proves that it is alive by a shared, session-level advisory lock (1129267026, id) on a direct
+-- connection: when the process dies, the server releases the lock at once. The leader among the daemons runs the relay and the loops.
 
 insert into coordinator.rights (function, role) values
   ('process_register', 'agent');
@@ -9,34 +9,39 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_id integer := p_id;
+  v_id      integer := p_id;
+  v_returns boolean;
 begin
   perform coordinator.check_name('the name of the process', p_name);
   if p_kind is null or p_kind not in ('daemon', 'sidecar', 'client') then
     raise exception using errcode = 'ZC105', message = format('invalid kind of process "%s"', left(p_kind, 200)),
       hint = 'Use daemon, sidecar or client.';
   end if;
-  -- Take the lock before the row is visible, so that no other session finds the row while its lock is free.
   if v_id is not null then
-    -- After a lost connection, its former session may still exist. End it; its lock passes to this one, so it is never free.
-    if not pg_try_advisory_lock(1129267026, v_id)
-       and not (exists (select from coordinator.processes where id = v_id and kind = p_kind and name = p_name)
-                and coordinator.advisory_inherit(1129267026, v_id)) then
+    -- If kind or name differ, it is not the same process: a fail-over lost the former row, and its id was assigned again.
+    if exists (select from coordinator.processes where id = v_id and kind = p_kind and name = p_name) then
+      v_returns := coordinator.advisory_inherit(1129267026, v_id); -- its former session may still exist
+    end if;
+    if not coalesce(v_returns, not coordinator.process_alive(v_id)) then
       raise exception using errcode = 'ZC302', message = format('process %s is alive in another session', v_id),
         hint = 'Register without an id.';
     end if;
-    -- If the name differs, it is not the same process: a fail-over lost the former row, and its id was assigned again.
-    update coordinator.processes set missing_at = null where id = v_id and kind = p_kind and name = p_name;
-    if found then
-      return v_id;
+    if v_returns then
+      update coordinator.processes set missing_at = null where id = v_id and kind = p_kind and name = p_name;
+      if found then
+        return v_id;
+      end if;
+      perform pg_advisory_unlock_shared(1129267026, v_id); -- it was reaped meanwhile
     end if;
-    perform pg_advisory_unlock(1129267026, v_id);
   end if;
+  -- Take the lock before the row is visible, so that no other session finds the row while its lock is free.
   loop
     v_id := nextval(pg_get_serial_sequence('coordinator.processes', 'id'));
     continue when exists (select from coordinator.processes where id = v_id); -- from before the sequence began again
     exit when pg_try_advisory_lock(1129267026, v_id); -- otherwise another role holds the key of an id that no process has yet
   end loop;
+  perform pg_advisory_lock_shared(1129267026, v_id); -- the next session of this process shares it
+  perform pg_advisory_unlock(1129267026, v_id);
   insert into coordinator.processes (id, kind, name, started_at) overriding system value
   values (v_id, p_kind, p_name, coordinator.now_utc());
   return v_id;

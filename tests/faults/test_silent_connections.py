@@ -79,10 +79,10 @@ async def test_a_process_returns_even_if_only_its_own_role_may_end_the_session_t
         opened(database_url) as watcher,
         Database.open(network.url, Config(min_connections=1, max_connections=2)) as database,
     ):
-        await watcher.execute(
-            "create or replace function coordinator.advisory_inherit(p_class integer, p_object integer) returns boolean"
-            " language sql volatile return false"
-        )
+        inherit = await watcher.fetchval("select pg_get_functiondef('coordinator.advisory_inherit'::regproc)")
+        ended = "perform pg_terminate_backend(p) from unnest(v_pids) p;"
+        assert ended in inherit
+        await watcher.execute(inherit.replace(ended, "if v_pids <> '{}' then raise insufficient_privilege; end if;"))
         liveness = Liveness(database.session(), "client")
         async with liveness.session.kept():
             process = liveness.process

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,6 +10,7 @@ import pytest
 
 from coordinator.config import Config
 from coordinator.db.connection import connect
+from coordinator.errors import Conflict
 from coordinator.loops.table import table
 from coordinator.model.work import Lead
 from coordinator.operations import agents, directives, signals
@@ -18,7 +18,7 @@ from coordinator.operations.work import LeaderRenew, ProcessRegister
 from tests.conftest import Transaction
 from tests.db.test_pool import limited_role
 from tests.sql.refusal import refused
-from tests.waiting import until, until_blocked, until_true
+from tests.waiting import until, until_true
 
 DAY = timedelta(days=1)
 
@@ -122,18 +122,41 @@ async def test_a_process_that_returns_ends_the_session_that_it_lost_and_takes_it
 
 
 async def test_the_lock_of_a_process_that_returns_is_free_at_no_moment(database_url: str) -> None:
-    """It waits for the lock before the session that it lost has ended, which here takes long."""
-    async with session(database_url) as lost, session(database_url) as new, session(database_url) as watcher:
-        inherit = await watcher.connection.fetchval(
-            "select pg_get_functiondef('coordinator.advisory_inherit'::regproc)"
+    """When the session that it lost has ended, and its call goes on, it holds the lock."""
+    async with session(database_url) as lost, session(database_url) as new:
+        inherit = await new.connection.fetchval("select pg_get_functiondef('coordinator.advisory_inherit'::regproc)")
+        ended = "perform pg_terminate_backend(p) from unnest(v_pids) p;"
+        assert ended in inherit
+        held = (
+            "from pg_locks where locktype = 'advisory' and granted and objid = p_object::oid and pid = pg_backend_pid()"
         )
-        assert "pg_terminate_backend(a.pid)" in inherit
-        await watcher.connection.execute(inherit.replace("pg_terminate_backend(a.pid)", "a.pid"))
+        await new.connection.execute(
+            inherit.replace(ended, ended.replace("(p)", "(p, 60000)") + f" perform 1 / count(*) {held};")
+        )
         process = await register(lost)
-        returns = asyncio.create_task(new.run(ProcessRegister(kind="daemon", name="host:1", id=process)))
-        await until_blocked(watcher.connection, new.connection)
-        await lost.connection.close()
-        assert await returns == process
+        assert await new.run(ProcessRegister(kind="daemon", name="host:1", id=process)) == process
+        await until(lost.connection.is_closed, "the lost session has ended")
+
+
+async def test_a_process_takes_over_the_lock_of_a_session_that_does_not_share_it(database_url: str) -> None:
+    """As sessions of earlier releases hold it."""
+    async with session(database_url) as lost, session(database_url) as new:
+        process = await register(lost)
+        await lost.connection.execute("select pg_advisory_lock(1129267026, $1)", process)
+        await lost.connection.execute("select pg_advisory_unlock_shared(1129267026, $1)", process)
+        assert await new.run(ProcessRegister(kind="daemon", name="host:1", id=process)) == process
+        await until(lost.connection.is_closed, "the lost session has ended")
+        assert await new.connection.fetchval("select coordinator.process_alive($1)", process)
+
+
+async def test_a_process_is_not_taken_over_by_another_role(server_url: str, database_url: str) -> None:
+    async with limited_role(server_url, database_url, 2) as (role, url), session(database_url) as living:
+        await living.connection.execute(f"grant coordinator_agent to {role}")
+        process = await register(living)
+        async with session(url) as stranger:
+            with pytest.raises(Conflict, match=f"process {process} is alive"):
+                await stranger.run(ProcessRegister(kind="daemon", name="host:1", id=process))
+        assert not living.connection.is_closed()
 
 
 async def test_no_session_of_another_role_is_ended_for_a_process_that_returns(
