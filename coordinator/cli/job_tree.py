@@ -30,7 +30,8 @@ def branches(jobs: Sequence[Job]) -> Iterator[str]:
 
 def _line(job: Job) -> str:
     state = job.status
-    if detail := job.reason or job.waiting_for:
+    detail = job.reason or job.waiting_for
+    if detail not in (None, job.status):
         state += f" ({detail})"
     parts = [job.type, str(job.id), state]
     if job.percent is not None:

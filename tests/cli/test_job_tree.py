@@ -36,7 +36,16 @@ def test_a_tree_is_drawn_paused_resumed_and_cancelled(program: Program) -> None:
     own = (root, "--agent", "w", "--fence", str(grant["fence"]))
     program.fails(2, "job", "cancel", *own)
     program.fails(2, "job", "cancel", root, "--children", "--agent", "w")
-    assert program.text("job", "cancel", *own, "--children").strip() == "3"
+    assert program.text("job", "cancel", *own, "--children").strip() == "3 jobs cancelled"
     assert program.json("job", "show", last["id"])["status"] == "cancelled"
-    assert program.json("job", "cancel", root, "--tree")["status"] == "running"
+    text = program.text("job", "cancel", root, "--tree")
+    assert text.startswith("1 job cancelled; the job itself is running, its fence is revoked in ")
+    assert f"c  {last['id']}  cancelled  after" in program.text("job", "tree", root)
     assert program.fails(4, "job", "enqueue", "x", "--parent", root)["code"] == "ZC328"
+
+
+def test_the_rest_of_a_large_tree_is_announced_when_it_is_cancelled(program: Program) -> None:
+    root = program.text("job", "enqueue", "x").strip()
+    program.run("job", "enqueue", "x", "--parent", root, "--lines", "-", stdin=b"{}\n" * 1001)
+    assert program.text("job", "cancel", root, "--tree") == "1000 jobs cancelled; a daemon cancels 2 more\n"
+    assert program.text("job", "cancel", root, "--tree") == "2 jobs cancelled\n"

@@ -97,6 +97,41 @@ $$;
 comment on function coordinator.job_take_ready(uuid, boolean) is
   'Remove a job from jobs_ready; return false if it is not there or, without p_wait, if another transaction holds its row. No event: the caller ends or moves it. Internal.';
 
+create or replace function coordinator.job_take_queued(p_jobs uuid[]) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_taken uuid[];
+begin
+  with place as materialized (
+    select j.id, j.class_id, j.priority, j.scheduled_at, q.ageing || t.ageings as ageings,
+           array[0, coalesce((select l.id from coordinator.job_lanes l where l.class_id = j.class_id and l.key = coalesce(j.key, '')), 0)] as lanes
+    from coordinator.jobs_open j
+    join coordinator.queues q on q.project_id = j.project_id and q.name = j.queue
+    left join coordinator.job_placements t on t.class_id = j.class_id
+    where j.id = any (p_jobs)),
+  taken as (
+    delete from coordinator.jobs_ready r
+    where r.ctid = any (array(
+      select x.place from place p cross join lateral (
+        select r.ctid as place from coordinator.jobs_ready r
+        where r.class_id = p.class_id and r.lane_id = any (p.lanes)
+          and r.rank = any (array(select coordinator.job_rank(p.scheduled_at, p.priority, a) from unnest(p.ageings) a)) and r.id = p.id
+        for update skip locked) x))
+    returning r.id)
+  select coalesce(array_agg(t.id order by t.id), '{}') into v_taken from taken t;
+  return v_taken;
+end
+$$;
+comment on function coordinator.job_take_queued(uuid[]) is
+  'Remove those of some jobs that are queued from jobs_ready, and return them: job_take_ready without waiting, for many jobs. No event: the caller ends or moves them. Internal.';
+
 create or replace function coordinator.job_step_count(p_job uuid) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -415,7 +415,7 @@ begin
   if p_paused is null then
     perform coordinator.job_wake(array(select w.id from coordinator.jobs_waiting w where w.id = any (v_new) and w.cause = 'tree'), p_actor, v_now);
   else
-    perform coordinator.job_make_waiting(array(select i from unnest(v_new) i where coordinator.job_take_ready(i, false)), 'tree', null, p_actor, v_now);
+    perform coordinator.job_make_waiting(coordinator.job_take_queued(v_new), 'tree', null, p_actor, v_now);
   end if;
 end
 $$;

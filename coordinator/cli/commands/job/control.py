@@ -14,12 +14,15 @@ from coordinator.cli.commands.job.noun import (
     key_option,
     queue_option,
     show_outcome,
+    state_of,
     status_option,
     type_option,
 )
 from coordinator.cli.invocation import Invocation
+from coordinator.cli.output import counted
 from coordinator.cli.values import INTEGER, JOB
 from coordinator.model.agent_ref import AgentRef
+from coordinator.model.job import JobCancellation
 from coordinator.operations import job_history, job_trees, jobs
 
 
@@ -48,13 +51,20 @@ def cancel(call: Invocation, /, *, tree: bool, children: bool, agent: AgentRef |
         if agent is None or fence is None or tree:
             raise click.UsageError("--children takes --agent and --fence, and not --tree")
         count = call.run(call.operation(job_trees.CancelChildren, agent=agent, fence=fence, **options))
-        call.output.line(str(count))
+        call.output.line(str(count) if call.output.json else f"{counted(count, 'job')} cancelled")
         return
     if fence is not None:
         raise click.UsageError("--fence belongs to --children")
     outcome = call.run(call.operation(jobs.Cancel, tree=tree, **options))
-    follow = f", {outcome.following} more follow" if outcome.following else ""
-    show_outcome(call, outcome, f"; jobs cancelled: {outcome.cancelled}{follow}" if tree else "")
+    call.output.one(outcome, _cancelled(outcome) if tree else state_of(outcome))
+
+
+def _cancelled(outcome: JobCancellation) -> str:
+    """Describe what became of a tree and, unless it was cancelled as well, of the job at its top."""
+    text = f"{counted(outcome.cancelled, 'job')} cancelled"
+    if outcome.following:
+        text += f"; a daemon cancels {outcome.following} more"
+    return text if outcome.status == "cancelled" else f"{text}; the job itself is {state_of(outcome)}"
 
 
 @command.verb(examples=['coordinator job pause "$id" --tree --reason "The site is down"'])

@@ -25,6 +25,7 @@ __all__ = [
     "queue_option",
     "show_outcome",
     "show_suspension",
+    "state_of",
     "status_option",
     "type_option",
 ]
@@ -54,10 +55,15 @@ ordinal_option = click.option(
 )
 
 
-def show_outcome(call: Invocation, outcome: JobOutcome, note: str = "") -> None:
-    """Write what became of a job, and a note."""
-    reason = f" ({plain(outcome.reason)})" if outcome.reason else ""
-    call.output.one(outcome, f"{outcome.status}{reason}{_due(outcome.status, outcome.due_at)}{note}")
+def show_outcome(call: Invocation, outcome: JobOutcome) -> None:
+    """Write what became of a job."""
+    call.output.one(outcome, state_of(outcome))
+
+
+def state_of(outcome: JobOutcome) -> str:
+    """Describe the state of a job, for people."""
+    reason = f" ({plain(outcome.reason)})" if outcome.reason not in (None, outcome.status) else ""
+    return f"{outcome.status}{reason}{_due(outcome.status, outcome.due_at)}"
 
 
 def show_suspension(call: Invocation, suspension: JobSuspension) -> None:
