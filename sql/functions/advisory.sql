@@ -107,7 +107,7 @@ comment on function coordinator.advisory_inherit(integer, integer) is
 --   until   To find what is due behind a flood, a run steps over the whole flood. If this took more than 50 ms, it is repeated only after
 --           ten times as long (in seconds since 1970), so it takes at most a tenth of the time.
 --   after   A run begins no further project after five seconds. The next run begins with the project after this one.
-create or replace function coordinator.project_each(p_loop text, p_limit integer) returns text[]
+create or replace function coordinator.project_each(p_loop text, p_limit integer, p_due text) returns text[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms'
@@ -133,8 +133,7 @@ begin
       v_began := extract(epoch from clock_timestamp());
       exit when v_began < v_until;
     end if;
-    execute format('select array_agg(w.project_id) as projects, array_agg(w.item) as items from coordinator.%I($1, $2) w', p_loop || '_work')
-      into v_found using v_passed || array(select distinct p from unnest(v_projects) p), p_limit;
+    v_found := coordinator.project_due(p_due, v_passed || array(select distinct p from unnest(v_projects) p), p_limit);
     exit when v_found.projects is null;
     -- Projects with less than a share may have more: what was found of them is found again, without what hid the rest.
     v_full := array(select p from unnest(v_found.projects) p group by p
@@ -177,8 +176,25 @@ begin
   return v_all;
 end
 $$;
-comment on function coordinator.project_each(text, integer) is
-  'Handle due items, up to p_limit in total, one project after the other, and return the handled ones. <p_loop>_work(except, limit) returns the projects of due items, except some, and the items, the most urgent first. <p_loop>_in(project, items, limit) handles items of a project. If it fails, the project is passed over until the next run. Internal.';
+comment on function coordinator.project_each(text, integer, text) is
+  'Handle due items, up to p_limit in total, one project after the other, and return the handled ones. p_due: see project_due. <p_loop>_in(project, items, limit) handles items of a project. If it fails, the project is passed over until the next run. Internal.';
+
+create or replace function coordinator.project_due(p_due text, p_except bigint[], p_limit integer, out projects bigint[], out items text[])
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  execute format('select array_agg(d.project_id), array_agg(d.item) from (%s) d (project_id, item)', p_due)
+    into projects, items using coordinator.now_utc(), p_except, p_limit;
+end
+$$;
+comment on function coordinator.project_due(text, bigint[], integer) is
+  'Run a query of due items, which returns their projects and the items, the most urgent first: of items that are due at $1, of all projects except $2, up to $3. It must find them by an index, whatever the statistics say. Internal.';
 
 create or replace function coordinator.project_passed_over(p_loop text, p_project_id bigint, p_error text) returns void
 language plpgsql volatile

@@ -394,13 +394,13 @@ async def test_a_flood_that_takes_long_to_step_over_is_not_stepped_over_in_each_
     assert await tx.connection.fetchval("select coordinator.job_promote(10)") == 10
     assert [await tx.connection.fetchval(left, project) for project in ("flood", "calm")] == [30, 2]
     await tx.connection.execute(until, 0)
-    await tx.connection.execute("alter function coordinator.job_promote_work(bigint[], integer) rename to slow_work")
+    await tx.connection.execute("alter function coordinator.project_due(text, bigint[], integer) rename to slow_due")
     await tx.connection.execute("""
-        create function coordinator.job_promote_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
+        create function coordinator.project_due(p_due text, p_except bigint[], p_limit integer, out projects bigint[], out items text[])
         language plpgsql volatile as $$
         begin
           perform pg_sleep(0.06);
-          return query select w.* from coordinator.slow_work(p_except, p_limit) w;
+          select d.* into projects, items from coordinator.slow_due(p_due, p_except, p_limit) d;
         end
         $$""")
     began = await tx.connection.fetchval("select extract(epoch from clock_timestamp())::double precision")

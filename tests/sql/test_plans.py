@@ -239,14 +239,17 @@ async def test_the_rule_of_a_key_is_found_by_index_when_there_are_many(full: Tra
 
 async def test_the_reaper_finds_lost_agents_without_reading_all(full: Transaction) -> None:
     for function, part, given in (
-        ("agent_reap_work", r"\(select e\.project_id.*limit p_limit\)", {"p_except": "'{}'::bigint[]"}),
+        ("agent_reap", r"\(select e\.project_id.*limit \$3\)", {}),
         (
             "agent_reap_in",
             r"select a\.id, a\.name, case when.*?for update of a skip locked",
             {"p_items": "array[gen_random_uuid()]", "p_project_id": "1"},
         ),
     ):
-        plan = await explain(full, await statement(full, function, part, v_now="now()", p_limit="1000", **given))
+        sql = await statement(full, function, part, v_now="now()", **given)
+        for number, value in enumerate(("now()", "'{}'::bigint[]", "1000"), 1):
+            sql = sql.replace(f"${number}", value)
+        plan = await explain(full, sql)
         assert "agents" not in scanned(plan), plan
 
 

@@ -315,7 +315,14 @@ begin
   update coordinator.processes p set missing_at = case when coordinator.process_alive(p.id) then null else v_now end
   where p.id = any (array(
     select c.id from coordinator.processes c where (c.missing_at is null) = not coordinator.process_alive(c.id) for update skip locked));
-  v_reaped := coordinator.project_each('agent_reap', p_limit);
+  v_reaped := coordinator.project_each('agent_reap', p_limit, $due$
+    (select e.project_id, e.id::text from coordinator.agents e
+     where e.expires_at <= $1 and e.project_id <> all ($2) order by e.expires_at limit $3)
+    union all
+    (select o.project_id, o.id::text from coordinator.agents o left join coordinator.processes d on d.id = o.process_id
+     where o.process_id is not null and (d.id is null or d.missing_at <= clock_timestamp() - coordinator.process_grace()) and o.project_id <> all ($2)
+     limit $3)
+  $due$);
   delete from coordinator.processes p
   where p.id = any (array(select c.id from coordinator.processes c where c.missing_at <= v_now - coordinator.process_grace() for update skip locked))
     and not exists (select from coordinator.agents a where a.process_id = p.id);
@@ -324,25 +331,6 @@ end
 $$;
 comment on function coordinator.agent_reap(integer) is
   'Reap up to p_limit agents whose TTL passed without a heartbeat or whose process died. agents: the name, id and reason of each. missing: processes to check again in 0.7 seconds. Nothing is reaped for 10 seconds after the server started or a standby was promoted.';
-
-create or replace function coordinator.agent_reap_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-begin
-  return query
-    (select e.project_id, e.id::text from coordinator.agents e
-     where e.expires_at <= v_now and e.project_id <> all (p_except) order by e.expires_at limit p_limit)
-    union all
-    (select o.project_id, o.id::text from coordinator.agents o left join coordinator.processes d on d.id = o.process_id
-     where o.process_id is not null and (d.id is null or d.missing_at <= clock_timestamp() - coordinator.process_grace()) and o.project_id <> all (p_except)
-     limit p_limit);
-end
-$$;
-comment on function coordinator.agent_reap_work(bigint[], integer) is
-  'Return what agent_reap has to do: see project_each. Internal.';
 
 create or replace function coordinator.agent_reap_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile

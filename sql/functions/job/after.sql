@@ -163,29 +163,17 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (select coalesce(sum(n::integer), 0) from unnest(coordinator.project_each('job_settle_due', p_limit)) n);
-end
-$$;
-comment on function coordinator.job_settle_due(integer) is
-  'Continue to settle jobs that wait for up to p_limit ended jobs, where there were too many for one call; returns how many were settled. Repeat until 0.';
-
-create or replace function coordinator.job_settle_due_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-as $$
-begin
-  return query
+  return (select coalesce(sum(n::integer), 0) from unnest(coordinator.project_each('job_settle_due', p_limit, $due$
     select p.id, u.id::text from coordinator.jobs_unsettled u
     cross join lateral (
       select coalesce((select j.project_id from coordinator.job_dependencies d join coordinator.jobs_open j on j.id = d.job_id
                        where d.after_id = u.id limit 1), 0) as id) p -- 0: nothing waits for it any more
-    where p.id <> all (p_except) order by u.id limit p_limit;
+    where p.id <> all ($2) order by u.id limit $3
+  $due$)) n);
 end
 $$;
-comment on function coordinator.job_settle_due_work(bigint[], integer) is
-  'Return what job_settle_due has to do: see project_each. Internal.';
+comment on function coordinator.job_settle_due(integer) is
+  'Continue to settle jobs that wait for up to p_limit ended jobs, where there were too many for one call; returns how many were settled. Repeat until 0.';
 
 create or replace function coordinator.job_settle_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile

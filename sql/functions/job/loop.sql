@@ -6,34 +6,18 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return cardinality(coordinator.project_each('job_promote', p_limit));
+  return cardinality(coordinator.project_each('job_promote', p_limit, $due$
+    select c.project_id, l.id::text
+    from coordinator.jobs_later l
+    cross join lateral (select k.project_id from coordinator.job_classes k where k.id = l.class_id offset 0) c -- whatever the statistics say
+    where l.due_at <= $1 and c.project_id <> all ($2)
+      and not exists (select from coordinator.jobs_open j where j.id = l.id and j.start_by <= $1) -- job_expire handles these
+    order by l.due_at limit $3
+  $due$));
 end
 $$;
 comment on function coordinator.job_promote(integer) is
   'Make up to p_limit scheduled jobs claimable whose time has come; returns how many. Repeat until 0.';
-
-create or replace function coordinator.job_promote_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-begin
-  return query
-    select c.project_id, l.id::text
-    from coordinator.jobs_later l
-    cross join lateral (select k.project_id from coordinator.job_classes k where k.id = l.class_id offset 0) c -- whatever the statistics say
-    where l.due_at <= v_now and c.project_id <> all (p_except)
-      and not exists (select from coordinator.jobs_open j where j.id = l.id and j.start_by <= v_now) -- job_expire handles these
-    order by l.due_at limit p_limit;
-end
-$$;
-comment on function coordinator.job_promote_work(bigint[], integer) is
-  'Return what job_promote has to do: see project_each. Internal.';
 
 create or replace function coordinator.job_promote_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile
@@ -62,29 +46,15 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return cardinality(coordinator.project_each('job_expire', p_limit));
+  return cardinality(coordinator.project_each('job_expire', p_limit, $due$
+    select j.project_id, j.id::text from coordinator.jobs_open j
+    where j.start_by <= $1 and j.project_id <> all ($2) and not exists (select from coordinator.jobs_running r where r.id = j.id)
+    order by j.start_by limit $3
+  $due$));
 end
 $$;
 comment on function coordinator.job_expire(integer) is
   'Expire up to p_limit jobs that did not start in time; returns how many. Repeat until 0.';
-
-create or replace function coordinator.job_expire_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-begin
-  return query
-    select j.project_id, j.id::text from coordinator.jobs_open j
-    where j.start_by <= v_now and j.project_id <> all (p_except) and not exists (select from coordinator.jobs_running r where r.id = j.id)
-    order by j.start_by limit p_limit;
-end
-$$;
-comment on function coordinator.job_expire_work(bigint[], integer) is
-  'Return what job_expire has to do: see project_each. Internal.';
 
 create or replace function coordinator.job_expire_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile
@@ -118,28 +88,11 @@ begin
   if not coordinator.server_settled() then
     return 0; -- give workers time to send heartbeats again
   end if;
-  return cardinality(coordinator.project_each('job_rescue', p_limit));
-end
-$$;
-comment on function coordinator.job_rescue(integer) is
-  'End up to p_limit attempts that exceeded their deadline, stall time or grace period after a cancellation, and attempts of agents that ended or whose heartbeat is overdue; returns how many. Repeat until 0. Nothing is rescued for 10 seconds after the server started or a standby was promoted.';
-
-create or replace function coordinator.job_rescue_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-begin
-  return query
+  return cardinality(coordinator.project_each('job_rescue', p_limit, $due$
     (select a.project_id, a.id::text from coordinator.agents a -- agents that only their locks keep alive; agent_reap ends all others
-     where a.expires_at - a.heartbeat_at > a.ttl and a.heartbeat_at < v_now and v_now - a.heartbeat_at >= a.ttl and a.project_id <> all (p_except)
+     where a.expires_at - a.heartbeat_at > a.ttl and a.heartbeat_at < $1 and $1 - a.heartbeat_at >= a.ttl and a.project_id <> all ($2)
        and exists (select from coordinator.jobs_running r where r.agent_id = a.id)
-     order by a.heartbeat_at limit p_limit)
+     order by a.heartbeat_at limit $3)
     union all
     (with recursive worker as ( -- one index lookup for each worker
        (select r.agent_id as id from coordinator.jobs_running r order by r.agent_id limit 1)
@@ -148,16 +101,17 @@ begin
      select c.project_id, w.id::text from worker w
      cross join lateral (select r.class_id from coordinator.jobs_running r where r.agent_id = w.id limit 1) r
      join coordinator.job_classes c on c.id = r.class_id
-     where w.id is not null and (select a.id from coordinator.agents a where a.id = w.id) is null and c.project_id <> all (p_except) limit p_limit)
+     where w.id is not null and (select a.id from coordinator.agents a where a.id = w.id) is null and c.project_id <> all ($2) limit $3)
     union all
     (select c.project_id, r.id::text from coordinator.jobs_running r
      cross join lateral (select k.project_id from coordinator.job_classes k where k.id = r.class_id offset 0) c
-     where least(r.deadline_at, r.stall_at, r.cancel_at) <= v_now and c.project_id <> all (p_except)
-     order by least(r.deadline_at, r.stall_at, r.cancel_at) limit p_limit);
+     where least(r.deadline_at, r.stall_at, r.cancel_at) <= $1 and c.project_id <> all ($2)
+     order by least(r.deadline_at, r.stall_at, r.cancel_at) limit $3)
+  $due$));
 end
 $$;
-comment on function coordinator.job_rescue_work(bigint[], integer) is
-  'Return what job_rescue has to do: see project_each. Internal.';
+comment on function coordinator.job_rescue(integer) is
+  'End up to p_limit attempts that exceeded their deadline, stall time or grace period after a cancellation, and attempts of agents that ended or whose heartbeat is overdue; returns how many. Repeat until 0. Nothing is rescued for 10 seconds after the server started or a standby was promoted.';
 
 create or replace function coordinator.job_rescue_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile

@@ -214,24 +214,6 @@ $$;
 comment on function coordinator.job_wait_hold(jsonb, jsonb) is
   'Add outcomes of waits whose jobs another transaction holds to those that are held. Beyond 16 MB together, they lose the data of their events and signals: {"unreadable": "json"}. Internal.';
 
-create or replace function coordinator.job_wait_due_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set jit = off
-as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-begin
-  return query
-    select w.project_id, w.job_id::text from coordinator.job_waits w, coordinator.job_wait_log l
-    where w.due_at <= v_now and w.project_id <> all (p_except) and not l.held ? w.job_id::text order by w.due_at limit p_limit;
-end
-$$;
-comment on function coordinator.job_wait_due_work(bigint[], integer) is
-  'Return the waits and questions whose time has passed, for job_wait_match: see project_each. Internal.';
-
 create or replace function coordinator.job_wait_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -375,7 +357,10 @@ begin
     v_held := coordinator.job_wait_hold(v_held, v_more);
   end if;
   update coordinator.job_wait_log l set seq = v_log.seq, held = v_held where l.seq <> v_log.seq or l.held <> v_held;
-  return v_count + cardinality(coordinator.project_each('job_wait_due', p_limit));
+  return v_count + cardinality(coordinator.project_each('job_wait_due', p_limit, $due$
+    select w.project_id, w.job_id::text from coordinator.job_waits w, coordinator.job_wait_log l
+    where w.due_at <= $1 and w.project_id <> all ($2) and not l.held ? w.job_id::text order by w.due_at limit $3
+  $due$));
 end
 $$;
 comment on function coordinator.job_wait_match(integer) is

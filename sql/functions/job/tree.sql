@@ -297,24 +297,13 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (select coalesce(sum(n::integer), 0) from unnest(coordinator.project_each('job_cancel_due', p_limit)) n);
+  return (select coalesce(sum(n::integer), 0) from unnest(coordinator.project_each('job_cancel_due', p_limit, $due$
+    select c.project_id, c.id::text from coordinator.job_cancellations c where c.project_id <> all ($2) order by c.id limit $3
+  $due$)) n);
 end
 $$;
 comment on function coordinator.job_cancel_due(integer) is
   'Cancel up to p_limit further jobs of trees that were too large for one call; returns how many. Repeat until 0.';
-
-create or replace function coordinator.job_cancel_due_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-begin
-  return query
-    select c.project_id, c.id::text from coordinator.job_cancellations c where c.project_id <> all (p_except) order by c.id limit p_limit;
-end
-$$;
-comment on function coordinator.job_cancel_due_work(bigint[], integer) is
-  'Return what job_cancel_due has to do: see project_each. Internal.';
 
 create or replace function coordinator.job_cancel_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile

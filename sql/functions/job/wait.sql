@@ -85,31 +85,15 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return cardinality(coordinator.project_each('job_wake_due', p_limit));
+  return cardinality(coordinator.project_each('job_wake_due', p_limit, $due$
+    select c.project_id, w.id::text from coordinator.jobs_waiting w
+    cross join lateral (select k.project_id from coordinator.job_classes k where k.id = w.class_id offset 0) c
+    where w.due_at <= $1 and c.project_id <> all ($2) order by w.due_at limit $3
+  $due$));
 end
 $$;
 comment on function coordinator.job_wake_due(integer) is
   'Wake up to p_limit waiting jobs whose due_at has passed; returns how many. Repeat until 0.';
-
-create or replace function coordinator.job_wake_due_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-begin
-  return query
-    select c.project_id, w.id::text from coordinator.jobs_waiting w
-    cross join lateral (select k.project_id from coordinator.job_classes k where k.id = w.class_id offset 0) c
-    where w.due_at <= v_now and c.project_id <> all (p_except) order by w.due_at limit p_limit;
-end
-$$;
-comment on function coordinator.job_wake_due_work(bigint[], integer) is
-  'Return what job_wake_due has to do: see project_each. Internal.';
 
 create or replace function coordinator.job_wake_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile

@@ -316,27 +316,16 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return cardinality(coordinator.project_each('limit_prune', p_limit));
+  return cardinality(coordinator.project_each('limit_prune', p_limit, $due$
+    select l.project_id, l.id::text from coordinator.job_limits l
+    where l.tree is not null and l.project_id <> all ($2) and not exists (select from coordinator.jobs_open j where j.id = l.tree)
+      and not exists (select from coordinator.jobs_open j where j.root_id = l.tree)
+    order by l.id limit $3
+  $due$));
 end
 $$;
 comment on function coordinator.limit_prune(integer) is
   'Delete up to p_limit limits of trees that have ended; returns how many. Repeat until 0.';
-
-create or replace function coordinator.limit_prune_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-begin
-  return query
-    select l.project_id, l.id::text from coordinator.job_limits l
-    where l.tree is not null and l.project_id <> all (p_except) and not exists (select from coordinator.jobs_open j where j.id = l.tree)
-      and not exists (select from coordinator.jobs_open j where j.root_id = l.tree)
-    order by l.id limit p_limit;
-end
-$$;
-comment on function coordinator.limit_prune_work(bigint[], integer) is
-  'Return what limit_prune has to do: see project_each. Internal.';
 
 create or replace function coordinator.limit_prune_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile

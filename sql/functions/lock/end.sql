@@ -57,31 +57,18 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return cardinality(coordinator.project_each('lock_expire', p_limit));
+  return cardinality(coordinator.project_each('lock_expire', p_limit, $due$
+    (select l.project_id, l.resource from coordinator.locks l where l.free_at <= $1 and l.project_id <> all ($2) order by l.free_at limit $3)
+    union all
+    (select w.project_id, w.resource from coordinator.lock_waits w
+     where w.expires_at <= $1 and w.project_id <> all ($2) order by w.expires_at limit $3)
+    union all
+    (select o.project_id, o.resource from coordinator.lock_orphans($3, $2) o)
+  $due$));
 end
 $$;
 comment on function coordinator.lock_expire(integer) is
   'Delete up to p_limit expired locks, locks of ended job attempts, and expired tickets, and serve waiters. Return how many were deleted. Repeat until 0. A lock is free at its expiry even without this call.';
-
-create or replace function coordinator.lock_expire_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-begin
-  return query
-    (select l.project_id, l.resource from coordinator.locks l where l.free_at <= v_now and l.project_id <> all (p_except) order by l.free_at limit p_limit)
-    union all
-    (select w.project_id, w.resource from coordinator.lock_waits w
-     where w.expires_at <= v_now and w.project_id <> all (p_except) order by w.expires_at limit p_limit)
-    union all
-    (select o.project_id, o.resource from coordinator.lock_orphans(p_limit, p_except) o);
-end
-$$;
-comment on function coordinator.lock_expire_work(bigint[], integer) is
-  'Return what lock_expire has to do: see project_each. Internal.';
 
 create or replace function coordinator.lock_expire_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile

@@ -5,26 +5,14 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query select (r::coordinator.retention_result).* from unnest(coordinator.project_each('document_expire', p_limit)) r;
+  return query select (r::coordinator.retention_result).* from unnest(coordinator.project_each('document_expire', p_limit, $due$
+    select d.project_id, d.id::text from coordinator.documents d
+    where d.expires_at <= $1 and d.project_id <> all ($2) order by d.expires_at limit $3
+  $due$)) r;
 end
 $$;
 comment on function coordinator.document_expire(integer) is
   'Delete documents whose TTL has passed, and remove documents whose retention after deletion has passed. Return a row for each, at most p_limit. Repeat until there is none.';
-
-create or replace function coordinator.document_expire_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-begin
-  return query
-    select d.project_id, d.id::text from coordinator.documents d
-    where d.expires_at <= v_now and d.project_id <> all (p_except) order by d.expires_at limit p_limit;
-end
-$$;
-comment on function coordinator.document_expire_work(bigint[], integer) is
-  'Return what document_expire has to do: see project_each. Internal.';
 
 create or replace function coordinator.document_expire_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile
@@ -72,26 +60,14 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query select (r::coordinator.retention_result).* from unnest(coordinator.project_each('session_expire', p_limit)) r;
+  return query select (r::coordinator.retention_result).* from unnest(coordinator.project_each('session_expire', p_limit, $due$
+    select s.project_id, s.id::text from coordinator.sessions s
+    where s.trim_at <= $1 and s.project_id <> all ($2) order by s.trim_at limit $3
+  $due$)) r;
 end
 $$;
 comment on function coordinator.session_expire(integer) is
   'Delete a session of each project that has been idle for its maximum age, with its contents or a part of them, unless it contains something that is kept. Return a row for each session that was checked. Repeat until there is none.';
-
-create or replace function coordinator.session_expire_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-begin
-  return query
-    select s.project_id, s.id::text from coordinator.sessions s
-    where s.trim_at <= v_now and s.project_id <> all (p_except) order by s.trim_at limit p_limit;
-end
-$$;
-comment on function coordinator.session_expire_work(bigint[], integer) is
-  'Return what session_expire has to do: see project_each. Internal.';
 
 create or replace function coordinator.session_expire_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile
@@ -129,26 +105,14 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query select (r::coordinator.retention_result).* from unnest(coordinator.project_each('artifact_expire', p_limit)) r;
+  return query select (r::coordinator.retention_result).* from unnest(coordinator.project_each('artifact_expire', p_limit, $due$
+    select a.project_id, a.id::text from coordinator.artifacts a
+    where a.trim_at <= $1 and a.project_id <> all ($2) order by a.trim_at limit $3
+  $due$)) r;
 end
 $$;
 comment on function coordinator.artifact_expire(integer) is
   'Delete artifacts outside of sessions that have reached their maximum age, unless they are kept. Return a row for each artifact that was checked, at most p_limit. Repeat until there is none.';
-
-create or replace function coordinator.artifact_expire_work(p_except bigint[], p_limit integer) returns table (project_id bigint, item text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := coordinator.now_utc();
-begin
-  return query
-    select a.project_id, a.id::text from coordinator.artifacts a
-    where a.trim_at <= v_now and a.project_id <> all (p_except) order by a.trim_at limit p_limit;
-end
-$$;
-comment on function coordinator.artifact_expire_work(bigint[], integer) is
-  'Return what artifact_expire has to do: see project_each. Internal.';
 
 create or replace function coordinator.artifact_expire_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile
