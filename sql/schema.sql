@@ -463,15 +463,20 @@ create table coordinator.job_budgets (
   constraint job_budgets_pkey PRIMARY KEY (limit_id)
 );
 
--- Cancellations of trees that were too large for one call, until the loop has cancelled the rest.
+-- Cancellations, pauses and resumptions of trees that were too large for one call, until the loop has changed the rest.
 create table coordinator.job_cancellations (
-  id           bigint not null generated always as identity, -- Number of the cancellation.
+  id           bigint not null generated always as identity, -- Number of the change.
   project_id   bigint not null, -- Project of the jobs.
-  jobs         uuid[] not null, -- These jobs and all jobs below them are cancelled.
-  reason       text, -- Why, for the workers and the history.
-  actor        text not null, -- Who cancelled them.
-  requested_at timestamp with time zone not null, -- When the cancellation was requested.
-  constraint job_cancellations_pkey PRIMARY KEY (id)
+  jobs         uuid[] not null, -- These jobs and all jobs below them are changed.
+  reason       text, -- Why, for workers, people and the history.
+  actor        text not null, -- Who changes them.
+  requested_at timestamp with time zone not null, -- When the change was requested.
+  change       text not null default 'cancel'::text, -- cancel, pause or resume.
+  tree         boolean not null default true, -- Whether the jobs below are changed as well.
+  paused       jsonb, -- Of a pause: what jobs_open.paused will say.
+  root_id      uuid, -- Of a pause or a resumption: the root of the tree; changes of one tree take place in order.
+  constraint job_cancellations_pkey PRIMARY KEY (id),
+  constraint job_cancellations_change_check CHECK ((change = ANY (ARRAY['cancel'::text, 'pause'::text, 'resume'::text])))
 );
 CREATE INDEX job_cancellations_project_idx ON coordinator.job_cancellations USING btree (project_id);
 

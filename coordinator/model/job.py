@@ -9,7 +9,7 @@ import msgspec
 
 from coordinator.model.operation import Json
 
-__all__ = ["JobCancellation", "JobCharge", "JobGrant", "JobLease", "JobOutcome", "JobReceipt", "JobVerdict"]
+__all__ = ["JobCancellation", "JobCharge", "JobGrant", "JobLease", "JobOutcome", "JobPause", "JobReceipt", "JobVerdict"]
 
 
 class JobReceipt(msgspec.Struct, frozen=True):
@@ -81,6 +81,12 @@ class JobOutcome(msgspec.Struct, frozen=True):
     status: str
     reason: str | None
     due_at: datetime | None
+
+
+class JobPause(JobOutcome, frozen=True):
+    """The new state of a job that was paused or resumed. ``following`` is how many jobs of its tree will be paused or resumed soon."""
+
+    following: int = 0
 
 
 class JobCancellation(JobOutcome, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from coordinator.model.attempt import OfAttempt
-from coordinator.model.job import JobOutcome
+from coordinator.model.job import JobPause
 from coordinator.model.job_history import Job
 from coordinator.model.operation import Batch, InProject, Operation
 
@@ -42,8 +42,10 @@ class CancelChildren(OfAttempt[int], frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class Pause(InProject[JobOutcome], frozen=True, kw_only=True):
+class Pause(InProject[JobPause], frozen=True, kw_only=True):
     """Pause a job; with ``tree``, also the jobs below it and their later children: none of them can be claimed. Running attempts continue.
+
+    Up to 1,000 jobs are paused now, and the rest soon after; until then, they cannot be claimed, either.
 
     Raises: ``Conflict`` if it has ended; with ``tree``, if all below it have ended as well. ``NotFound``.
     """
@@ -57,8 +59,8 @@ class Pause(InProject[JobOutcome], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Resume(InProject[JobOutcome], frozen=True, kw_only=True):
-    """Resume a job; with ``tree``, also the jobs below it, whoever paused them.
+class Resume(InProject[JobPause], frozen=True, kw_only=True):
+    """Resume a job; with ``tree``, also the jobs below it, whoever paused them: up to 1,000 now, and the rest soon after.
 
     Raises: ``Conflict`` if it has ended; with ``tree``, if all below it have ended as well. ``NotFound``.
     """
@@ -72,7 +74,7 @@ class Resume(InProject[JobOutcome], frozen=True, kw_only=True):
 
 
 class CancelDue(Batch, frozen=True, kw_only=True):
-    """Cancel further jobs of trees that were too large for one call; return how many. Repeat until 0."""
+    """Cancel, pause or resume further jobs of trees that were too large for one call; return how many. Repeat until 0."""
 
     function = "job_cancel_due"
 

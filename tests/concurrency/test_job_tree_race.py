@@ -261,3 +261,49 @@ async def test_a_portion_leaves_the_parent_of_a_child_that_is_being_enqueued_to_
     assert await call(two, job_trees.CancelDue()) == (1 if asked else 2)
     assert await places(one, child.id) == ["jobs_ended"]
     assert await two.fetchval("select count(*) from coordinator.job_cancellations") == 0
+
+
+async def test_a_claim_that_finds_a_job_paused_while_it_is_being_resumed_does_not_leave_it_asleep(
+    session: Open,
+) -> None:
+    one, two, three = await session(), await session(), await session()
+    agent = await worker(one)
+    job = await call(one, enqueue())
+    async with two.transaction():  # a claim that is rolled back: the pause leaves the job in its queue
+        await two.execute("select from coordinator.jobs_ready where id = $1 for update", job.id)
+        await call(one, job_trees.Pause(project="default", job=job.id))
+    async with two.transaction():
+        await call(two, job_trees.Resume(project="default", job=job.id))
+        assert await asyncio.wait_for(call(three, claim(agent)), 30) == []
+    assert await places(one, job.id) == ["jobs_waiting"]
+    await one.execute("update coordinator.jobs_waiting set due_at = now() where due_at is not null")
+    assert await call(one, jobs.WakeDue()) == 1
+    assert await places(one, job.id) == ["jobs_ready"]
+
+
+@pytest.mark.parametrize("change", ["pause", "resume"])
+async def test_a_portion_of_a_pause_passes_over_a_job_that_another_transaction_holds(
+    session: Open, change: str
+) -> None:
+    one, two = await session(), await session()
+    root = (await call(one, jobs.Enqueue(project="default", type="y"))).id
+    held = (await call(one, enqueue(parent=root))).id
+    if change == "resume":
+        await call(one, job_trees.Pause(project="default", job=root, tree=True))
+    paused = f"""jsonb_build_object('by', 'boss', 'at', now(), 'job', '{root}', 'tree', true)"""
+    await two.execute(
+        f"""
+        insert into coordinator.job_cancellations (project_id, jobs, actor, requested_at, change, paused, root_id)
+        values (coordinator.project_id('default'), $1, 'boss', now(), $2, {paused if change == "pause" else "null"}, $3)""",
+        [root],
+        change,
+        root,
+    )
+    async with one.transaction():
+        child = (await call(one, enqueue(parent=held))).id
+        assert [await asyncio.wait_for(call(two, job_trees.CancelDue()), 30) for _ in range(2)] == [1, 0]
+        assert await two.fetchval("select count(*) from coordinator.job_cancellations") == 1
+    assert await call(two, job_trees.CancelDue()) == 2
+    place = ["jobs_waiting"] if change == "pause" else ["jobs_ready"]
+    assert [await places(one, job) for job in (root, held, child)] == [place] * 3
+    assert await two.fetchval("select count(*) from coordinator.job_cancellations") == 0

@@ -288,7 +288,8 @@ async def test_a_portion_reaches_what_is_below_an_ended_job_and_nothing_beside_i
     await world.run(jobs.Complete(**own))
     await cancel_later(world, middle.id)
     doomed = await world.tx.connection.fetchval(
-        "select coordinator.job_doomed(coordinator.project_id('default'), $1)", [root, middle.id, *below, deep, beside]
+        "select coordinator.job_doomed(coordinator.project_id('default'), $1, '{cancel}')",
+        [root, middle.id, *below, deep, beside],
     )
     assert set(doomed) == {middle.id, *below, deep}
     assert [await due(world, 3) for _ in range(3)] == [3, 1, 0]
@@ -306,3 +307,77 @@ async def test_portions_ask_each_worker_to_stop_once(world: World) -> None:
     assert await cancellations(world) == 0
     asked = [event["data"]["ids"] for event in await world.tx.events() if event["type"] == "job.cancel_requested"]
     assert [one for ids in asked for one in ids] == [str(first.id), str(second.id)]
+
+
+async def pause_later(world: World, job: UUID, root: UUID) -> None:
+    """Leave the whole pause of a tree to the loop."""
+    await world.tx.connection.execute(
+        """
+        insert into coordinator.job_cancellations (project_id, jobs, actor, requested_at, change, paused, root_id)
+        values (coordinator.project_id('default'), $1, 'boss', coordinator.now_utc(), 'pause',
+                jsonb_build_object('by', 'boss', 'at', coordinator.now_utc(), 'reason', 'lunch', 'job', $2::uuid, 'tree', true), $3)""",
+        [job],
+        job,
+        root,
+    )
+
+
+async def test_a_tree_that_is_too_large_for_one_call_is_paused_and_resumed_in_portions(world: World) -> None:
+    root = (await world.enqueue("root")).id
+    made = await world.run(batch_of([{"type": "x", "parent": str(root)}] * 1003))
+    last = made[-1].id
+    worker = await world.worker()
+    other = await world.enqueue("x")
+    done = await pause(world, root)
+    assert (done.status, done.following) == ("waiting", 4)
+    assert await status(world, last) == ("queued", None)
+    why = await world.run(job_history.Why(project="default", job=last))
+    assert (why.cause, why.names) == ("tree", ["boss"])
+    assert why.sentence.endswith(": lunch.")
+    # Until their portion comes, they do not start, and their children will be paused, too.
+    assert [grant.id for grant in await world.claim(worker, limit=10)] == [other.id]
+    assert (await world.run(job_history.Why(project="default", job=last))).cause == "tree"
+    child = await world.enqueue("x", parent=last)
+    events = len(await world.tx.events())
+    assert (await pause(world, root)).following == 5
+    assert len(await world.tx.events()) == events
+    assert [await due(world, 3) for _ in range(3)] == [3, 2, 0]
+    assert [await status(world, job) for job in (last, child)] == [("waiting", "tree")] * 2
+    assert await cancellations(world) == 0
+    assert (await resume(world, root)).following == 5
+    assert await due(world, 1000) == 5
+    assert await cancellations(world) == 0
+    assert {(await status(world, job))[0] for job in (root, made[0], last, child)} == {"queued"}
+
+
+async def test_pauses_and_resumptions_of_a_tree_take_place_in_order(world: World) -> None:
+    root = (await world.enqueue("root")).id
+    middle = (await world.enqueue("a", parent=root)).id
+    below = (await world.enqueue("x", parent=middle)).id
+    beside = (await world.enqueue("x", parent=root)).id
+    elsewhere = await world.enqueue("root")
+    await pause_later(world, root, root)
+    assert (await resume(world, middle)).following == 2  # after the pause
+    await world.run(job_trees.Pause(project="default", job=below))
+    assert (await pause(world, elsewhere.id)).following == 0
+    worker = await world.worker(job_types=["root", "a", "x"])
+    assert await world.claim(worker, 10) == []
+    while await due(world, 1):
+        pass
+    states = [(await status(world, job))[0] for job in (root, middle, below, beside, elsewhere)]
+    assert states == ["waiting", "queued", "waiting", "waiting", "waiting"]
+    await resume(world, root)
+    assert {grant.id for grant in await world.claim(worker, 10)} == {root, middle, below, beside}
+
+
+async def test_a_job_that_waits_for_a_tree_that_was_resumed_meanwhile_is_woken(world: World) -> None:
+    root = (await world.enqueue("root")).id
+    worker = await world.worker(job_types=["root"])
+    await pause_later(world, root, root)
+    assert await world.claim(worker) == []
+    await world.tx.connection.execute("delete from coordinator.job_cancellations")
+    why = await world.run(job_history.Why(project="default", job=root))
+    assert (why.cause, why.names) == ("tree", [])
+    await world.tx.set_clock(HOUR)
+    assert await world.run(jobs.WakeDue()) == 1
+    assert [grant.id for grant in await world.claim(worker)] == [root]

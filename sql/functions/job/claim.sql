@@ -322,7 +322,7 @@ begin
   waiting := '{}';
   rest := '{}';
   if p_trees then
-    v_doomed := coordinator.job_doomed(p_project_id, p_ids);
+    v_doomed := coordinator.job_doomed(p_project_id, p_ids, '{cancel,pause}');
     select t.picked, t.slots, t.waiting, t.rest into picked, slots, waiting, rest
     from coordinator.limit_take_trees(p_project_id, array(select i from unnest(p_ids) i where i <> all (v_doomed)),
                                       greatest(0, p_waiting - cardinality(v_doomed)), p_first, p_worker, p_now) t;

@@ -1,17 +1,19 @@
 -- Trees of jobs (see job.sql): a job that names an open job as its parent is its child. A tree is cancelled, paused and resumed as a
 -- whole, from any of its jobs downwards, and no child escapes.
 --
--- An enqueue of a child locks the row of its parent in jobs_open until it commits. A call that changes a tree locks the rows of all its
--- jobs and searches again until it finds no more. So a child was either committed before, or its enqueue waits and then finds the
+-- An enqueue of a child locks the row of its parent in jobs_open until it commits. A change of a tree locks the rows of all its jobs
+-- and searches again until it finds no more. So a child was either committed before, or its enqueue waits and then finds the
 -- parent ended, being cancelled, or paused, which the child inherits. A claim returns jobs that were paused while it selected them.
 --
 -- A cancellation locks the row of each job in jobs_running, jobs_ready, jobs_later or jobs_waiting before the row in jobs_open, as
 -- every end does. It proceeds in order of id; a parent has a smaller id than its children.
 --
--- One call cancels up to 1,000 jobs. If more are left, it inserts a row into job_cancellations, and a loop cancels the rest in portions.
--- Until then, claims let these jobs wait (job_admit), and enqueues refuse children of them. A portion locks the row of each job in
--- jobs_open as well, and the row of the cancellation is deleted only after a search that found no more jobs, so no child escapes. The
--- loop skips jobs that others have locked, and returns to them.
+-- One call cancels, pauses or resumes up to 1,000 jobs. If more are left, it inserts a row into job_cancellations, and a loop changes the
+-- rest in portions. Until a cancellation or a pause is complete, claims let its jobs wait (job_admit), and enqueues refuse children of
+-- jobs that are to be cancelled. A portion locks the row of each job in jobs_open as well, and the row of the change is deleted only
+-- after a search that found no more jobs, so no child escapes. The loop skips jobs that others have locked, and returns to them.
+-- Pauses and resumptions within one tree take place in the order in which they were requested: while one is incomplete, a call only
+-- inserts its row.
 
 insert into coordinator.event_types (type, key, data, meaning) values
   ('job.paused',  'name of the queue', '{ids,tree,reason}', 'A job was paused and cannot be claimed; with tree, neither can the jobs below it.'),
@@ -24,7 +26,7 @@ insert into coordinator.rights (function, role) values
   ('job_resume',       'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_cancel',   1000,  'jobs', 'Jobs of a tree that one call cancels; a loop cancels the rest.'),
+  ('job_cancel',   1000,  'jobs', 'Jobs of a tree that one call cancels, pauses or resumes; a loop does the rest.'),
   ('job_depth',    20,    'jobs', 'Ancestors of a job in its tree.'),
   ('job_children', 10000, 'jobs', 'Open children per job.');
 
@@ -48,7 +50,7 @@ begin
     from coordinator.jobs_open j
     where j.project_id = p_project_id and j.id = any (array(select t.parent_id from tied t))
       and not exists (select from coordinator.jobs_running r where r.id = j.id and r.cancel_at is not null)
-      and j.id <> all ((select coordinator.job_doomed(p_project_id, array(select t.parent_id from tied t)))::uuid[])),
+      and j.id <> all ((select coordinator.job_doomed(p_project_id, array(select t.parent_id from tied t), '{cancel}'))::uuid[])),
   branch as (
     select t.place, t.id, t.parent_id, coalesce(p.root_id, p.id) as root_id, case when p.id is not null then coalesce(p.depth, 0) + 1 end as depth, p.paused
     from tied t left join parent p on p.id = t.parent_id
@@ -142,7 +144,7 @@ $$;
 comment on function coordinator.job_above(bigint, uuid, uuid[]) is
   'Return the parent of a job, or its root if this is one of p_targets; null if the job itself is. Internal.';
 
-create or replace function coordinator.job_doomed(p_project_id bigint, p_jobs uuid[]) returns uuid[]
+create or replace function coordinator.job_doomed(p_project_id bigint, p_jobs uuid[], p_changes text[]) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -151,7 +153,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_targets uuid[] := array(select distinct t from coordinator.job_cancellations c cross join lateral unnest(c.jobs) t where c.project_id = p_project_id);
+  v_targets uuid[] := array(select distinct t from coordinator.job_cancellations c cross join lateral unnest(c.jobs) t where c.project_id = p_project_id and c.change = any (p_changes));
 begin
   if v_targets = '{}' then
     return '{}';
@@ -168,8 +170,8 @@ begin
     select b.id from below b where b.id = any (p_jobs) order by 1);
 end
 $$;
-comment on function coordinator.job_doomed(bigint, uuid[]) is
-  'Return those of some jobs whose tree is being cancelled in portions: the jobs of such a cancellation, and all below them. Internal.';
+comment on function coordinator.job_doomed(bigint, uuid[], text[]) is
+  'Return those of some jobs whose tree is being changed in portions (p_changes: cancel, pause, resume): the jobs of such a change, and all below them. Internal.';
 
 create or replace function coordinator.job_cancel_one(p_job uuid, p_wait boolean) returns text
 language plpgsql volatile
@@ -279,12 +281,13 @@ declare
   v_cancellation coordinator.job_cancellations;
 begin
   v_cancellation.project_id := p_project_id;
+  v_cancellation.change := 'cancel';
   v_cancellation.jobs := p_jobs;
   v_cancellation.reason := p_reason;
   v_cancellation.actor := p_actor;
   v_cancellation.requested_at := p_now;
   select * into cancelled, following from coordinator.job_cancel_portion(v_cancellation, 1000, true, p_now);
-  if following > 0 and not p_jobs <@ coordinator.job_doomed(p_project_id, p_jobs) then
+  if following > 0 and not p_jobs <@ coordinator.job_doomed(p_project_id, p_jobs, '{cancel}') then
     insert into coordinator.job_cancellations (project_id, jobs, reason, actor, requested_at) values (p_project_id, p_jobs, p_reason, p_actor, p_now);
   end if;
 end
@@ -303,7 +306,7 @@ begin
 end
 $$;
 comment on function coordinator.job_cancel_due(integer) is
-  'Cancel up to p_limit further jobs of trees that were too large for one call; returns how many. Repeat until 0.';
+  'Cancel, pause or resume up to p_limit further jobs of trees that were too large for one call; returns how many. Repeat until 0.';
 
 create or replace function coordinator.job_cancel_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile
@@ -311,18 +314,25 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-  v_cancellation coordinator.job_cancellations;
-  v_portion      record;
-  v_count        integer := 0;
+  v_change    coordinator.job_cancellations;
+  v_changed   integer;
+  v_following integer;
+  v_count     integer := 0;
 begin
-  for v_cancellation in
+  for v_change in
     select * from coordinator.job_cancellations c where c.id = any (p_items::bigint[]) order by c.id for update skip locked
   loop
     exit when v_count >= p_limit;
-    v_portion := coordinator.job_cancel_portion(v_cancellation, p_limit - v_count, false, coordinator.now_utc());
-    v_count := v_count + v_portion.cancelled;
-    if v_portion.following = 0 then
-      delete from coordinator.job_cancellations c where c.id = v_cancellation.id;
+    if v_change.change = 'cancel' then
+      select * into v_changed, v_following from coordinator.job_cancel_portion(v_change, p_limit - v_count, false, coordinator.now_utc());
+    else
+      continue when exists (select from coordinator.job_cancellations c
+                            where c.project_id = p_project_id and c.root_id = v_change.root_id and c.id < v_change.id);
+      select * into v_changed, v_following from coordinator.job_pause_portion(v_change, p_limit - v_count, false, coordinator.now_utc());
+    end if;
+    v_count := v_count + v_changed;
+    if v_following = 0 then
+      delete from coordinator.job_cancellations c where c.id = v_change.id;
     end if;
   end loop;
   return array[v_count];
@@ -363,53 +373,117 @@ $$;
 comment on function coordinator.job_cancel_children(text, uuid, uuid, bigint, uuid[], text) is
   'Cancel children of the job that a worker holds under p_fence, or jobs further below it, each with all jobs below; by default all children. Return how many jobs had not ended; after the first 1,000, a loop cancels the rest. ZC320: the fence is stale. ZC328: a job is not below that job.';
 
+create or replace function coordinator.job_pause_portion(
+  p_change coordinator.job_cancellations, p_limit integer, p_wait boolean, p_now timestamptz, out changed integer, out following integer)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+  c       constant coordinator.job_cancellations := p_change;
+  v_pause constant boolean := c.change = 'pause';
+  v_left  uuid[];
+  v_new   uuid[];
+  v_moved integer;
+begin
+  changed := 0;
+  loop
+    v_left := case when c.tree then coordinator.job_members(c.project_id, c.jobs, true) else c.jobs end;
+    v_left := array(
+      select j.id from coordinator.jobs_open j
+      where j.id = any (v_left)
+        and case when v_pause then j.paused is null or c.tree and j.paused ->> 'tree' = 'false'
+                 else j.paused is not null or exists (select from coordinator.jobs_waiting w where w.id = j.id and w.cause = 'tree') end
+      order by j.id);
+    following := cardinality(v_left);
+    exit when following = 0 or changed >= p_limit;
+    v_left := v_left[:p_limit - changed];
+    if p_wait then
+      v_left := array(select j.id from coordinator.jobs_open j where j.id = any (v_left) order by j.id for no key update);
+    else
+      v_left := array(select j.id from coordinator.jobs_open j where j.id = any (v_left) order by j.id for no key update skip locked);
+    end if;
+    with changed as (
+      update coordinator.jobs_open j set paused = c.paused
+      where j.id = any (v_left) and case when v_pause then j.paused is null or c.tree and j.paused ->> 'tree' = 'false' else j.paused is not null end
+      returning j.id)
+    select coalesce(array_agg(u.id order by u.id), '{}') into v_new from changed u;
+    v_moved := cardinality(v_new);
+    if v_pause then
+      perform coordinator.job_make_waiting(coordinator.job_take_queued(v_new), 'tree', null, c.actor, p_now);
+    else
+      v_moved := greatest(v_moved, cardinality(coordinator.job_wake(
+        array(select w.id from coordinator.jobs_waiting w where w.id = any (v_left) and w.cause = 'tree'), c.actor, p_now)));
+    end if;
+    changed := changed + v_moved;
+    following := following - v_moved;
+    exit when v_moved = 0 or following > 0 and changed >= p_limit; -- other transactions hold these jobs, or there are certainly more
+  end loop;
+end
+$$;
+comment on function coordinator.job_pause_portion(coordinator.job_cancellations, integer, boolean, timestamptz) is
+  'Pause or resume up to p_limit jobs of a change. Return how many, and how many follow. Queued jobs wait; a claim that holds one of them starts it or puts it back. Without p_wait, leave jobs that other transactions hold to another portion. Internal.';
+
 create or replace function coordinator.job_change_pause(
-  p_project text, p_job uuid, p_tree boolean, p_paused jsonb, p_event text, p_data jsonb, p_actor text) returns void
+  p_project text, p_job uuid, p_tree boolean, p_paused jsonb, p_event text, p_data jsonb, p_actor text) returns setof coordinator.job_outcome
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_project bigint := coordinator.project_id(p_project);
-  v_now     timestamptz := coordinator.now_utc();
-  v_job     record;
-  v_known   uuid[] := '{}';
-  v_new     uuid[];
+  v_project   bigint := coordinator.project_id(p_project);
+  v_now       timestamptz := coordinator.now_utc();
+  v_change    coordinator.job_cancellations;
+  v_before    coordinator.job_cancellations;
+  v_job       record;
+  v_following integer;
+  v_again     boolean;
 begin
   select * into v_job from coordinator.job_find(v_project, p_job);
   perform coordinator.check_isolation('jobs are paused and resumed');
-  loop
-    v_new := array(select m from unnest(case when p_tree then coordinator.job_members(v_project, array[p_job], true) else array[p_job] end) m
-                   except select k from unnest(v_known) k);
-    v_new := array(select j.id from coordinator.jobs_open j where j.id = any (v_new) order by j.id for update);
-    exit when v_new = '{}';
-    v_known := v_known || v_new;
-    exit when not p_tree;
-  end loop;
-  if v_known = '{}' then
+  v_following := case when p_tree then cardinality(coordinator.job_members(v_project, array[p_job], true))
+                      else (select count(*) from coordinator.jobs_open j where j.id = p_job) end;
+  if v_following = 0 then
     raise exception using errcode = 'ZC323', message = format('job %s has ended: it is %s', p_job, v_job.status),
       detail = jsonb_build_object('job', p_job, 'status', v_job.status, 'reason', v_job.reason, 'ended_at', v_job.ended_at)::text,
       hint = 'Nothing is left to pause or resume.';
   end if;
-  with changed as (
-    update coordinator.jobs_open j set paused = p_paused
-    where j.id = any (v_known) and case when p_paused is null then j.paused is not null else j.paused is null or p_tree and j.paused ->> 'tree' = 'false' end
-    returning j.id)
-  select coalesce(array_agg(c.id order by c.id), '{}') into v_new from changed c;
-  if v_new = '{}' then
-    return;
+  v_change.project_id := v_project;
+  v_change.jobs := array[p_job];
+  v_change.change := case when p_paused is null then 'resume' else 'pause' end;
+  v_change.tree := p_tree;
+  v_change.paused := p_paused;
+  v_change.reason := p_paused ->> 'reason';
+  v_change.actor := p_actor;
+  v_change.requested_at := v_now;
+  select coalesce(j.root_id, j.id) into v_change.root_id from coordinator.jobs_open j where j.id = p_job;
+  if not found then
+    select coalesce(j.root_id, j.id) into v_change.root_id from coordinator.jobs_ended j where j.project_id = v_project and j.id = p_job;
   end if;
-  perform coordinator.job_tell(p_event, v_project, p_project, v_job.queue, p_actor, v_now, array[p_job], p_data);
-  if p_paused is null then
-    perform coordinator.job_wake(array(select w.id from coordinator.jobs_waiting w where w.id = any (v_new) and w.cause = 'tree'), p_actor, v_now);
-  else
-    perform coordinator.job_make_waiting(coordinator.job_take_queued(v_new), 'tree', null, p_actor, v_now);
+  select * into v_before from coordinator.job_cancellations c
+  where c.project_id = v_project and c.root_id = v_change.root_id order by c.id desc limit 1;
+  v_again := (v_before.change, v_before.jobs, v_before.tree) is not distinct from (v_change.change, v_change.jobs, v_change.tree);
+  if v_before.id is null or v_again then
+    v_following := (coordinator.job_pause_portion(v_change, 0, true, v_now)).following;
   end if;
+  if v_following > 0 and not v_again then
+    perform coordinator.job_tell(p_event, v_project, p_project, v_job.queue, p_actor, v_now, array[p_job], p_data);
+    if v_before.id is null then
+      v_following := (coordinator.job_pause_portion(v_change, 1000, true, v_now)).following;
+    end if;
+    if v_following > 0 then
+      insert into coordinator.job_cancellations (project_id, jobs, reason, actor, requested_at, change, tree, paused, root_id)
+      values (v_project, v_change.jobs, v_change.reason, p_actor, v_now, v_change.change, p_tree, p_paused, v_change.root_id);
+    end if;
+  end if;
+  return query select o.id, o.status, o.reason, o.due_at, null::integer, v_following from coordinator.job_outcome_of(v_project, p_job) o;
 end
 $$;
 comment on function coordinator.job_change_pause(text, uuid, boolean, jsonb, text, jsonb, text) is
-  'Pause or resume a job and, with p_tree, all jobs below it. Queued jobs wait; a claim that holds one of them starts it or puts it back. Internal.';
+  'Pause or resume a job and, with p_tree, all jobs below it: up to 1,000 now, and the rest in portions by a loop. Internal.';
 
 create or replace function coordinator.job_pause(p_project text, p_job uuid, p_tree boolean default false, p_reason text default null, p_actor text default null)
 returns setof coordinator.job_outcome
@@ -421,14 +495,13 @@ declare
 begin
   perform coordinator.check_reason(p_reason);
   p_tree := coalesce(p_tree, false);
-  perform coordinator.job_change_pause(p_project, p_job, p_tree,
+  return query select * from coordinator.job_change_pause(p_project, p_job, p_tree,
     jsonb_build_object('by', v_actor, 'at', coordinator.now_utc(), 'reason', p_reason, 'job', p_job, 'tree', p_tree),
     'job.paused', jsonb_build_object('tree', p_tree, 'reason', p_reason), v_actor);
-  return query select * from coordinator.job_outcome_of(coordinator.project_id(p_project), p_job);
 end
 $$;
 comment on function coordinator.job_pause(text, uuid, boolean, text, text) is
-  'Pause a job and, with p_tree, all jobs below it, including children that are enqueued later. None of them is claimed after the commit; running attempts continue. Pausing it again changes nothing. ZC323: the job has ended and, with p_tree, so have all jobs below it.';
+  'Pause a job and, with p_tree, all jobs below it, including children that are enqueued later: up to 1,000 now, the oldest first, and the rest soon after (following). None of them is claimed after the commit; running attempts continue. Pausing it again changes nothing. ZC323: the job has ended and, with p_tree, so have all jobs below it.';
 
 create or replace function coordinator.job_resume(p_project text, p_job uuid, p_tree boolean default false, p_actor text default null)
 returns setof coordinator.job_outcome
@@ -437,12 +510,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   p_tree := coalesce(p_tree, false);
-  perform coordinator.job_change_pause(p_project, p_job, p_tree, null, 'job.resumed', jsonb_build_object('tree', p_tree), coordinator.actor_name(p_actor));
-  return query select * from coordinator.job_outcome_of(coordinator.project_id(p_project), p_job);
+  return query select * from coordinator.job_change_pause(p_project, p_job, p_tree, null, 'job.resumed', jsonb_build_object('tree', p_tree), coordinator.actor_name(p_actor));
 end
 $$;
 comment on function coordinator.job_resume(text, uuid, boolean, text) is
-  'Resume a paused job and, with p_tree, all jobs below it, whoever paused them. ZC323: the job has ended and, with p_tree, so have all jobs below it.';
+  'Resume a paused job and, with p_tree, all jobs below it, whoever paused them: up to 1,000 now, the oldest first, and the rest soon after (following). ZC323: the job has ended and, with p_tree, so have all jobs below it.';
 
 create or replace function coordinator.job_tree(p_project text, p_job uuid, p_after text[] default null, p_limit integer default 1000)
 returns setof coordinator.jobs

@@ -14,16 +14,22 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
+declare
+  v_paused uuid[];
 begin
+  if p_cause = 'tree' then
+    v_paused := array(select j.id from coordinator.jobs_open j where j.id = any (p_ids) and j.paused is not null order by j.id for share skip locked);
+  end if;
   insert into coordinator.jobs_waiting (id, class_id, cause, due_at)
-  select j.id, j.class_id, p_cause, p_due_at from coordinator.jobs_open j where j.id = any (p_ids);
+  select j.id, j.class_id, p_cause, case when j.id = any (v_paused) is not false then p_due_at else p_now + interval '5 seconds' end
+  from coordinator.jobs_open j where j.id = any (p_ids);
   perform coordinator.job_tell('job.waiting', t.project_id, t.project, t.queue, p_by, p_now, t.ids, jsonb_build_object('cause', p_cause))
   from (select j.project_id, p.name as project, j.queue, array_agg(j.id order by j.id) as ids
         from (select o.* from coordinator.jobs_open o where o.id = any (p_ids) offset 0) j join coordinator.projects p on p.id = j.project_id group by 1, 2, 3 order by 1, 3) t;
 end
 $$;
 comment on function coordinator.job_make_waiting(uuid[], text, timestamptz, text, timestamptz) is
-  'Let jobs that are open and in no other table wait for p_cause: insert them into jobs_waiting, and emit job.waiting. p_due_at: when a loop wakes them at the latest. Internal.';
+  'Let jobs that are open and in no other table wait for p_cause: insert them into jobs_waiting, and emit job.waiting. p_due_at: when a loop wakes them at the latest. Those that wait for a tree although they are not paused yet, or are just being resumed, are woken after 5 seconds. Internal.';
 
 create or replace function coordinator.job_wake(p_ids uuid[], p_by text, p_now timestamptz) returns uuid[]
 language plpgsql volatile

@@ -102,6 +102,14 @@ $$;
 comment on function coordinator.job_why_queued(bigint, uuid) is
   'Explain why a queued job is not claimed: cause, sentence, until when, its position, and the names of those involved. Internal.';
 
+create or replace function coordinator.job_why_paused(p_job uuid, p_paused jsonb) returns text
+language sql stable
+return case when p_paused is not null then format('%s was paused by "%s" at %s%s.',
+  case when p_paused ->> 'job' = p_job::text then 'It' else format('The tree of job %s', p_paused ->> 'job') end, p_paused ->> 'by',
+  coordinator.job_instant((p_paused ->> 'at')::timestamptz), ': ' || (p_paused ->> 'reason')) end;
+comment on function coordinator.job_why_paused(uuid, jsonb) is
+  'Explain who paused a job, when and why: what jobs_open.paused says. Internal.';
+
 create or replace function coordinator.job_why_waiting(p_project_id bigint, p_job uuid, p_cause text, out sentence text, out names text[], out until timestamptz)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -142,10 +150,8 @@ begin
     into sentence, names from coordinator.job_waits w where w.job_id = p_job;
   when 'tree' then
     select j.paused into v_on from coordinator.jobs_open j where j.id = p_job;
-    names := array[v_on.paused ->> 'by'];
-    sentence := format('%s was paused by "%s" at %s%s.',
-      case when v_on.paused ->> 'job' = p_job::text then 'It' else format('The tree of job %s', v_on.paused ->> 'job') end, v_on.paused ->> 'by',
-      coordinator.job_instant((v_on.paused ->> 'at')::timestamptz), coalesce(': ' || (v_on.paused ->> 'reason'), ''));
+    names := array_remove(array[v_on.paused ->> 'by'], null);
+    sentence := coalesce(coordinator.job_why_paused(p_job, v_on.paused), 'Its tree was paused, and has been resumed: it is queued again in a moment.');
   when 'lock' then
     select w.sentence, w.names, w.until into sentence, names, until from coordinator.job_why_lock(p_project_id, p_job) w;
   when 'limit' then
@@ -181,13 +187,23 @@ begin
   v_attempt := format('attempt %s of %s', v_job.attempts, v_job.max_attempts);
   v_cause := coalesce(v_job.reason, v_job.status);
   v_names := array_remove(array[v_job.worker], null);
-  if v_job.status in ('queued', 'scheduled', 'waiting') and coordinator.job_doomed(v_project, array[p_job]) <> '{}' then
+  if v_job.status in ('queued', 'scheduled', 'waiting') and coordinator.job_doomed(v_project, array[p_job], '{cancel}') <> '{}' then
     return query
       select p_job, v_job.status, 'cancelling',
              format('Its tree was cancelled by "%s" at %s%s; it ends when its turn comes.', c.actor, coordinator.job_instant(c.requested_at), coalesce(': ' || c.reason, '')),
              null::timestamptz, null::bigint, array[c.actor]
-      from coordinator.job_cancellations c where c.project_id = v_project and p_job = any (coordinator.job_members(v_project, c.jobs, true)) order by c.id limit 1;
+      from coordinator.job_cancellations c
+      where c.project_id = v_project and c.change = 'cancel' and p_job = any (coordinator.job_members(v_project, c.jobs, true)) order by c.id limit 1;
     return;
+  end if;
+  if (v_job.status = 'queued' or v_job.waiting_for = 'tree') and coordinator.job_doomed(v_project, array[p_job], '{pause}') <> '{}' then
+    select c.paused into v_last from coordinator.jobs_open j join coordinator.job_cancellations c
+      on c.project_id = v_project and c.change = 'pause' and p_job = any (coordinator.job_members(v_project, c.jobs, true))
+    where j.id = p_job and j.paused is null order by c.id desc limit 1;
+    if found then
+      return query select p_job, v_job.status, 'tree', coordinator.job_why_paused(p_job, v_last), null::timestamptz, null::bigint, array[v_last ->> 'by'];
+      return;
+    end if;
   end if;
   case v_job.status
   when 'queued' then

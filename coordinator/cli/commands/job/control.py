@@ -13,7 +13,6 @@ from coordinator.cli.commands.job.noun import (
     job_argument,
     key_option,
     queue_option,
-    show_outcome,
     state_of,
     status_option,
     type_option,
@@ -22,7 +21,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import counted
 from coordinator.cli.values import INTEGER, JOB
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.job import JobCancellation
+from coordinator.model.job import JobCancellation, JobPause
 from coordinator.operations import job_history, job_trees, jobs
 
 
@@ -69,21 +68,30 @@ def _cancelled(outcome: JobCancellation) -> str:
 
 @command.verb(examples=['coordinator job pause "$id" --tree --reason "The site is down"'])
 @job_argument
-@click.option("--tree", is_flag=True, help="Also pause all jobs below it, and children that are added later.")
+@click.option(
+    "--tree",
+    is_flag=True,
+    help="Also pause all jobs below it, and children that are added later. After 1,000, a daemon pauses the rest.",
+)
 @click.option("--reason", metavar="TEXT", help="Reason, for people.")
 @click.pass_obj
 def pause(call: Invocation, /, **options: Any) -> None:
     """Pause a job: no worker can claim it. A running attempt continues."""
-    show_outcome(call, call.run(call.operation(job_trees.Pause, **options)))
+    _show_pause(call, call.run(call.operation(job_trees.Pause, **options)), "pauses")
 
 
 @command.verb(examples=['coordinator job resume "$id" --tree'])
 @job_argument
-@click.option("--tree", is_flag=True, help="Also resume all jobs below it.")
+@click.option("--tree", is_flag=True, help="Also resume all jobs below it. After 1,000, a daemon resumes the rest.")
 @click.pass_obj
 def resume(call: Invocation, /, **options: Any) -> None:
     """Resume a paused job."""
-    show_outcome(call, call.run(call.operation(job_trees.Resume, **options)))
+    _show_pause(call, call.run(call.operation(job_trees.Resume, **options)), "resumes")
+
+
+def _show_pause(call: Invocation, outcome: JobPause, verb: str) -> None:
+    follow = f"; a daemon {verb} {outcome.following} more of its tree" if outcome.following else ""
+    call.output.one(outcome, state_of(outcome) + follow)
 
 
 @command.verb(
