@@ -155,7 +155,7 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
             if meant := nearest(error.command_name, known):
                 hint = f'Did you mean "{path} {meant}"?'
             elif 0 < len(known) <= 20:
-                hint = f"It is one of {', '.join(known)}. {hint}"
+                hint = f"Commands: {', '.join(known)}. {hint}"
         case click.MissingParameter() if error.param:
             called = error.param.opts[-1] if isinstance(error.param, click.Option) else error.param.human_readable_name
             message = f"{called} is missing"
@@ -165,6 +165,8 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
             message = message[:1].lower() + message[1:]
             if ctx and "extra argument" in message:
                 hint = " ".join(ctx.get_usage().split())
+                if any(isinstance(param, click.Argument) for param in ctx.command.params):
+                    hint = f"Quote an argument that contains spaces. {hint}"
             hint = getattr(error, "hint", hint)
     return message, hint
 

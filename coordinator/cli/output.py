@@ -31,7 +31,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 AT_ONCE = select.PIPE_BUF  # bytes that a writable pipe accepts without blocking
 MAX_CELL = 200  # characters of a cell; JSON is not truncated
-TEXT = ("body", "description", "text", "value", "reason", "message", "remedy")  # columns that may wrap
+TEXT = (  # columns that may wrap
+    "body", "context", "description", "error", "hold_reason", "lesson", "message", "mission", "pause_reason", "question", "reason",
+    "remedy", "snippet", "text", "title", "value",
+)  # fmt: skip
 
 
 class NobodyReadsError(Exception):

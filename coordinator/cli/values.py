@@ -166,7 +166,7 @@ class _Embedding(click.ParamType[list[float]]):
         if isinstance(value, list):
             return value
         try:
-            return msgspec.convert(read_json(read_text(str(value)), _called(param)), list[float])
+            return msgspec.convert(read_json(read_text(str(value)), _called(param), "[0.1, -0.2]"), list[float])
         except msgspec.ValidationError:
             raise InvalidArgument(f"{_called(param)}: not a list of numbers", hint="Give [0.1, -0.2, …].") from None
 
@@ -198,8 +198,8 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def read_json(text: str, called: str) -> Json:
-    """Decode JSON.
+def read_json(text: str, called: str, example: str = '{"key": "value"}') -> Json:
+    """Decode JSON; an error shows the example.
 
     Raises: ``InvalidArgument``.
     """
@@ -207,7 +207,7 @@ def read_json(text: str, called: str) -> Json:
         return cast("Json", msgspec.json.decode(text))
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise InvalidArgument(
-            f"{called}: invalid JSON: {error}", hint='Quote it for the shell: \'{"key": "value"}\'.'
+            f"{called}: invalid JSON: {error}", hint=f"Quote it for the shell: '{example}'."
         ) from None
     except RecursionError:
         raise InvalidArgument(f"{called}: JSON is nested too deeply", hint="Use fewer levels.") from None

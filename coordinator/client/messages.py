@@ -3,7 +3,7 @@
 await client.messages.append("chat/7", "user", "What is the weather in Paris?")
 window = await client.messages.window("chat/7", tokens=5000, complete=True)
 answer = ask([message.data for message in window])
-await client.messages.extend("chat/7", answer)
+await client.messages.extend("chat/7", answer)  # a message, or a list of messages
 """
 
 from __future__ import annotations
@@ -61,14 +61,15 @@ class Messages(Verbs):
     async def extend(self, session: str, *entries: Json | JsonText | NewEntry, expect: Expected = None) -> LogReceipt:
         """Append whole messages to a session, all or none: objects in any format, or a ``NewEntry`` with ``tokens``, ``uid`` or ``needs``.
 
-        Raises: as ``logs.append``.
+        A list stands for the messages in it. Raises: as ``logs.append``.
         """
         last, epoch = number_of(expect)
+        each = [message for entry in entries for message in (entry if isinstance(entry, list) else [entry])]
         return await self._caller.run(
             logs.Append(
                 kind=KIND,
                 key=session,
-                entries=written(entries),
+                entries=written(each),
                 expect=last,
                 epoch=epoch,
                 **await self._caller.author(),

@@ -134,7 +134,7 @@ LOOP_SECONDS = Histogram(
 )
 RETENTION_REMOVED = Counter(
     "coordinator_retention_removed",
-    "Log entries, documents and sessions removed by retention.",
+    "Log entries, documents, sessions and artifacts removed by retention.",
     ["subject", "kind"],
     registry=REGISTRY,
 )

@@ -360,19 +360,20 @@ begin
   v_rank := p_after[1]::double precision;
   return query
     with page as (
-      select r.rank, r.partial, r.key, r.value
-      from (select s.rank * coordinator.memory_confidence(v.value, v_day) / 100 as rank, s.partial, d.key, v.value
-            from coordinator.document_search(v_project, 'memory', v_query, v_within, p_embedding) s
+      select r.rank, r.partial, r.key, r.id, r.version
+      from (select s.rank, s.partial, d.key, d.id, d.version
+            from coordinator.document_search(v_project, 'memory', v_query, v_within, p_embedding, v_day) s
             cross join lateral (select * from coordinator.documents l where l.id = s.document_id offset 0) d -- as in document_search
-            cross join lateral (select l.value from coordinator.document_versions l where l.document_id = d.id and l.version = d.version offset 0) v
             where not d.deleted and (d.expires_at is null or d.expires_at > coordinator.now_utc())) r
       where v_rank is null or r.rank < v_rank or r.rank = v_rank and r.key > p_after[2]
       order by r.rank desc, r.key limit p_limit)
     select m.project, m.memory_id, m.context, m.lesson, m.tool_name, m.confidence, m.created_at, m.scope, m.reinforcements, m.language, m.superseded_by,
-           m.actor, m.updated_at, p.rank, coordinator.search_snippet(p_language, 'memory', p.value, v_query), p.partial
-    from page p join coordinator.memory_rows(p_project, v_project, array(select key from page)) m on m.memory_id = p.key
+           m.actor, m.updated_at, p.rank, coordinator.search_snippet(p_language, 'memory', v.value, v_query), p.partial
+    from page p
+    join coordinator.memory_rows(p_project, v_project, array(select key from page)) m on m.memory_id = p.key
+    cross join lateral (select l.value from coordinator.document_versions l where l.document_id = p.id and l.version = p.version offset 0) v
     order by p.rank desc, p.key;
 end
 $$;
 comment on function coordinator.memory_search(text, text, text, text, boolean, text, double precision[], text[], integer) is
-  'Search memories by words (word other, "a phrase", or, -without), an embedding, or both. Filters: a scope and a tool; p_superseded: include superseded memories. By words, the rank is multiplied by the confidence at the start of the day; with words and an embedding, it is the sum of 1 / (60 + place) in the two rankings (reciprocal rank fusion). ZC101: there are only stop words. ZC105: the language is unknown, or an embedding is given without the extension vector. p_after: array[rank, memory_id] of the last row read.';
+  'Search memories by words (word other, "a phrase", or, -without), an embedding, or both. Filters: a scope and a tool; p_superseded: include superseded memories. The rank by words is multiplied by the confidence at the start of the day. With an embedding, the rank is the sum of 1 / (60 + place) in the rankings by words and by distance (reciprocal rank fusion). ZC101: there are only stop words. ZC105: the language is unknown, or an embedding is given without the extension vector. p_after: array[rank, memory_id] of the last row read.';

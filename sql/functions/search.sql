@@ -260,7 +260,7 @@ comment on function coordinator.search_near(bigint, text, tsquery, real[]) is
   'Return the 200 documents whose embeddings are nearest by cosine distance, nearest first, among the newest 10,000 of a project and kind. ZC105: the extension vector is not installed. Internal.';
 
 create or replace function coordinator.document_search(
-  p_project_id bigint, p_kind text, p_query tsquery, p_within tsquery, p_embedding double precision[] default null)
+  p_project_id bigint, p_kind text, p_query tsquery, p_within tsquery, p_embedding double precision[] default null, p_day timestamptz default null)
 returns table (document_id bigint, rank double precision, partial boolean)
 language plpgsql stable rows 100
 set search_path = pg_catalog, pg_temp
@@ -290,9 +290,13 @@ begin
   end if;
   return query
     with matched as (
-      select w.document_id as id, ts_rank(w.words, p_query)::double precision as score
+      select w.document_id as id, ts_rank(w.words, p_query)::double precision * coalesce(c.confidence / 100, 1) as score
       from unnest(v_found) f (id) -- offset 0: looked up one by one, whatever the statistics say
       cross join lateral (select * from coordinator.document_words l where l.document_id = f.id offset 0) w
+      left join lateral (select coordinator.memory_confidence(v.value, p_day) as confidence
+                         from (select l.id, l.version from coordinator.documents l where p_day is not null and l.id = w.document_id offset 0) d
+                         cross join lateral (select l.value from coordinator.document_versions l
+                                             where l.document_id = d.id and l.version = d.version offset 0) v) c on true
       where w.project_id = p_project_id and w.kind = p_kind
     ), placed as (
       select m.id, m.score, row_number() over (order by m.score desc, m.id) as place from matched m
@@ -304,8 +308,8 @@ begin
     from placed p full join unnest(v_near) with ordinality n (id, place) on n.id = p.id;
 end
 $$;
-comment on function coordinator.document_search(bigint, text, tsquery, tsquery, double precision[]) is
-  'Return the ranked matches of p_query within p_within (see search_within), in no order, at most 500. partial: more documents matched, and only the newest or some of them were ranked. With p_embedding, the ranks by words and by distance are merged by reciprocal rank fusion: the sum of 1 / (60 + rank). Internal.';
+comment on function coordinator.document_search(bigint, text, tsquery, tsquery, double precision[], timestamptz) is
+  'Return the ranked matches of p_query within p_within (see search_within), in no order, at most 500. partial: more documents matched, and only the newest or some of them were ranked. With p_embedding, the ranks by words and by distance are merged by reciprocal rank fusion: the sum of 1 / (60 + place). p_day: the documents are memories, and their ranks by words are multiplied by their confidence at this time; null: they have none. Internal.';
 
 create or replace function coordinator.search_snippet(p_language text, p_kind text, p_value jsonb, p_query tsquery) returns text
 language plpgsql stable

@@ -28,6 +28,7 @@ def test_documents_on_the_command_line(program: Program) -> None:
     assert [row["key"] for row in program.json(*document, "list", "--kind", "plan", "--prefix", "ma")] == ["main"]
     assert program.fails(3, *document, "item", "plan", "main", "9", "{}", "--path", "steps", "--field", "id")["hint"]
     assert program.fails(5, *document, "put", "plan", "main", "{broken")["hint"]
+    assert 'No document of kind "todo" has this key' in program.fails(3, "todo", "item", "main", "1", "{}")["hint"]
     assert program.json(*document, "keep", "plan", "main")["changed"] is True
     assert program.text(*document, "keep", "plan", "main", "--not", "-o", "text") == "main is no longer kept\n"
 

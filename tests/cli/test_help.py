@@ -107,7 +107,7 @@ def test_the_help_of_a_command_is_also_a_command(lone: Program) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == lone.run(*line, "--help").stdout
     assert lone.fails(2, "help", "lock", "rn")["hint"] == 'Did you mean "coordinator lock run"?'
-    assert lone.fails(2, "rule", "zzz")["hint"].startswith("It is one of ")
+    assert lone.fails(2, "rule", "zzz")["hint"].startswith("Commands: ")
     assert lone.fails(2, "rule", "list", "zzz")["hint"] == "Usage: coordinator rule list [OPTIONS]"
     assert lone.fails(2, "help", "lock", "run", "x")["message"] == 'unknown command "coordinator lock run x"'
 

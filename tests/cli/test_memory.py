@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 
 from tests.cli.conftest import Program
+from tests.cli.test_output import on_terminal
 
 
 def test_a_memory_is_recorded_found_listed_superseded_and_forgotten(program: Program) -> None:
@@ -37,6 +38,24 @@ def test_a_memory_is_recorded_found_listed_superseded_and_forgotten(program: Pro
     program.fails(5, "memory", "record", "x", "--confidence", "101")
     assert "create extension vector" in program.fails(5, "memory", "search", "--embedding", "[1, 0.5]")["hint"]
     program.fails(5, "memory", "search", "--embedding", "[true]")
+    assert "[0.1, -0.2]" in program.fails(5, "memory", "search", "--embedding", "0.1, 0.2")["hint"]
+
+
+def test_a_narrow_terminal_shows_the_texts_that_a_search_found(program: Program) -> None:
+    text = "Run the migrations before the tests, because the tests read what the migrations write"
+    program.json("memory", "record", text, "--context", "integration tests", "--tool-name", "pytest")
+    program.json("knowledge", "put", "runbooks/migrations", text, "--title", "How to run the migrations of a release")
+    for line in (
+        ("memory", "list"),
+        ("memory", "search", "tests"),
+        ("knowledge", "list"),
+        ("knowledge", "search", "tests"),
+    ):
+        shown = on_terminal(program, *line, columns=80)
+        assert "un the migrations" in shown, (
+            shown
+        )  # of the text or the title; cells of other columns are between its lines
+        assert max(map(len, shown.splitlines())) <= 80, shown
 
 
 def test_a_hostile_lesson_is_harmless_on_a_terminal(program: Program) -> None:

@@ -8,7 +8,8 @@ from tests.cli.conftest import Program
 def test_messages_are_appended_listed_and_windowed(program: Program) -> None:
     assert program.json("message", "append", "chat/7", "--role", "user", "42", "--tokens", "7")["last_seq"] == 1
     call = '{"role": "assistant", "content":  null, "tool_calls": [{"id": "c"}]}'
-    assert program.text("message", "append", "chat/7", call) == "chat/7 is at message 2\n"
+    for shown in ("chat/7 is at message 2\n", "it is there already, as message 2\n"):
+        assert program.text("message", "append", "chat/7", call, "--uid", "a") == shown
     result = b'{"role": "tool", "tool_call_id": "c", "content": "\\u0000"}'
     program.json("message", "append", "chat/7", "-", "--expect", "2", stdin=result)
     program.json("message", "append", "chat/7", "--role", "user", "--json", '[{"type": "text", "text": "x"}]')
@@ -26,6 +27,9 @@ def test_messages_are_appended_listed_and_windowed(program: Program) -> None:
     assert "SEQ" in program.text("message", "list", "chat/7")
     program.fails(4, "message", "append", "chat/7", "--role", "user", "x", "--expect", "2")
     program.fails(5, "message", "append", "chat/7", "no role")
+    assert (
+        "contains spaces" in program.fails(2, "message", "append", "chat/7", "--role", "user", "no", "quotes")["hint"]
+    )
     program.fails(5, "message", "window", "chat/7")
     program.fails(3, "message", "window", "chat/8", "--last", "1")
 
@@ -55,7 +59,7 @@ def test_steps_are_appended_and_listed(program: Program) -> None:
 
 def test_an_observation_is_that_of_the_agent_or_of_the_caller(program: Program) -> None:
     agent = program.text("agent", "register", "coder-1").strip()
-    assert program.text("observe", "It is slow.", "--agent", agent) == "observation 1 of coder-1\n"
+    assert program.text("observe", "It is slow.", "--agent", agent) == "coder-1 is at observation 1\n"
     assert program.json("observe", "--json", '{"s": 1}', "--agent", "coder-1")["last_seq"] == 2
     assert program.run("observe", "x", COORDINATOR_AGENT_ID=agent).stdout.startswith(
         '{"kind":"observation","key":"coder-1"'

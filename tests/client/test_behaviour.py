@@ -49,6 +49,8 @@ async def test_a_conversation_is_appended_to_and_windowed(connect: Any) -> None:
         assert second.last_seq == 4
         with pytest.raises(Conflict):
             await client.messages.append("chat/7", "user", "Late.", expect=first)
+        several = [{"role": "user", "content": "A list"}, NewEntry({"role": "user", "content": "has messages."})]
+        assert (await client.messages.extend("chat/9", several, [], call)).last_seq == 3
         window = await client.messages.window("chat/7", last=2)
         assert [message.data["content"] for message in window] == ["And?"]
         window = await client.messages.window("chat/7", turns=2, tokens=1000, complete=True)

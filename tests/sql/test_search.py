@@ -448,6 +448,30 @@ async def test_an_embedding_finds_what_is_near_and_is_merged_with_the_words(tx: 
     ]
 
 
+async def test_the_confidence_of_memories_counts_in_the_ranking_by_words_alone(tx: Transaction) -> None:
+    if not await has_vector(tx):
+        pytest.skip("this server has no pgvector")
+    await tx.connection.execute("create extension vector")
+    for lesson, confidence, embedding in (
+        ("deploy on Monday", 5, [1, 0, 0]),
+        ("deploy on Friday", 100, [0, 1, 0]),
+        ("lunch is at noon", 100, [0, 0.1, 1]),
+    ):
+        await tx.run(memories.Record(project=P, lesson=lesson, confidence=confidence, embedding=embedding))
+
+    async def ranks(**fields: Any) -> dict[str, float]:
+        return {match.lesson: match.rank for match in await tx.run(memories.Search(project=P, **fields))}
+
+    assert list(await ranks(words="deploy")) == ["deploy on Friday", "deploy on Monday"]
+    near = await ranks(embedding=[1, 0.2, 0])
+    assert near == pytest.approx({"deploy on Monday": 1 / 61, "deploy on Friday": 1 / 62, "lunch is at noon": 1 / 63})
+    assert list(near) == ["deploy on Monday", "deploy on Friday", "lunch is at noon"]
+    merged = await ranks(words="deploy", embedding=[0, 0.2, 1])
+    assert merged == pytest.approx(
+        {"deploy on Friday": 1 / 61 + 1 / 62, "deploy on Monday": 1 / 62 + 1 / 63, "lunch is at noon": 1 / 61}
+    )
+
+
 @pytest.mark.parametrize("embedding", [[], [0.0, 0.0], [1e300], [1e-300], [0.5] * 4001], ids=lambda e: f"{len(e)}")
 async def test_an_embedding_without_a_direction_is_refused(tx: Transaction, embedding: list[float]) -> None:
     code = "ZC104" if 0 < len(embedding) < 4001 else "ZC102"

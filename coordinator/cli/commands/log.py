@@ -14,7 +14,7 @@ from coordinator.cli.output import counted, plain
 from coordinator.cli.values import INSTANT, INTEGER, read_exact, read_text
 from coordinator.errors import InvalidArgument, NotFound
 from coordinator.model.json import text_of
-from coordinator.model.log import LogEntry, NewEntry
+from coordinator.model.log import LogEntry, LogReceipt, NewEntry
 from coordinator.model.operation import JsonText
 from coordinator.model.page import Page, after_last, place_of
 from coordinator.operations import logs
@@ -32,6 +32,13 @@ _expect = click.option(
     "--expect", type=INTEGER, metavar="SEQ", help="Only if this is the last number; 0: only if the log does not exist."
 )
 _epoch = click.option("--epoch", metavar="EPOCH", help="Only if the last number is from this epoch.")
+
+
+def appended(receipt: LogReceipt, noun: str) -> str:
+    """Return the text of an append: where the log is, or where its entry was already."""
+    if not receipt.appended:
+        return f"it is there already, as {noun} {receipt.last_seq}"
+    return f"{plain(receipt.key)} is at {noun} {receipt.last_seq}"
 
 
 @command.verb(
@@ -102,12 +109,7 @@ def append(
     else:
         entries_text = JsonText(read_text(entries).encode())
     receipt = call.run(call.operation(logs.Append, key=key, entries=entries_text, **options))
-    call.output.one(
-        receipt,
-        f"{plain(key)} is at entry {receipt.last_seq}"
-        if receipt.appended
-        else f"it is there already, as entry {receipt.last_seq}",
-    )
+    call.output.one(receipt, appended(receipt, "entry"))
 
 
 @command.verb(

@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from coordinator.cli.command import noun, paged
-from coordinator.cli.commands.log import ENTRY_COLUMNS
+from coordinator.cli.commands.log import ENTRY_COLUMNS, appended
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.output import plain
 from coordinator.cli.values import INTEGER, read_exact, read_text
 from coordinator.operations import logs, messages
 
@@ -58,7 +57,7 @@ def append(call: Invocation, /, *, session: str, content: str, role: str | None,
     """
     said = read_exact(read_text(content), "text" if role is not None and not as_json else "json")
     receipt = call.run(call.operation(messages.Append, session=session, content=said, role=role, **options))
-    call.output.one(receipt, f"{plain(session)} is at message {receipt.last_seq}")
+    call.output.one(receipt, appended(receipt, "message"))
 
 
 @command.verb(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from coordinator.cli.command import Verb, acting_agent
+from coordinator.cli.commands.log import appended
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.output import plain
 from coordinator.cli.values import read_exact, read_text
 from coordinator.operations import observations
 
@@ -32,4 +32,4 @@ def command(call: Invocation, *, content: str, agent: object, as_json: bool, uid
     said = read_exact(read_text(content), "json" if as_json else "text")
     name = None if agent is None else str(agent)
     receipt = call.run(call.operation(observations.Append, content=said, agent=name, uid=uid))
-    call.output.one(receipt, f"observation {receipt.last_seq} of {plain(receipt.key)}")
+    call.output.one(receipt, appended(receipt, "observation"))

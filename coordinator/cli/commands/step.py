@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from coordinator.cli.command import noun, paged
-from coordinator.cli.commands.log import ENTRY_COLUMNS
+from coordinator.cli.commands.log import ENTRY_COLUMNS, appended
 from coordinator.cli.invocation import Invocation
-from coordinator.cli.output import plain
 from coordinator.cli.values import INTEGER, given, read_exact, read_text
 from coordinator.model.json import text_of
 from coordinator.operations import logs, steps
@@ -53,7 +52,7 @@ def append(
     }
     step = text_of(given(parts))
     receipt = call.run(call.operation(steps.Append, session=session, step=step, **options))
-    call.output.one(receipt, f"{plain(session)} is at step {receipt.last_seq}")
+    call.output.one(receipt, appended(receipt, "step"))
 
 
 @command.verb(examples=["coordinator step list run/7", "coordinator step list run/7 --last 5"])

@@ -27,12 +27,12 @@ begin
                   else 'Abort the upload and begin again; each part has 1048576 bytes, except for the last.' end;
   elsif p_bytes <> bytes then
     raise exception using errcode = 'ZC336', message = format('the upload has %s bytes, not %s', bytes, p_bytes),
-      detail = jsonb_build_object('bytes', bytes)::text, hint = 'Abort the upload and begin again.';
+      detail = jsonb_build_object('bytes', bytes)::text, hint = 'Compare it with the bytes that you meant to store, and upload them again.';
   end if;
   sha256 := encode(sha256(coalesce((select string_agg(c.data, '' order by c.part) from coordinator.artifact_chunks c where c.blob_id = p_blob), '')), 'hex');
   if p_sha256 <> sha256 then
     raise exception using errcode = 'ZC336', message = 'the SHA-256 of the upload is not the expected one',
-      detail = jsonb_build_object('sha256', sha256)::text, hint = 'Abort the upload and begin again.';
+      detail = jsonb_build_object('sha256', sha256)::text, hint = 'Compare it with the hash of the bytes that you meant to store, and upload them again.';
   end if;
   return next;
 end

@@ -104,7 +104,7 @@ as $$
     where d.project_id = coordinator.project_id(p_project) and d.kind = p_kind and not d.deleted
       and (d.expires_at is null or d.expires_at > coordinator.now_utc())
     order by d.key limit 1000),
-    coalesce(coordinator.document_restorable(p_project, p_kind, p_key), format('There is none of kind "%s".', p_kind)), 512)
+    coalesce(coordinator.document_restorable(p_project, p_kind, p_key), format('No document of kind "%s" has this key; the first put creates it.', p_kind)), 512)
 $$;
 comment on function coordinator.document_missing(text, text, text) is
   'Raise ZC217 for an absent document, and suggest a similar key. Internal.';
