@@ -51,6 +51,8 @@ class CoordinatorError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # so that a traceback has it
         self.detail = detail
         self.code = code or self.sqlstate
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ def test_every_error_says_what_it_means_and_what_to_do() -> None:
     for name, error in ALL.items():
         assert (error.__doc__ or "").endswith("."), name
         assert error.remedy != CoordinatorError.remedy, name
+
+
+def test_a_traceback_has_the_hint() -> None:
+    error = errors.NotFound("there is no queue x", hint="Create it.")
+    said = "".join(traceback.format_exception_only(error))
+    assert said == "coordinator.errors.NotFound: there is no queue x\nhint: Create it.\n"
 
 
 def test_the_readme_names_every_exit_code() -> None:

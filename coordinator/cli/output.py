@@ -66,7 +66,10 @@ class Output:
                 fields = {name: value for name, value in fields.items() if not _absent(value, types.get(name))}
             width = max(map(len, fields), default=0)
             for name, value in fields.items():
-                self.line(f"{name:<{width}}  {cell(value, None, json=types.get(name) == Json)}".rstrip())
+                json = types.get(name) == Json
+                lines = value.rstrip().split("\n") if isinstance(value, str) and not json else [value]
+                for heading, line in zip((name, *[""] * len(lines)), lines, strict=False):
+                    self.line(f"{heading:<{width}}  {cell(line, None, json=json)}".rstrip())
 
     def many(self, results: list[S], columns: Iterable[str], *, empty: str) -> None:
         """Write several results: as JSON an array; as text a table, or ``empty`` if there are none.
@@ -167,6 +170,8 @@ def _columns(
     columns: list[Column] = []
     for name in names:
         values = [getattr(result, name) for result in results]
+        if name == "error" and maximum is not None:  # a traceback follows
+            values = [value and value.strip().partition("\n")[0] for value in values]
         if sparse and columns and all(_absent(value, types.get(name)) for value in values):
             continue
         cells = [cell(value, maximum, json=types.get(name) == Json) for value in values]
@@ -188,13 +193,14 @@ def cell(value: object, maximum: int | None = MAX_CELL, *, json: bool = False) -
             return age(value)
         case timedelta():
             return span(value)
-        case float() if maximum is not None and not json:
-            return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+        case float() if not json:
+            digits = 6 if maximum is None else 3
+            return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
         case str():
             text = plain(value)
         case msgspec.Raw():
             text = plain(bytes(value).decode())
-        case list() if all(isinstance(item, str) for item in value):
+        case list() if not json and all(isinstance(item, str) for item in value):
             text = plain(", ".join(value)) or "-"
         case list() | dict():
             text = plain(msgspec.json.encode(value).decode())

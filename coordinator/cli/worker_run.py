@@ -10,12 +10,15 @@ from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 
+import coordinator
 from coordinator.cli.invocation import Invocation
-from coordinator.errors import ConfigurationError
+from coordinator.errors import ConfigurationError, CoordinatorError
 from coordinator.suggestion import nearest
 from coordinator.worker import Worker
 
 __all__ = ["find", "run"]
+
+OURS = str(Path(coordinator.__file__).parent)
 
 
 def find(place: str) -> Worker:
@@ -57,12 +60,18 @@ def _not_imported(module_name: str, error: Exception) -> ConfigurationError:
             f"module {error.name} was not found",
             hint="Run the command in the folder that contains it, set PYTHONPATH, or install it in this environment.",
         )
-    said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames[1:] else module_name
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    said = f"{type(error).__name__}: {message}".splitlines()[0].rstrip(": ")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and not frame.filename.startswith(OURS)
+    ]
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else module_name
     if isinstance(error, SyntaxError):
         where = f"{error.filename}, line {error.lineno}"
-    return ConfigurationError(f"module {module_name} cannot be imported: {said}", hint=f"See {where}.")
+    remedy = f"{error.hint} " if isinstance(error, CoordinatorError) and error.hint else ""
+    return ConfigurationError(f"module {module_name} cannot be imported: {said}", hint=f"{remedy}See {where}.")
 
 
 def run(

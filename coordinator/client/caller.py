@@ -12,6 +12,7 @@ import anyio
 from coordinator.backoff import Backoff
 from coordinator.client.presence import Presence
 from coordinator.errors import DatabaseUnavailable, InvalidArgument
+from coordinator.model import duration
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.lag import tolerating
 from coordinator.model.operation import Operation
@@ -22,7 +23,8 @@ from coordinator.operations.executor import Executor
 
 __all__ = ["Caller", "Duration", "Verbs", "as_duration"]
 
-Duration = timedelta | float
+Duration = timedelta | float | str
+"""A timedelta, seconds, or text such as "10m"."""
 
 R = TypeVar("R")
 
@@ -138,16 +140,18 @@ class Caller:
 
 
 def as_duration(value: Duration) -> timedelta:
-    """Convert seconds to a timedelta; return a timedelta unchanged.
+    """Convert seconds, or text such as "10m", to a timedelta; return a timedelta unchanged.
 
     Raises: ``InvalidArgument``.
     """
     if isinstance(value, timedelta):
         return value
     try:
-        return timedelta(seconds=value)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidArgument(f"invalid duration {value!r}", hint="Pass seconds, or a timedelta.") from None
+        return duration.read(value)
+    except (TypeError, ValueError):
+        raise InvalidArgument(
+            f"invalid duration {value!r}", hint='Pass seconds, a timedelta, or text: "30s", "1h30m".'
+        ) from None
 
 
 class Verbs:

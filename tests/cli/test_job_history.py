@@ -44,13 +44,16 @@ async def test_jobs_and_workers_on_the_command_line(program: Program, database_u
     assert program.json("job", "list", "--worker", "w1", "--label", "x") == []
     assert program.json("job", "show", completed)["result"] == [7]
     assert [one["outcome"] for one in program.json("job", "attempts", failed)] == ["error"]
-    assert program.text("job", "why", failed).endswith('attempt 1 of 3 by "w1" failed: boom.\n')
+    assert program.text("job", "why", failed).endswith('attempt 1 of 3 by "w1" failed: boom; the error was final.\n')
+    followed = program.run("job", "output", failed, "--follow", "-o", "text")
+    assert (followed.returncode, followed.stderr) == (4, program.text("job", "why", failed))
     (stats,) = program.json("job", "stats", "--period", "1h")
     assert (stats["completed"], stats["failed"]) == (1, 1)
     assert program.json("job", "stats", "--hourly")[0]["hour"].endswith("Z")
     assert [worker["name"] for worker in program.json("worker", "list", "--type", "t")] == ["w1"]
     (again,) = program.json("job", "retry", failed)
     assert again["retry_of"] == failed
+    assert program.run("job", "retry", failed, "-o", "text").stderr.startswith("It was retried before, as this job")
     assert program.json("job", "retry", "--status", "failed") == []
     program.fails(5, "job", "retry")
     program.fails(5, "job", "list", "--payload", "{")

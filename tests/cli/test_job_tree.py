@@ -33,6 +33,8 @@ def test_a_tree_is_drawn_paused_resumed_and_cancelled(program: Program) -> None:
     assert ": lunch." in program.json("job", "why", first["id"])["sentence"]
     assert program.json("job", "resume", root, "--tree")["status"] == "queued"
     (grant,) = program.json("job", "claim", "--agent", "w")
+    assert program.text("job", "pause", root) == "paused; it runs, and this attempt continues\n"
+    assert program.text("job", "resume", root, "--tree").startswith("resumed, with all jobs below it; it is running")
     own = (root, "--agent", "w", "--fence", str(grant["fence"]))
     program.fails(2, "job", "cancel", *own)
     program.fails(2, "job", "cancel", root, "--children", "--agent", "w")

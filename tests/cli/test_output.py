@@ -12,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
+import msgspec
 import pytest
 
-from coordinator.cli.output import age, plain, span
+from coordinator.cli.output import Output, age, plain, span
 from coordinator.cli.table import Column, table
+from coordinator.model.operation import Json
 from tests.cli.conftest import Program
 from tests.waiting import DEADLINE_S
 
@@ -197,3 +199,35 @@ def test_an_age_distinguishes_past_and_future() -> None:
 def test_plain_text_stays_and_control_characters_are_shown() -> None:
     assert plain("grün ☃") == "grün ☃"
     assert plain("a\n\x1b\u202e") == "a\\n\\x1b\\u202e"
+
+
+class Ended(msgspec.Struct):
+    id: int
+    error: str
+    result: Json
+    labels: list[str]
+    percent: float
+
+
+ENDED = Ended(7, "ValueError: no\n\nTraceback:\n  File\x1b[2J\n", ["a", "b"], ["gpu", "eu"], 100 / 3)
+
+
+def test_one_value_shows_its_lines_below_each_other_and_json_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Output("text").one(ENDED)
+    assert capsys.readouterr().out.splitlines() == [
+        "id       7",
+        "error    ValueError: no",
+        "",
+        "         Traceback:",
+        "           File\\x1b[2J",
+        'result   ["a","b"]',
+        "labels   gpu, eu",
+        "percent  33.3333",
+    ]
+
+
+def test_a_table_has_the_first_line_of_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    Output("text").many([ENDED], ("id", "error", "result", "labels", "percent"), empty="")
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["ID", "ERROR", "RESULT", "LABELS", "PERCENT"]
+    assert row.split() == ["7", "ValueError:", "no", '["a","b"]', "gpu,", "eu", "33.3"]

@@ -43,7 +43,12 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
         ("tasks:summarize", "does not contain", "tasks:other, tasks:worker"),
         ("tasks", "contains several workers", "tasks:other, tasks:worker"),
         ("tasks:other", "no function", "@worker.job"),
-        ("broken", "ZeroDivisionError", "broken.py, line 2"),
+        ("broken", "ZeroDivisionError: division by zero", "broken.py, line 2"),
+        (
+            "plain",
+            'ConfigurationError: <lambda>, which runs jobs of type "x", is not an async function',
+            "plain.py, line 2",
+        ),
         ("empty:worker", "does not contain", "coordinator.Worker()"),
     ],
 )
@@ -51,6 +56,8 @@ def test_what_cannot_be_run_is_named_with_what_to_do(program: Program, place: st
     (program.folder / "tasks.py").write_text(TASKS, "utf-8")
     (program.folder / "broken.py").write_text("\n1 / 0\n", "utf-8")
     (program.folder / "empty.py").write_text("", "utf-8")
+    plain = "import coordinator\ncoordinator.Worker().job('x')(lambda context, payload: 1)\n"
+    (program.folder / "plain.py").write_text(plain, "utf-8")
     error = program.fails(78, "worker", "run", place)
     assert message in error["message"]
     assert hint in error["hint"]

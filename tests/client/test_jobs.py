@@ -17,12 +17,13 @@ async def test_many_jobs_are_mappings_of_what_enqueue_takes(database_url: str) -
                 {"type": "x", "payload": {"page": 1}, "queue": "a"},
                 {"type": "x", "delay": timedelta(minutes=10), "labels": ("gpu",)},
                 {"type": "x", "delay": 600, "parent": None},
+                {"type": "x", "delay": "10m"},
                 {"type": "x", "at": at},
             ]
         )
-        assert [job.status for job in made] == ["queued", "scheduled", "scheduled", "scheduled"]
-        assert made[1].scheduled_at == made[2].scheduled_at
-        assert made[3].scheduled_at == at
+        assert [job.status for job in made] == ["queued", *["scheduled"] * 4]
+        assert made[1].scheduled_at == made[2].scheduled_at == made[3].scheduled_at
+        assert made[4].scheduled_at == at
         assert (await client.queues.get("a")).queued_count == 1
         with pytest.raises(InvalidArgument) as refused:
             await client.jobs.enqueue_many([{"type": "x"}, {"type": "x", "priority": 101}])

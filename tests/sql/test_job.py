@@ -421,7 +421,9 @@ async def test_a_stale_fence_changes_nothing_and_says_who_has_the_job_or_how_it_
     for other in (stale["fence"], present["fence"] + 1):  # even if it is the same worker
         await refused(world.tx, STALE[verb]({**present, "fence": other}), "ZC320")
     if verb != "assert":
-        await refused(world.tx, STALE[verb]({**present, "agent": first.id}), "ZC320")  # another's fence
+        error = await refused(world.tx, STALE[verb]({**present, "agent": first.id}), "ZC320")
+        assert f'fence {present["fence"]} of job {present["job"]} is not a fence of worker "first"' in error.message
+        assert error.hint == "Give the agent that claimed the job."
     await world.run(jobs.Complete(**present))
     error = await refused(world.tx, STALE[verb](stale), "ZC320")
     assert "it completed at" in error.message

@@ -322,7 +322,7 @@ async def test_why_says_until_when_a_job_waits(tx: Transaction) -> None:
     assert sentence.startswith("It is scheduled for 20")
     retried = await enqueue(tx)
     (grant,) = await claim(tx, agent)
-    await fail(tx, agent, grant, "no route to host.\n", final=False)
+    await fail(tx, agent, grant, "no route to host.\n\nTraceback:\n  File 1\n", final=False)
     cause, sentence = await why(tx, retried)
     assert cause == "back_off"
     assert sentence.endswith('to be tried again: attempt 1 of 3 by "w1" failed: no route to host.')
@@ -350,6 +350,10 @@ async def test_why_says_who_runs_a_job_and_whether_that_will_end(tx: Transaction
         "select coordinator.job_progress('default', $1, $2, $3, 40, 'parsing')", job, agent, grant["fence"]
     )
     assert (await why(tx, job))[1].endswith("(attempt 1 of 3), 40 %: parsing.")
+    await tx.connection.execute(
+        "select coordinator.job_progress('default', $1, $2, $3, 100 / 3.0)", job, agent, grant["fence"]
+    )
+    assert (await why(tx, job))[1].endswith("(attempt 1 of 3), 33.3 %: parsing.")
     await tx.set_clock(2 * MINUTE)
     assert (await why(tx, job))[1].endswith("; the worker is lost, and the job will be rescued.")
     await tx.run(agents.Heartbeat(agent=agent))
@@ -363,7 +367,7 @@ async def test_why_says_how_a_job_ended(tx: Transaction) -> None:
     jobs = await one_of_each(tx)
     for status, pattern in {
         "completed": 'It completed at .*: worker "w1" ran it for .*s \\(attempt 1 of 3\\)\\.',
-        "failed": 'It failed at .*: attempt 1 of 3 by "w1" failed: boom\\.',
+        "failed": 'It failed at .*: attempt 1 of 3 by "w1" failed: boom; the error was final\\.',
         "cancelled": 'It was cancelled at .* by "boss": not needed\\.',
         "expired": "It expired at .*: no attempt had begun in time\\.",
     }.items():
@@ -374,21 +378,26 @@ async def test_why_says_how_a_job_ended(tx: Transaction) -> None:
     assert cause == "replaced"
     assert sentence.endswith('by a job of "boss" with the same dedupe key, "d".')
     (retried,) = await tx.run(job_history.Retry(project=P, job=jobs["failed"]))
-    assert (await why(tx, jobs["failed"]))[1].endswith(f"failed: boom; it was retried as {retried.id}.")
+    assert (await why(tx, jobs["failed"]))[1].endswith(
+        f"failed: boom; the error was final; it was retried as {retried.id}."
+    )
 
 
 @pytest.mark.parametrize(
-    ("reason", "words"),
+    ("reason", "attempts", "words"),
     [
-        ("worker_lost", 'attempt 1 of 1 by "w1" lost its worker.'),
-        ("stalled", 'attempt 1 of 1 by "w1" reported no progress in time.'),
-        ("deadline", 'attempt 1 of 1 by "w1" passed its deadline.'),
+        ("worker_lost", 1, 'attempt 1 of 1 by "w1" lost its worker.'),
+        ("worker_lost", 2, 'attempt 1 of 2 by "w1" lost its worker; its rescue policy is "fail".'),
+        ("stalled", 1, 'attempt 1 of 1 by "w1" reported no progress in time.'),
+        ("deadline", 1, 'attempt 1 of 1 by "w1" passed its deadline.'),
     ],
 )  # fmt: skip
-async def test_why_says_what_an_attempt_was_rescued_from(tx: Transaction, reason: str, words: str) -> None:
+async def test_why_says_what_an_attempt_was_rescued_from(
+    tx: Transaction, reason: str, attempts: int, words: str
+) -> None:
     agent = await worker(tx, ttl="1 minute" if reason == "worker_lost" else "1 day")
     times = {"stalled": {"stall": "'1 minute'"}, "deadline": {"deadline": "'1 hour'"}}.get(reason, {})
-    job = await enqueue(tx, max_attempts=1, **times)
+    job = await enqueue(tx, max_attempts=attempts, rescue="'fail'", **times)
     await claim(tx, agent)
     await tx.set_clock(timedelta(hours=2))
     await tx.connection.execute(

@@ -237,6 +237,20 @@ async def test_why_says_what_a_job_waits_for(world: World) -> None:
     )
 
 
+async def test_why_says_until_when_a_job_waits_for_a_time(world: World) -> None:
+    worker, mine = await started(world)
+    await suspend(world, mine, {"delay": 3600})
+    said = await why(world, mine["job"])
+    assert said.sentence.startswith(f'It waits until {said.until:%Y-%m-%d %H:%M:%S}Z; worker "w" ')
+    await world.enqueue()
+    mine = held(worker, await world.claim(worker))
+    await suspend(world, mine, {"signal": "stop"}, {"delay": 3600})
+    said = await why(world, mine["job"])
+    assert said.sentence.startswith(
+        f'It waits for the first of signal "stop", the time {said.until:%Y-%m-%d %H:%M:%S}Z; worker "w" '
+    )
+
+
 async def test_a_manager_answers_a_question_and_the_answer_keeps_who_it_was(world: World) -> None:
     worker, mine = await started(world)
     waiting = await ask(world, mine, options=["yes", "no"], ttl=HOUR, fallback="no")

@@ -122,7 +122,7 @@ def list_(call: Invocation, *, everything: bool, after: str | None, limit: int |
     """List the open directives, oldest first."""
     call.list(
         directives.List(project=call.project, open=not everything),
-        ("id", "status", "to_agent", "to_role", "body", "sent_at", "priority", "actor", "expires_at", "key"),
+        ("id", "status", "to_agent", "to_role", "body", "to_job", "sent_at", "priority", "actor", "expires_at", "key"),
         after=after,
         limit=limit,
         empty="There are no directives.",

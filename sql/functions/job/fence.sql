@@ -12,18 +12,23 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_job record;
+  v_job    record;
+  v_others boolean; -- the fence is right, and the agent is not
 begin
   select * into v_job from coordinator.job_find(p_project_id, p_job);
+  v_others := v_job.status = 'running' and v_job.fence = p_fence and v_job.agent_id <> p_agent;
   raise exception using errcode = 'ZC320',
-    message = format('fence %s of job %s is stale: ', coalesce(p_fence::text, 'null'), p_job) || case
+    message = case when v_others then format('fence %s of job %s is not a fence of worker "%s": worker "%s" has the job, attempt %s', p_fence, p_job,
+        coalesce((select a.name from coordinator.agents a where a.id = p_agent and a.project_id = p_project_id), p_agent::text), v_job.worker, v_job.attempt)
+      else format('fence %s of job %s is stale: ', coalesce(p_fence::text, 'null'), p_job) || case
       when v_job.status = 'running' then format('worker "%s" has it now, attempt %s', v_job.worker, v_job.attempt)
       when v_job.ended_at is null then format('nobody has it now, it is %s', v_job.status)
-      else format('it %s at %s', case when v_job.status in ('cancelled') then 'was ' else '' end || v_job.status || coalesce(' (' || v_job.reason || ')', ''),
-                  to_char(v_job.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end,
+      else format('it %s at %s', case when v_job.status in ('cancelled') then 'was ' else '' end || v_job.status ||
+                    coalesce(' (' || nullif(v_job.reason, v_job.status) || ')', ''),
+                  to_char(v_job.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')) end end,
     detail = jsonb_build_object('job', p_job, 'status', v_job.status, 'reason', v_job.reason, 'agent_id', v_job.agent_id, 'worker', v_job.worker,
                                 'fence', v_job.fence)::text,
-    hint = 'Stop the work on it and discard its result: the job is no longer yours.';
+    hint = case when v_others then 'Give the agent that claimed the job.' else 'Stop the work on it and discard its result: the job is no longer yours.' end;
 end
 $$;
 comment on function coordinator.job_stale(bigint, uuid, uuid, bigint) is

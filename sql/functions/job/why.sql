@@ -15,9 +15,9 @@ return case p_outcome
   when 'worker_lost' then 'lost its worker'
   when 'stalled' then 'reported no progress in time'
   when 'deadline' then 'passed its deadline'
-  else 'failed' || coalesce(': ' || rtrim(left(p_error, 500), E'. \n'), '') end;
+  else 'failed' || coalesce(': ' || nullif(rtrim(left(split_part(ltrim(p_error, E' \r\n'), E'\n', 1), 500), E'. \r'), ''), '') end;
 comment on function coordinator.job_ending(text, text) is
-  'Describe how an attempt ended that did not complete. Internal.';
+  'Describe how an attempt ended that did not complete; of an error, its first line. Internal.';
 
 -- The queue, the workers and the position of a job that could be claimed.
 create or replace function coordinator.job_why_queued(
@@ -119,22 +119,22 @@ declare
 begin
   case p_cause
   when 'jobs' then
-    select count(*) over () as jobs, d.after_id, f.type, f.status, f.worker into v_on
-    from coordinator.job_dependencies d cross join lateral coordinator.job_find(p_project_id, d.after_id) f
-    where d.job_id = p_job order by f.started_at, d.after_id limit 1;
+    select count(*) over () as jobs, d.after_id, f.type, f.status, f.worker, case j.after_mode when 'any' then 'or of' else 'and of' end as joined into v_on
+    from coordinator.jobs_open j join coordinator.job_dependencies d on d.job_id = j.id cross join lateral coordinator.job_find(p_project_id, d.after_id) f
+    where j.id = p_job order by f.started_at, d.after_id limit 1;
     names := array_remove(array[v_on.worker], null);
     sentence := concat(
       format('It waits for the end of job %s of type "%s", which %s', v_on.after_id, v_on.type,
              case v_on.status when 'running' then format('runs on worker "%s"', v_on.worker) else 'is ' || v_on.status end),
-      case v_on.jobs when 1 then '' when 2 then ', and for another job' else format(', and for %s other jobs', v_on.jobs - 1) end, '.');
+      case v_on.jobs when 1 then '' when 2 then format(', %s another job', v_on.joined) else format(', %s %s other jobs', v_on.joined, v_on.jobs - 1) end, '.');
   when 'wait' then
-    select concat('It waits for ', case when jsonb_array_length(w.conditions) > 1 then 'the first of ' end, c.list,
+    select concat('It waits ', case when jsonb_array_length(w.conditions) > 1 then 'for the first of ' when c.timed then 'for ' else 'until ' end, c.list,
                   case when c.timed and w.due_at is not null then ', until ' || coordinator.job_instant(w.due_at) end,
                   '; worker "', w.worker, '" suspended it at ', coordinator.job_instant(w.began_at), '.'), array[w.worker]
     into sentence, names
     from coordinator.job_waits w cross join lateral (
       select string_agg(case
-               when c ? 'at' then coordinator.job_instant((c ->> 'at')::timestamptz)
+               when c ? 'at' then case when jsonb_array_length(w.conditions) > 1 then 'the time ' else '' end || coordinator.job_instant((c ->> 'at')::timestamptz)
                when c ? 'signal' then concat(format('signal "%s"', c ->> 'signal'), ' with the value ' || left((c -> 'value')::text, 100))
                when c ? 'event' then concat('event ', c ->> 'event', ' with the key "' || (c ->> 'key') || '"')
                when c ? 'directive' then format('the answer of directive %s', c ->> 'directive')
@@ -229,7 +229,7 @@ begin
     v_until := coalesce(v_running.cancel_at, v_running.deadline_at);
     v_text := concat(
       format('Worker "%s" has run it since %s (%s)', coalesce(v_job.worker, v_job.worker_id::text), coordinator.job_instant(v_job.started_at), v_attempt),
-      ', ' || v_job.percent || ' %', ': ' || v_job.message,
+      ', ' || round(v_job.percent::numeric, 1)::double precision || ' %', ': ' || v_job.message,
       case when v_running.cancel_at is not null then
         format('; "%s" asked to cancel it%s, and the worker must stop by %s', v_running.cancelled_by,
                coalesce(': ' || v_running.cancel_reason, ''), coordinator.job_instant(v_running.cancel_at))
@@ -244,6 +244,8 @@ begin
       case v_job.reason
         when 'crash_loop' then format('three attempts in a row lost their workers, the last one "%s"', v_job.worker)
         else format('%s by "%s" %s', v_attempt, v_job.worker, coordinator.job_ending(v_job.reason, v_job.error)) end,
+      case when v_job.attempts < v_job.max_attempts and v_job.reason = 'error' then '; the error was final'
+           when v_job.attempts < v_job.max_attempts and v_job.reason <> 'crash_loop' then '; its rescue policy is "fail"' end,
       '; it was retried as ' || v_job.retried_as, '.');
   when 'cancelled' then
     v_names := array[v_job.ended_by];

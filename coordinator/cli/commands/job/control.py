@@ -75,23 +75,28 @@ def _cancelled(outcome: JobCancellation) -> str:
 )
 @click.option("--reason", metavar="TEXT", help="Reason, for people.")
 @click.pass_obj
-def pause(call: Invocation, /, **options: Any) -> None:
+def pause(call: Invocation, /, *, tree: bool, **options: Any) -> None:
     """Pause a job: no worker can claim it. A running attempt continues."""
-    _show_pause(call, call.run(call.operation(job_trees.Pause, **options)), "pauses")
+    outcome = call.run(call.operation(job_trees.Pause, tree=tree, **options))
+    running = "; it runs, and this attempt continues" if outcome.status == "running" else ""
+    call.output.one(outcome, f"paused{_below(outcome, tree, 'pauses')}{running}")
 
 
 @command.verb(examples=['coordinator job resume "$id" --tree'])
 @job_argument
 @click.option("--tree", is_flag=True, help="Also resume all jobs below it. After 1,000, a daemon resumes the rest.")
 @click.pass_obj
-def resume(call: Invocation, /, **options: Any) -> None:
+def resume(call: Invocation, /, *, tree: bool, **options: Any) -> None:
     """Resume a paused job."""
-    _show_pause(call, call.run(call.operation(job_trees.Resume, **options)), "resumes")
+    outcome = call.run(call.operation(job_trees.Resume, tree=tree, **options))
+    call.output.one(outcome, f"resumed{_below(outcome, tree, 'resumes')}; it is {state_of(outcome)}")
 
 
-def _show_pause(call: Invocation, outcome: JobPause, verb: str) -> None:
-    follow = f"; a daemon {verb} {outcome.following} more of its tree" if outcome.following else ""
-    call.output.one(outcome, state_of(outcome) + follow)
+def _below(outcome: JobPause, tree: bool, verb: str) -> str:
+    """Describe what becomes of the jobs below a job that was paused or resumed."""
+    if outcome.following:
+        return f", with jobs below it, of which a daemon {verb} {outcome.following} more"
+    return ", with all jobs below it" if tree else ""
 
 
 @command.verb(
@@ -122,11 +127,13 @@ def _show_pause(call: Invocation, outcome: JobPause, verb: str) -> None:
 )
 @click.pass_obj
 def retry(call: Invocation, /, *, job: UUID | None, status: tuple[str, ...], **options: Any) -> None:
-    """Enqueue JOB again, or all jobs that match the options.
+    """Enqueue the job ID again, or all jobs that match the options.
 
     Each is retried once. Prints the ids of the new jobs.
     """
     made = call.run(call.operation(job_history.Retry, job=job, status=[*status] or None, **options))
-    call.output.many(
-        made, ("id", "retry_of", "type", "queue", "status", "created", "steps"), empty="There is nothing to retry."
-    )
+    call.output.many(made, ("id", "retry_of", "type", "queue", "status", "steps"), empty="There is nothing to retry.")
+    if any(not retried.created for retried in made):
+        call.output.note(
+            "It was retried before, as this job, and is not enqueued again. If this job failed too, retry it."
+        )

@@ -137,6 +137,8 @@ def output(call: Invocation, *, job: UUID, follow: bool, after: int | None) -> N
         call, job_history.ReadOutput(project=call.project, job=job, after=[str(after or 0)]), follow=follow
     )
     if status not in (None, "completed"):
+        why = call.run(job_history.Why(project=call.project, job=job))
+        call.output.note(plain(why.sentence))
         raise Exit(4)
 
 
