@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,7 @@ from tests.conftest import admin
 from tests.daemon import Daemon
 from tests.http_client import http_client
 from tests.sidecar.conftest import sidecar
+from tests.spans import Spans
 from tests.waiting import DEADLINE_S, until
 
 RIGHT, WRONG, WEAK = "canary stands on a right wing", "canary stands on a wrong wing", "canary"
@@ -240,6 +242,20 @@ async def test_a_database_that_is_lost_during_a_check_is_a_typed_error_and_the_n
         assert (await client.users.verify("ada", RIGHT)).username == "ada"
 
 
+@pytest.mark.usefixtures("cheap")
+async def test_no_span_has_a_password(database_url: str, spans: Spans) -> None:
+    async with coordinator.connect(database_url) as client:
+        await client.users.create("ada", password=RIGHT)
+        await client.users.verify("ada", RIGHT)
+        with pytest.raises(Unauthenticated):
+            await client.users.verify("ada", WRONG)
+        with pytest.raises(InvalidArgument):
+            await client.users.password("ada", WEAK)
+    told = "".join(span.to_json() for span in spans.all())
+    assert {"user_create", "user_challenge", "user_verify"} <= {*re.findall(r"user_[a-z]+", told)}
+    assert "canary" not in told
+
+
 @pytest.mark.slow
 async def test_a_password_leaves_nothing_in_database_logs_and_errors(database_url: str) -> None:
     """With a real hash, through a daemon, a sidecar and without either; the server writes every statement to its log."""
@@ -251,7 +267,7 @@ async def test_a_password_leaves_nothing_in_database_logs_and_errors(database_ur
         with pytest.raises(CoordinatorError) as refused:
             await client.users.verify("ada", WRONG)
         said.append(f"{refused.value!r} {refused.value.hint} {refused.value.detail}")
-    with Daemon(database_url) as daemon:
+    with Daemon(database_url, slow_call_s=0) as daemon:  # the log has each call, with the shape of its arguments
         await daemon.ready()
         async with coordinator.connect(daemon.url) as client:
             await client.users.verify("ada", RIGHT)
@@ -280,6 +296,8 @@ async def test_a_password_leaves_nothing_in_database_logs_and_errors(database_ur
                 said.append(f"{refused.value!r} {refused.value.hint} {refused.value.detail}")
             said.append(beside.output())
         said.append(daemon.output())
+        assert "call.slow" in said[-1]
+        assert "user_verify" in said[-1]
         said.append((await daemon.get("/metrics")).text)
         said.append((await daemon.get("/v1/events?project=default")).text)
     assert "user.password_changed" in said[-1]

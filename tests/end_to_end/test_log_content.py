@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 import coordinator
 from coordinator.model.json import value_of
 from coordinator.model.operation import JsonText
+from tests.cli.conftest import Program
 from tests.daemon import Daemon, opened
 from tests.http_client import http_client
 
@@ -55,7 +57,10 @@ def texts(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2000, marks=[pytest.mark.long, pytest.mark.slow])])
-async def test_content_is_returned_byte_for_byte_on_every_interface(database_url: str, count: int) -> None:
+async def test_content_is_returned_byte_for_byte_on_every_interface(
+    database_url: str, tmp_path: Path, count: int
+) -> None:
+    program = Program(tmp_path, {"COORDINATOR_DATABASE_URL": database_url})
     given_texts = texts(count)
     batches = [given_texts[at : at + 500] for at in range(0, len(given_texts), 500)]
     with Daemon(database_url) as daemon:
@@ -75,7 +80,10 @@ async def test_content_is_returned_byte_for_byte_on_every_interface(database_url
                 assert answer.status_code == 200, answer.text
                 for key, client in (("direct", direct), ("remote", remote)):
                     await client.logs.append("note", key, *(JsonText(one.encode()) for one in batch))
-            for key in ("sql", "http", "direct", "remote"):
+                program.json("log", "append", "note", "program", "--entries", "-", stdin=entries.encode())
+            printed = program.text("log", "read", "note", "program", "--data")
+            assert printed == "".join(f"{one}\n" for one in given_texts)
+            for key in ("sql", "http", "direct", "remote", "program"):
                 read = "select data::text from coordinator.log_read('default', 'note', $1, p_limit => 10000)"
                 assert [row[0] for row in await root.fetch(read, key)] == given_texts
                 for client in (direct, remote):

@@ -19,7 +19,7 @@ from coordinator.operations import logs, transactions
 from coordinator.operations import sessions as sessions_
 from tests.conftest import Open, Transaction
 from tests.sql.refusal import refused
-from tests.waiting import until_blocked
+from tests.waiting import until_blocked, while_uncommitted
 
 R = TypeVar("R")
 
@@ -417,6 +417,20 @@ async def test_concurrent_pops_get_different_entries(sessions: list[asyncpg.Conn
     assert taken == [*range(1, 41)]
     for entries in popped:
         assert seqs(entries) == [*range(entries[0].seq, entries[0].seq + len(entries))] if entries else True
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_pop_and_a_first_append_wait_for_another_that_is_not_committed(session: Open, *, commit: bool) -> None:
+    connections = [await session() for _ in range(3)]
+    first, second = await while_uncommitted(*connections, append("first", "too"), append("second"), commit=commit)
+    assert (first.first_seq, first.last_seq) == (1, 2)
+    assert isinstance(second, LogReceipt)
+    assert (second.first_seq, second.last_seq) == ((3, 3) if commit else (1, 1))
+    more = await call(connections[0], append("more"))
+    popped, other = await while_uncommitted(*connections, pop(), pop(), commit=commit)
+    assert not isinstance(other, CoordinatorError)
+    assert seqs(popped) == [more.last_seq]
+    assert seqs(other) == [more.last_seq - 1 if commit else more.last_seq]
 
 
 async def test_a_log_that_raced_with_the_end_of_its_project_is_pruned(sessions: list[asyncpg.Connection]) -> None:
