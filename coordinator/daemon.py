@@ -19,7 +19,7 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from coordinator.api.tokens import CHECKS, TOKEN_CHANNEL
 from coordinator.config import Config
 from coordinator.db import schema
 from coordinator.db.database import Database, connect_within
+from coordinator.db.session import ServerSession
 from coordinator.errors import ConfigurationError
 from coordinator.hooks.http import hook_handlers
 from coordinator.lifetime import Lifetime, run_until_shutdown
@@ -147,44 +148,35 @@ async def _run(  # noqa: PLR0917
     """Run everything on an open database: ``checks`` checks tokens, and ``executor`` runs loops."""
     await _probe(database)
     session = database.session(TOKEN_CHANNEL)
-    liveness = Liveness(session, "daemon")
     deliveries = WebhookDeliveries(lambda: database.aside("webhooks", DELIVERERS), Networks(config.webhook_networks))
     relay = Relay(database, deliveries.heard)
-    wakers = {"relay": relay.nudge, "webhook": deliveries.nudge}
+    keeper = _keeper(config, database, session, executor, {"relay": relay.nudge, "webhook": deliveries.nudge})
+    gateway = Gateway(database, config)
+    pools = [database] if is_open(config) else [database, checks]
     access = Access(None if is_open(config) else checks)
     place = {**place, "access": "open" if is_open(config) else "tokens"}
-    gateway = Gateway(database, config)
-    keeper = Keeper(
-        session,
-        executor,
-        table(config),
-        process=lambda: liveness.process if session.connected else None,
-        on_due=lambda name: wakers[name]() if name in wakers else None,
-        on_epoch=database.epochs.saw,
+    replica = _replica(config, checks)
+    mount = Mount(access, gateway, config.mcp_listeners)
+
+    obstacles: tuple[Callable[[], str | None], ...] = (
+        lambda: "shutting down" if lifetime.stop.is_set() else None,
+        keeper.obstacle,
+        *(pool.obstacle for pool in pools),
+        partial(session.obstacle, READY_WITHIN_S),
+        partial(gateway.obstacle, READY_WITHIN_S),
+        partial(relay.obstacle, READY_WITHIN_S),
     )
 
-    replica = None
-    if url := config.replica_url:
-        opened = partial(Database.open, url, config, direct_dsn=url, raw_json=True, name="replica")
-        replica = Replica(opened, checks)
-
-    pools = [database] if is_open(config) else [database, checks]
-
-    def obstacles() -> Iterator[str | None]:
-        yield "shutting down" if lifetime.stop.is_set() else None
-        yield keeper.obstacle()
-        for pool in pools:
-            yield pool.obstacle()
-        yield session.obstacle(READY_WITHIN_S)
-        yield gateway.obstacle(READY_WITHIN_S)
-        if unnumbered := relay.progress.obstacle(READY_WITHIN_S):
-            yield f"events are not numbered: {unnumbered}"
-
     def readiness() -> Readiness:
-        reason = next(filter(None, obstacles()), None)
+        reason = next(filter(None, (obstacle() for obstacle in obstacles)), None)
         return Readiness(ready=reason is None, leads=keeper.leads, reason=reason)
 
-    session.on_change = keeper.hurry
+    middleware = origin_middleware(config, loopback=is_loopback(config.host))
+    hooks = hook_handlers(database, lifetime.stop)
+    app = create_app(readiness, database, gateway, access, middleware, hooks, mount.over, replica)
+    if proxies := trusted_proxies(config):
+        app = Forwarded(app, proxies)
+
     async with session.kept(), anyio.create_task_group() as tasks:
         tasks.start_soon(keeper.run_forever)
         tasks.start_soon(keeper.while_leading, relay.run_forever)
@@ -195,29 +187,42 @@ async def _run(  # noqa: PLR0917
         if replica is not None:
             tasks.start_soon(replica.run_forever)
         tasks.start_soon(access.run_forever, session.wake(TOKEN_CHANNEL))
+        tasks.start_soon(mount.run_forever)
         with anyio.move_on_after(PROBE_S):
             await gateway.started.wait()
-        middleware = origin_middleware(config, loopback=is_loopback(config.host))
-        mount = Mount(access, gateway, config.mcp_listeners)
-        tasks.start_soon(mount.run_forever)
-        app = create_app(
-            readiness,
-            database,
-            gateway,
-            access,
-            middleware,
-            hook_handlers(database, lifetime.stop),
-            mount.over,
-            replica,
-        )
-        if proxies := trusted_proxies(config):
-            app = Forwarded(app, proxies)
         async with serving(app, listener, config, certificate):
             _announce(url_of(listener, tls=certificate is not None), place)
             lifetime.started()
             await lifetime.stop.wait()
             gateway.close()
         tasks.cancel_scope.cancel()
+
+
+def _keeper(
+    config: Config,
+    database: Database,
+    session: ServerSession,
+    executor: Runner,
+    wakers: Mapping[str, Callable[[], None]],
+) -> Keeper:
+    """Create the keeper of the lead and of the loops; ``wakers`` wake what has work but is no loop."""
+    liveness = Liveness(session, "daemon")
+    keeper = Keeper(
+        session,
+        executor,
+        table(config),
+        process=lambda: liveness.process if session.connected else None,
+        on_due=lambda name: wakers[name]() if name in wakers else None,
+        on_epoch=database.epochs.saw,
+    )
+    session.on_change = keeper.hurry
+    return keeper
+
+
+def _replica(config: Config, primary: Runner) -> Replica | None:
+    if not (url := config.replica_url):
+        return None
+    return Replica(partial(Database.open, url, config, direct_dsn=url, raw_json=True, name="replica"), primary)
 
 
 async def _probe(database: Database) -> None:

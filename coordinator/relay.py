@@ -7,7 +7,7 @@ and under load a chunk holds hundreds. Then this module arms the doorbell. When 
 doorbell before it was armed has ended, it steps once more and blocks. A lost doorbell delays an event until the
 leader's next heartbeat, at most one second.
 
-On failure, the relay logs the error, drops the connection, backs off and starts again; ``progress`` records since when.
+On failure, the relay logs the error, drops the connection, backs off and starts again; ``obstacle`` returns why.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Relay:
         self._on_numbered = on_numbered
         self._bell: SessionWake | None = None
         self._nudged = False
-        self.progress = Progress()
+        self._progress = Progress()
 
     async def run_forever(self) -> None:
         """Relay until cancelled."""
@@ -65,14 +65,19 @@ class Relay:
                     backoff.reset()
                     await self._relay(session)
             except Exception as error:  # noqa: BLE001 - the relay never stops at an error
-                self.progress.failed(error)
+                self._progress.failed(error)
                 log.warning("relay.failed", error=str(error) or type(error).__name__, retry_s=backoff.next_s)
             except BaseException:  # the process no longer leads
-                self.progress.made()
+                self._progress.made()
                 raise
             finally:
                 self._bell = None
             await backoff.wait()
+
+    def obstacle(self, tolerated_s: float) -> str | None:
+        """Return why events have not been numbered for longer than ``tolerated_s`` seconds."""
+        reason = self._progress.obstacle(tolerated_s)
+        return f"events are not numbered: {reason}" if reason else None
 
     def nudge(self) -> None:
         """Wake the relay; the leader's heartbeat found events without a number."""
@@ -107,7 +112,7 @@ class Relay:
         while True:
             began_ns = time.time_ns()
             chunks = await session.run(RelayRun())
-            self.progress.made()
+            self._progress.made()
             if moved := sum(chunks):
                 tracing.record("relay batch", began_ns, {**_BATCH, "messaging.batch.message_count": moved})
             for moved in filter(None, chunks):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -211,34 +212,27 @@ async def _dump(
     sizes = await contents.sizes(connection)
     # The tables are read twice: for the dump, and for the checksums.
     advance = Advance(report, "dumping", {**sizes, **{f"{name}=": size for name, size in sizes.items()}})
-    # Not every server is built with lz4: the restore compresses the columns that its server can compress.
-    arguments = (
-        "--no-toast-compression",
+    arguments = [
         "--format=directory",
+        f"--file={unfinished.dump}",
+        f"--snapshot={snapshot}",
         f"--jobs={jobs}",
         f"--compress={COMPRESSION}",
-        f"--snapshot={snapshot}",
-    )
-
-    async def dump() -> None:
-        await programs.run(
-            tools.folder / "pg_dump",
-            dsn,
-            [*arguments, "--schema=coordinator", "--no-owner", "--no-privileges", f"--file={unfinished.dump}"],
-            report=advance,
-            keep_open=[unfinished.lock],
-        )
+        "--no-toast-compression",  # not every server is built with lz4: the restore compresses what its server can compress
+        "--schema=coordinator",
+        "--no-owner",
+        "--no-privileges",
+    ]
+    pg_dump = tools.folder / "pg_dump"
 
     async def add_up() -> None:
         summed.update(await contents.tables(connection, sizes, lambda name: advance(f"{name}=")))
 
-    await both(dump, add_up)
+    await both(partial(programs.run, pg_dump, dsn, arguments, report=advance, keep_open=[unfinished.lock]), add_up)
     with mapped_errors():
-        migrations = [row[0] for row in await connection.fetch(_MIGRATIONS)]
-        compressed = [(row[0], row[1]) for row in await connection.fetch(_COMPRESSED)]
-        objects = {
-            row[0]: StoredObjects(row[1], row[2]) for row in await connection.fetch(_OBJECTS, timeout=UNBOUNDED_S)
-        }
+        migrations = await connection.fetch(_MIGRATIONS)
+        compressed = await connection.fetch(_COMPRESSED)
+        objects = await connection.fetch(_OBJECTS, timeout=UNBOUNDED_S)
         await transaction.rollback()
         after = await contents.sequences(connection)
         ended_at = await connection.fetchval("select clock_timestamp()")
@@ -255,11 +249,11 @@ async def _dump(
         encoding=about.encoding,
         started_at=about.now,
         ended_at=ended_at,
-        migrations=migrations,
+        migrations=[name for (name,) in migrations],
         tables=summed,
         sequences={name: (value, after.get(name)) for name, value in before.items()},
-        objects=objects,
-        compressed=compressed,
+        objects={store: StoredObjects(count, size) for store, count, size in objects},
+        compressed=[(table, column) for table, column in compressed],
         files=unfinished.files(),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,21 @@ def from_profile(
         )
     document = parse(path, read(path, origin))
     _known(document, ("profile", "profiles", "shell"), str(path))
-    profiles = document.get("profiles") or {}
     name = name or document.get("profile")
+    settings = _settings_of(document.get("profiles") or {}, name, path)
+    where = f'profile "{name}" in {path}'
+    files = [f"{setting.name}_file" for setting in SETTINGS.values() if setting.secret]
+    _known(settings, (*SETTINGS, *files, *NESTED, STORE_TYPE), where)
+    if (kind := settings.pop(STORE_TYPE, None)) is not None:
+        address = settings.get("store.connection_string")
+        settings["store.connection_string"], told = store_url(kind, address, f"{STORE_TYPE} of {where}")
+        if told:
+            note(told)
+    return dict(_given(settings, where, path.parent))
+
+
+def _settings_of(profiles: object, name: object, path: Path) -> dict[Any, Any]:
+    """Return the settings of the profile with this name, if there is a name."""
     if not isinstance(profiles, dict) or not all(isinstance(key, str) for key in profiles):
         raise ConfigurationError(f"profiles in {path} is not a mapping", hint="Write profiles: {dev: {port: 7420}}.")
     if name is None:
@@ -61,32 +74,25 @@ def from_profile(
     settings = profiles[name] or {}
     if not isinstance(settings, dict):
         raise ConfigurationError(f'profile "{name}" in {path} is not a mapping', hint="Write it as setting: value.")
-    settings = _flat(settings)
-    files = [f"{setting.name}_file" for setting in SETTINGS.values() if setting.secret]
-    _known(settings, (*SETTINGS, *files, *NESTED, STORE_TYPE), f'profile "{name}" in {path}')
-    if (kind := settings.pop(STORE_TYPE, None)) is not None:
-        address = settings.get("store.connection_string")
-        settings["store.connection_string"], told = store_url(
-            kind, address, f'{STORE_TYPE} of profile "{name}" in {path}'
-        )
-        if told:
-            note(told)
-    given = {}
+    return _flat(settings)
+
+
+def _given(settings: Mapping[str, Any], profile: str, folder: Path) -> Iterator[tuple[str, Given]]:
+    """Yield each setting, and read secrets from their files, whose paths are relative to ``folder``."""
     for key, value in settings.items():
-        where = f'{key} of profile "{name}" in {path}'
         if value is None:
             continue
+        where = f"{key} of {profile}"
         setting = NESTED.get(key) or (key if key in SETTINGS else key.removesuffix("_file"))
         if setting != key and settings.get(setting) is not None:
             raise ConfigurationError(f"{where}: {setting} is set, too", hint="Remove one of the two.")
         if key in SETTINGS or key in NESTED:
-            given[setting] = Given(value, where, 2)
+            yield setting, Given(value, where, 2)
             continue
         if not isinstance(value, str):
             raise ConfigurationError(f"{where} is not a path", hint="Write the path of a file as text.")
-        secret = path.parent / Path(value).expanduser()
-        given[setting] = Given(read(secret, where).strip(), where, 2, secret.absolute())
-    return given
+        secret = folder / Path(value).expanduser()
+        yield setting, Given(read(secret, where).strip(), where, 2, secret.absolute())
 
 
 def _flat(settings: Mapping[Any, object]) -> dict[Any, Any]:

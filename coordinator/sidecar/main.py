@@ -227,17 +227,11 @@ async def _serve(  # noqa: PLR0917
             tasks.start_soon(source.stay_open)
         tasks.start_soon(_stop_with_agent, process, lifetime)
 
-        def state() -> LeaseState:
-            doubtful = presence.state is LeaseState.HELD and not session.connected
-            return LeaseState.UNKNOWN if doubtful else presence.state
-
         def report() -> SidecarReport:
-            agent = AgentReport(presence.id, registration.project, presence.name, presence.role, state().name)
-            jobs = backend.jobs.report(state())
-            return SidecarReport(agent, session.connected, process.attached, backend.book.report(), jobs)
+            return _report(backend, presence, registration.project, session.connected, process.attached)
 
         def readiness() -> Readiness:
-            return _readiness(lifetime, state(), source, gateway)
+            return _readiness(lifetime, _state(presence, session.connected), source, gateway)
 
         middleware = origin_middleware(config, loopback=True)
         paths = {**routes(report, process, lifetime.stop), **hook_handlers(backend, lifetime.stop)}
@@ -251,6 +245,17 @@ async def _serve(  # noqa: PLR0917
         finally:
             await presence.deregister()
         tasks.cancel_scope.cancel()
+
+
+def _state(presence: Presence, connected: bool) -> LeaseState:
+    doubtful = presence.state is LeaseState.HELD and not connected
+    return LeaseState.UNKNOWN if doubtful else presence.state
+
+
+def _report(backend: Backend, presence: Presence, project: str, connected: bool, attached: int) -> SidecarReport:
+    state = _state(presence, connected)
+    agent = AgentReport(presence.id, project, presence.name, presence.role, state.name)
+    return SidecarReport(agent, connected, attached, backend.book.report(), backend.jobs.report(state))
 
 
 def _readiness(lifetime: Lifetime, state: LeaseState, source: Source, gateway: Gateway) -> Readiness:
