@@ -31,6 +31,7 @@ from coordinator.model.call_origin import coming_from
 from coordinator.model.route import STREAM_PATH
 from coordinator.operations.executor import Source
 from coordinator.replica import Replica
+from coordinator.suggestion import nearest
 from coordinator.telemetry import metrics
 
 __all__ = ["Handler", "OperationRoutes"]
@@ -128,7 +129,19 @@ class OperationRoutes:
             return beneath[method], path[len(prefix) :]
         if allowed := exact | beneath:
             raise MethodNotAllowed(method, allowed)
-        raise NoRoute(path)
+        raise NoRoute(path, self._near(path))
+
+    def _near(self, path: str) -> str:
+        """Return a hint with the routes of the noun that a path names or probably means."""
+        routes: dict[str, list[str]] = {}
+        for methods in (*self._exact.values(), *self._beneath.values()):
+            for verb, (_, route, _) in methods.items():
+                routes.setdefault(route.split("/")[2], []).append(f"{verb} {route}")
+        noun = "".join(path.split("/")[2:3])
+        meant = noun if noun in routes else nearest(noun, routes)
+        if meant is None or not path.startswith("/v1/"):
+            return "The API is below /v1; see /schema."
+        return f"Below /v1/{meant}: {', '.join(sorted(routes[meant]))}. See /schema."
 
 
 @cache

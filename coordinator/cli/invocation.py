@@ -223,6 +223,10 @@ class Invocation(CommandLine):
         """Write ``limit`` rows of a list, or all, after the cursor ``after``."""
         rows = self.read(operation, after=after, limit=limit)
         self.output.many(rows, columns, empty=empty)
+        if any(getattr(row, "partial", False) for row in rows):
+            self.output.note(
+                "More was found, and only the newest matches were ranked: add words, or restrict the search."
+            )
         self.more(rows)
 
     def more(self, rows: Page[S]) -> None:

@@ -33,6 +33,14 @@ def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
     return found
 
 
+async def test_a_path_without_a_route_is_answered_with_the_routes_of_its_noun(http: httpx.AsyncClient) -> None:
+    for path in ("/v1/messages", "/v1/messages/chat%2F7", "/v1/mesages/window"):
+        hint = problem(await http.get(path), 404, "no-route")["hint"]
+        assert hint == "Below /v1/messages: GET /v1/messages/window, POST /v1/messages/append. See /schema."
+    for path in ("/", "/v1", "/v1/nothing", "/messages", "/v1//"):
+        assert problem(await http.get(path), 404, "no-route")["hint"] == "The API is below /v1; see /schema."
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "name"),
     [

@@ -4,6 +4,7 @@ import re
 
 from tests.cli.conftest import Program
 from tests.cli.test_output import on_terminal
+from tests.conftest import admin
 
 
 def test_a_memory_is_recorded_found_listed_superseded_and_forgotten(program: Program) -> None:
@@ -56,6 +57,16 @@ def test_a_narrow_terminal_shows_the_texts_that_a_search_found(program: Program)
             shown
         )  # of the text or the title; cells of other columns are between its lines
         assert max(map(len, shown.splitlines())) <= 80, shown
+
+
+async def test_a_search_of_which_only_a_part_was_ranked_says_so(program: Program, database_url: str) -> None:
+    put = "select coordinator.knowledge_put('default', 'k' || n, 'a common word' || n) from generate_series(1, 201) n"
+    await admin(database_url, put)
+    assert program.json("knowledge", "search", "common", "--limit", "1")[0]["partial"] is True
+    for word, said in (("common", True), ("word7", False)):
+        seen = program.run("knowledge", "search", word, "--limit", "3", "--output", "text")
+        assert "PARTIAL" not in seen.stdout
+        assert ("only the newest matches were ranked" in seen.stderr) == said
 
 
 def test_a_hostile_lesson_is_harmless_on_a_terminal(program: Program) -> None:

@@ -123,7 +123,7 @@ def search(call: Invocation, /, *, after: str | None, limit: int | None, **optio
     """
     operation = knowledge.Search(project=call.project, **given(options))
     columns = (
-        "key", "title", "snippet", "rank", "partial", "source_type", "source_url", "metadata", "updated_at", "language",
+        "key", "title", "snippet", "rank", "source_type", "source_url", "metadata", "updated_at", "language",
         "version", "actor",
     )  # fmt: skip
     call.list(operation, columns, after=after, limit=limit, empty="No knowledge matches.")

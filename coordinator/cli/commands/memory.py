@@ -133,7 +133,7 @@ def search(call: Invocation, /, *, after: str | None, limit: int | None, **optio
     """
     operation = memories.Search(project=call.project, **given(options))
     columns = (
-        "memory_id", "snippet", "confidence", "context", "tool_name", "scope", "rank", "partial", "lesson",
+        "memory_id", "snippet", "confidence", "context", "tool_name", "scope", "rank", "lesson",
         "superseded_by", "updated_at",
     )  # fmt: skip
     call.list(operation, columns, after=after, limit=limit, empty="No memories match.")
