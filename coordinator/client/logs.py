@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from coordinator.client.caller import Caller
 from coordinator.client.events import Events
 from coordinator.client.listing import PAGE, Listing
-from coordinator.errors import NotFound
+from coordinator.errors import InvalidArgument, NotFound
 from coordinator.model.json import text_of
 from coordinator.model.log import Log, LogEntry, LogReceipt, NewEntry
 from coordinator.model.operation import Json, JsonText
@@ -193,10 +193,19 @@ def number_of(expected: Expected) -> tuple[int | None, str | None]:
 
 
 def written(entries: Iterable[Json | JsonText | NewEntry]) -> JsonText:
-    """Return the text of entries to append."""
-    return text_of([_new(entry) for entry in entries])
+    """Return the text of entries to append.
+
+    Raises: ``InvalidArgument`` for data that is not JSON, with the place of the entry in ``detail``.
+    """
+    return text_of([_new(place, entry) for place, entry in enumerate(entries)])
 
 
-def _new(entry: Json | JsonText | NewEntry) -> JsonText:
+def _new(place: int, entry: Json | JsonText | NewEntry) -> JsonText:
     entry = entry if isinstance(entry, NewEntry) else NewEntry(entry)
-    return text_of(NewEntry(text_of(entry.data), entry.uid, entry.role, entry.tokens, entry.needs))
+    try:
+        data = text_of(entry.data)
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            f"entry {place}: {error.message}", hint=error.hint, detail=f'{{"entry": {place}}}', code=error.code
+        ) from None
+    return text_of(NewEntry(data, entry.uid, entry.role, entry.tokens, entry.needs))

@@ -70,9 +70,7 @@ def encode(value: object, enc_hook: Callable[[Any], Any] | None = None) -> bytes
                 "JSON cannot express NaN or infinity", hint="Give a finite number, or null.", code="ZC104"
             )
     except RecursionError:
-        raise InvalidArgument(
-            "the value is nested too deeply", hint="Nest lists and dicts at most 64 levels deep.", code="ZC102"
-        ) from None
+        raise _too_deep() from None
     return encoded
 
 
@@ -92,11 +90,12 @@ def readable(text: bytes | memoryview | msgspec.Raw) -> Any:
 
 
 def text_of(value: object) -> JsonText:
-    """Return the JSON text of a value; return a text unchanged.
+    """Return the JSON text of a value; return a text unchanged, if it is exactly one JSON value.
 
-    Raises: as ``encode``.
+    Raises: as ``encode``; ``InvalidArgument`` for another text, which could otherwise add fields to the call that contains it.
     """
     if isinstance(value, msgspec.Raw):
+        _check(value)
         return value
     try:
         return JsonText(encode(value))
@@ -104,6 +103,35 @@ def text_of(value: object) -> JsonText:
         import json  # noqa: PLC0415 - slow to import, and rarely needed
 
         return JsonText(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _check(text: JsonText) -> None:
+    """Reject a text that is not one JSON value. Most texts are skipped through, and not decoded."""
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):  # also for a lone surrogate, which is valid
+        import json  # noqa: PLC0415 - slow to import, and rarely needed
+
+        try:
+            json.loads(bytes(text), parse_constant=_refuse_constant)
+        except RecursionError:
+            raise _too_deep() from None
+        except ValueError as error:
+            raise InvalidArgument(
+                f"a JsonText is not one JSON value: {error}",
+                hint="Pass valid JSON, or pass the value itself instead of its text.",
+                code="ZC100",
+            ) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _too_deep() -> InvalidArgument:
+    return InvalidArgument(
+        "the value is nested too deeply", hint="Nest lists and dicts at most 64 levels deep.", code="ZC102"
+    )
 
 
 def value_of(text: JsonText) -> Any:

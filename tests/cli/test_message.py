@@ -26,7 +26,8 @@ def test_messages_are_appended_listed_and_windowed(program: Program) -> None:
     assert lines[1:3] == [call, result.decode()]
     assert "SEQ" in program.text("message", "list", "chat/7")
     program.fails(4, "message", "append", "chat/7", "--role", "user", "x", "--expect", "2")
-    program.fails(5, "message", "append", "chat/7", "no role")
+    for roleless in ("no role", "[1]", '"text"'):
+        assert "--role" in program.fails(5, "message", "append", "chat/7", roleless)["hint"]
     assert (
         "contains spaces" in program.fails(2, "message", "append", "chat/7", "--role", "user", "no", "quotes")["hint"]
     )

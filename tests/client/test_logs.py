@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from coordinator.client import Client, LogReset
+from coordinator.client.logs import written
 from coordinator.errors import Conflict, InvalidArgument, NotFound
 from coordinator.model.log import NewEntry
 from coordinator.model.operation import JsonText
@@ -16,6 +17,17 @@ from coordinator.operations import logs
 from tests.waiting import until
 
 EXACT = JsonText(b'{"b": 1e16, "a":"\\u0000 \\ud800", "a" : 2}')
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1, 2", '1, "role": "user"', '1}, {"data": 2', "{", "NaN", "[-Infinity]", '"\\ud800" x', "[" * 9999]
+)
+def test_a_text_that_is_not_one_json_value_cannot_add_to_its_call(text: str) -> None:
+    assert bytes(written([EXACT])) == b'[{"data":' + bytes(EXACT) + b"}]"
+    with pytest.raises(InvalidArgument) as raised:
+        written([1, NewEntry(JsonText(text))])
+    assert raised.value.message.startswith("entry 1: ")
+    assert raised.value.detail == '{"entry": 1}'
 
 
 async def follow(reader: Client, key: str, seen: list[object], **options: Any) -> None:

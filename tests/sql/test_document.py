@@ -88,6 +88,16 @@ async def test_an_expected_version_that_is_not_there_is_a_conflict_that_says_wha
         await refused(tx, absent, "ZC217")
 
 
+async def test_the_hint_of_a_conflict_blames_a_restore_only_if_the_version_was_read(tx: Transaction) -> None:
+    await tx.run(put())
+    beyond = await refused(tx, put(expect=7), "ZC301")
+    absent = await refused(tx, put(key="other", expect=7), "ZC301")
+    behind = await refused(tx, put(expect=0), "ZC301")
+    assert str(beyond.hint).startswith("Read the document and decide again. If the expected version was read,")
+    assert str(absent.hint).startswith("Expect 0 to create it. If this version was read,")
+    assert "restored" not in str(behind.hint)
+
+
 async def test_the_same_version_of_another_epoch_is_a_conflict(tx: Transaction) -> None:
     """A restored database gives a version again; who has read the lost one is not to match it."""
     lost = await tx.run(put())
@@ -268,8 +278,12 @@ async def test_an_item_of_any_list_at_a_path(tx: Transaction) -> None:
     assert (await tx.run(get(path=["a", "0", "hosts", "0"]))).value == {"name": "x", "up": True}
     error = await refused(tx, item("y", {}, **there), "ZC333")
     assert json.loads(error.detail or "") == {"item": "y", "count": 2}
-    await refused(tx, item("x", {}, **there | {"path": ["b"]}), "ZC219")
-    await refused(tx, item("x", {}, **there | {"path": ["a", "0"]}), "ZC105")
+    nothing = await refused(tx, item("x", {}, **there | {"path": ["b"]}), "ZC219")
+    assert nothing.message == 'document "k" of kind "plan" has no list at the path b'
+    other = await refused(tx, item("x", {}, **there | {"path": ["a", "0"]}), "ZC105")
+    assert other.message == 'document "k" of kind "plan" has no list at the path a/0, but a JSON object'
+    root = await refused(tx, item("x", {}, kind="plan", field="name"), "ZC105")
+    assert root.message == 'document "k" of kind "plan" is a JSON object, not a list'
 
 
 WRONG: list[tuple[str, Any, str]] = [

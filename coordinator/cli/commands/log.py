@@ -26,6 +26,7 @@ ENTRY_COLUMNS = ("seq", "text", "role", "created_at", "actor", "tokens", "uid", 
 
 GONE = "ZC218"
 
+
 _kind = click.argument("kind")
 _key = click.argument("key")
 _expect = click.option(

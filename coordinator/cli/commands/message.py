@@ -10,6 +10,7 @@ from coordinator.cli.command import noun, paged
 from coordinator.cli.commands.log import ENTRY_COLUMNS, appended
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.values import INTEGER, read_exact, read_text
+from coordinator.errors import InvalidArgument
 from coordinator.operations import logs, messages
 
 command = noun("Messages: the conversations of sessions, and windows of them.")
@@ -55,7 +56,15 @@ def append(call: Invocation, /, *, session: str, content: str, role: str | None,
 
     If TEXT is "-", it is read from standard input.
     """
-    said = read_exact(read_text(content), "text" if role is not None and not as_json else "json")
+    text = read_text(content)
+    if role is None and not text.lstrip().startswith("{"):
+        raise InvalidArgument(
+            "the message has no role",
+            hint="Give --role, such as --role user, or a whole message such as "
+            '\'{"role": "user", "content": "Hello"}\'.',
+            code="ZC105",
+        )
+    said = read_exact(text, "text" if role is not None and not as_json else "json")
     receipt = call.run(call.operation(messages.Append, session=session, content=said, role=role, **options))
     call.output.one(receipt, appended(receipt, "message"))
 

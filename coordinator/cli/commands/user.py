@@ -29,7 +29,11 @@ def _password(*, new: bool) -> Password:
         return Password(click.prompt("Password", hide_input=True, confirmation_prompt=new, err=True))
     text = sys.stdin.readline(MAX_CHARACTERS + 2).rstrip("\r\n")
     if not text:
-        raise InvalidArgument("there is no password on standard input", hint="Write it there, one line.", code="ZC101")
+        raise InvalidArgument(
+            "there is no password on standard input",
+            hint="Pipe it to the command as one line, or run the command on a terminal, which asks for it.",
+            code="ZC101",
+        )
     return Password(text)
 
 

@@ -105,9 +105,10 @@ begin
   v_list := v_change.value #> p_path;
   if jsonb_typeof(v_list) is distinct from 'array' then
     raise exception using errcode = case when v_list is null then 'ZC219' else 'ZC105' end,
-      message = format('at "%s" of document "%s" of kind "%s" is %s', left(array_to_string(p_path, '/'), 100), p_key, p_kind,
-                       coalesce('a JSON ' || jsonb_typeof(v_list) || ', not a list', 'nothing')),
-      hint = 'Give the path to the list: keys, and places in lists from 0.';
+      message = format('document "%s" of kind "%s" ', p_key, p_kind)
+        || case when cardinality(p_path) = 0 then format('is a JSON %s, not a list', jsonb_typeof(v_list))
+                else concat('has no list at the path ', left(array_to_string(p_path, '/'), 100), ', but a JSON ' || jsonb_typeof(v_list)) end,
+      hint = 'Give the path to the list, each step separately: keys, and positions in lists from 0.';
   end if;
   select array_agg(place - 1 order by place) into v_places
   from jsonb_array_elements(v_list) with ordinality e (item, place)

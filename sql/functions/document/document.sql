@@ -124,8 +124,10 @@ begin
               when p_expect <> p_present.version then format('is at version %s, not %s', p_present.version, p_expect)
               else format('is at version %s of epoch %s, not of epoch %s', p_present.version, v_epoch, p_epoch) end,
     detail = jsonb_build_object('version', p_present.version, 'epoch', v_epoch)::text,
-    hint = case when p_expect >= p_present.version
-                then 'The database continued from an earlier state, or another server has succeeded this one. Read the document at the present primary and decide again.'
+    hint = case when p_present.id is null
+                then 'Expect 0 to create it. If this version was read, the document has been deleted or has expired, or the database has been restored to an earlier state.'
+                when p_expect >= p_present.version
+                then 'Read the document and decide again. If the expected version was read, the database has been restored to an earlier state, or this server is no longer the primary.'
                 else 'Read it and decide again; expect 0 for a document that must not exist.' end;
 end
 $$;

@@ -130,7 +130,7 @@ begin
   end if;
   if v_part is null then
     raise exception using errcode = 'ZC219', message = format('nothing is at the path %s', left(array_to_string(p_path, '/'), 200)),
-      hint = 'Give keys, and places in lists from 0; read the whole document to see them.';
+      hint = 'Give each step of the path separately: keys, and positions in lists from 0. Read the whole document to see them.';
   end if;
   return v_part;
 end

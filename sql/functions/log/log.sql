@@ -127,8 +127,10 @@ begin
                    else format('the last number of log "%s" is %s of epoch %s, not %s', p_key, p_last_seq, coordinator.epoch_text(p_present),
                                concat_ws(' of epoch ', p_expect, p_epoch)) end,
     detail = jsonb_build_object('last_seq', coalesce(p_last_seq, 0), 'epoch', coordinator.epoch_text(p_present))::text,
-    hint = case when p_expect >= p_last_seq and p_expect > 0
-                then 'The database continued from an earlier state, or another server has succeeded this one. Read the log at the present primary and decide again.'
+    hint = case when p_last_seq is null
+                then 'Expect 0 to create it. If this number was read, the log has been deleted, or the database has been restored to an earlier state.'
+                when p_expect >= p_last_seq and p_expect > 0
+                then 'Read the log and decide again. If the expected number was read from this log, the database has been restored to an earlier state, or this server is no longer the primary.'
                 else 'Read what is there and decide again; expect 0 for a log that must not exist.' end;
 end
 $$;
