@@ -205,7 +205,7 @@ def _keeper(
     executor: Runner,
     wakers: Mapping[str, Callable[[], None]],
 ) -> Keeper:
-    """Create the keeper of the lead and of the loops; ``wakers`` wake what has work but is no loop."""
+    """Create the keeper of the lead and of the loops; ``wakers`` wake the relay and the webhooks when they have work."""
     liveness = Liveness(session, "daemon")
     keeper = Keeper(
         session,

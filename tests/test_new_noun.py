@@ -97,6 +97,7 @@ def run(folder: Path, server_url: str, *command: str) -> None:
 def test_a_noun_and_a_verb_cost_few_files() -> None:
     assert 0 < len(listed("To add a noun")) <= NOUN_FILES_MAX
     assert 0 < len(listed("To add a verb to a noun")) <= VERB_FILES_MAX
+    assert listed("To add a verb to a noun") <= listed("To add a noun")  # so that the test below covers verbs, too
 
 
 def test_a_noun_that_follows_the_list_works_on_every_floor(tmp_path: Path, server_url: str) -> None:

@@ -20,13 +20,13 @@ from coordinator.model import duration
 from coordinator.model.agent_ref import agent_ref, takes_agent
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.fields import fields_of
+from coordinator.model.hint import DEFAULT_PROJECT
 from coordinator.model.operation import Json, Operation, Scope, Shape
 from coordinator.model.password import Password, takes_password
 from coordinator.model.route import route_of
 
-__all__ = ["DEFAULT_PROJECT", "Endpoint", "HttpDuration", "decode_hook", "endpoint_of", "endpoints"]
+__all__ = ["Endpoint", "HttpDuration", "decode_hook", "endpoint_of", "endpoints"]
 
-DEFAULT_PROJECT = "default"
 BESIDE_BYTES = 64 << 10  # for the other parameters
 _LISTS = (list[Json], list[dict[str, Json]])
 # A long list stays encoded: as Python objects, items of two bytes take 28 times as much. PostgreSQL rejects what is not a list.

@@ -13,6 +13,7 @@ import msgspec
 from coordinator.model import duration
 from coordinator.model.address import without_password
 from coordinator.model.catalogue import LIMITS
+from coordinator.model.hint import DEFAULT_PROJECT
 
 __all__ = ["PREFIX", "SETTINGS", "Config", "Setting"]
 
@@ -386,7 +387,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_retention: Annotated[
         timedelta, Setting("Time for which the response to an Idempotency-Key is kept", "duration", 1, YEAR_S)
     ] = timedelta(days=1)
-    project: Annotated[str, Setting("Project", "name")] = "default"
+    project: Annotated[str, Setting("Project", "name")] = DEFAULT_PROJECT
     actor: Annotated[str | None, Setting("Name that events record as the actor", "name", unset="the database role")] = (
         None
     )

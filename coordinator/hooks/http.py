@@ -27,7 +27,6 @@ import structlog
 from anyio import to_thread
 
 from coordinator.api.believed import Believed
-from coordinator.api.endpoint import DEFAULT_PROJECT
 from coordinator.api.forwarded import FORWARDING
 from coordinator.api.principal import Principal
 from coordinator.api.problems import MalformedRequest
@@ -42,6 +41,7 @@ from coordinator.hooks.known_places import Known, KnownPlaces
 from coordinator.hooks.place import Place
 from coordinator.hooks.shell import DEFAULTS
 from coordinator.model import duration
+from coordinator.model.hint import DEFAULT_PROJECT
 from coordinator.model.operation import Json, Operation
 from coordinator.operations import agents, files, locks
 from coordinator.operations.executor import Runner

@@ -16,7 +16,6 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from coordinator.api.access import Access
 from coordinator.api.app import Application
-from coordinator.api.endpoint import DEFAULT_PROJECT
 from coordinator.api.gateway import Gateway
 from coordinator.api.local import Local
 from coordinator.api.response import Response
@@ -24,6 +23,7 @@ from coordinator.mcp.envelopes import Envelopes, repeated_call
 from coordinator.mcp.listeners import Listeners
 from coordinator.mcp.server import LISTEN, McpHandlers
 from coordinator.mcp.tools import TOOLS, WAITING, McpCaller, result_of
+from coordinator.model.hint import DEFAULT_PROJECT
 
 __all__ = ["serving"]
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["WITHOUT_PROJECT", "shell_word", "with_options", "with_project"]
+__all__ = ["DEFAULT_PROJECT", "WITHOUT_PROJECT", "shell_word", "with_options", "with_project"]
 
 WITHOUT_PROJECT = frozenset({"backup", "config", "doctor", "project", "schema", "serve", "user"})
 """The nouns whose verbs are not about the project that ``--project`` names."""
 
 DEFAULT_PROJECT = "default"
+"""The project of calls that name none."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 _COMMAND = re.compile(

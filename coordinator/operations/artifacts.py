@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from coordinator.model.artifact import Artifact, ArtifactObject, ArtifactPart, Upload
-from coordinator.model.operation import InProject, Objects, Operation
+from coordinator.model.operation import Batch, InProject, Objects, Operation
 
 __all__ = [
     "Abort",
@@ -215,11 +215,10 @@ class Delete(InProject[bool], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Prune(Operation[int], frozen=True, kw_only=True):
+class Prune(Batch, frozen=True, kw_only=True):
     """Delete the remains of unfinished uploads, and contents without an artifact. Repeat until 0."""
 
     function = "artifact_prune"
-    internal = True
 
     limit: int = 10
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from coordinator.model.audit import AuditCheck, AuditEntry, AuditState
-from coordinator.model.operation import InProject, Operation, Scope
+from coordinator.model.operation import Batch, InProject, Operation, Scope
 
 __all__ = ["Copy", "List", "Reset", "Set", "Show", "Verify"]
 
@@ -80,10 +80,9 @@ class Reset(InProject[AuditState], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Copy(Operation[int], frozen=True, kw_only=True):
+class Copy(Batch, frozen=True, kw_only=True):
     """Copy audited events from up to ``limit`` chunks of the log into the trails; returns how many chunks it has read."""
 
     function = "audit_copy"
-    internal = True
 
     limit: int = 20

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from coordinator.model.cron import Cron, CronTime
 from coordinator.model.job import JobReceipt
-from coordinator.model.operation import InProject, Json, Operation, Scope
+from coordinator.model.operation import Batch, InProject, Json, Operation, Scope
 
 __all__ = ["Delete", "Fire", "Get", "List", "Pause", "Preview", "Resume", "Run", "Set"]
 
@@ -129,10 +129,9 @@ class Preview(Operation[list[CronTime]], frozen=True, kw_only=True):
     limit: int = 5
 
 
-class Fire(Operation[int], frozen=True, kw_only=True):
+class Fire(Batch, frozen=True, kw_only=True):
     """Enqueue the jobs of crons whose time has come; returns how many crons fired."""
 
     function = "cron_fire"
-    internal = True
 
     limit: int = 100

@@ -7,7 +7,7 @@ from uuid import UUID
 from coordinator.model.attempt import OfAttempt
 from coordinator.model.job import JobPause
 from coordinator.model.job_history import Job
-from coordinator.model.operation import Batch, InProject, Operation
+from coordinator.model.operation import Batch, InProject
 
 __all__ = ["CancelChildren", "CancelDue", "Pause", "Resume", "Settle", "Tree"]
 
@@ -79,10 +79,9 @@ class CancelDue(Batch, frozen=True, kw_only=True):
     function = "job_cancel_due"
 
 
-class Settle(Operation[int], frozen=True, kw_only=True):
+class Settle(Batch, frozen=True, kw_only=True):
     """Settle jobs whose awaited jobs have ended, if these were too many for one call; return how many. Repeat until 0."""
 
     function = "job_settle_due"
-    internal = True
 
     limit: int = 100

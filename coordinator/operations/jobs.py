@@ -10,7 +10,7 @@ import msgspec
 from coordinator.model import job as model
 from coordinator.model.agent_ref import AgentRef
 from coordinator.model.attempt import OfAttempt
-from coordinator.model.operation import Batch, InProject, Json, Operation
+from coordinator.model.operation import Batch, InProject, Json
 
 __all__ = [
     "Assert",
@@ -299,10 +299,9 @@ class PruneClasses(Batch, frozen=True, kw_only=True):
     function = "job_class_prune"
 
 
-class PruneDedupes(Operation[int], frozen=True, kw_only=True):
+class PruneDedupes(Batch, frozen=True, kw_only=True):
     """Delete dedupe keys whose window has passed; return how many. Repeat until 0."""
 
     function = "job_dedupe_prune"
-    internal = True
 
     limit: int = 10000

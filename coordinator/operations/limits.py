@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from coordinator.model.limit import Limit
-from coordinator.model.operation import Batch, InProject, Operation
+from coordinator.model.operation import Batch, InProject
 
 __all__ = ["Delete", "Hold", "List", "Prune", "PruneKeys", "Refill", "Release", "Set", "Show"]
 
@@ -124,10 +124,9 @@ class Prune(Batch, frozen=True, kw_only=True):
     function = "limit_prune"
 
 
-class PruneKeys(Operation[int], frozen=True, kw_only=True):
+class PruneKeys(Batch, frozen=True, kw_only=True):
     """Delete rows of keys without jobs that can be claimed; return how many. Repeat until 0."""
 
     function = "limit_prune_keys"
-    internal = True
 
     limit: int = 10000
