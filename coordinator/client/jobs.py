@@ -20,10 +20,11 @@ from coordinator.model.operation import Json
 from coordinator.operations import jobs as operations
 from coordinator.operations.waiting import until_answered
 
-__all__ = ["Jobs", "NewJob"]
+__all__ = ["GRACE_S", "NOTICE_S", "Jobs", "NewJob"]
 
 NOTHING: Json = {}
-GRACE_S = 10.0
+GRACE_S = 10.0  # for the response to a claim
+NOTICE_S = 10.0  # a worker reconciles its jobs at least this often: it has 30 seconds to stop a cancelled one
 
 
 class NewJob(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""The jobs that the agent claimed through the sidecar, compared at each heartbeat with the jobs that the server knows.
+"""The jobs that the agent claimed through the sidecar, compared at least at each heartbeat with the jobs that the server knows.
 
 Guarantees: if a claim had no response, because the connection to the server broke or the agent disconnected, its jobs
 are released. Jobs that no longer belong to the agent, or whose cancellation was requested, are in the report. A lost
@@ -18,6 +18,7 @@ import anyio
 import msgspec
 import structlog
 
+from coordinator.client.jobs import GRACE_S, NOTICE_S
 from coordinator.client.lease import RENEWALS_PER_TTL, LeaseState, is_refusal
 from coordinator.db.session import ServerSession
 from coordinator.errors import CoordinatorError
@@ -28,7 +29,6 @@ from coordinator.progress import Progress
 
 __all__ = ["JobBook", "JobReport"]
 
-GRACE_S = 10.0  # for the response to a claim
 LOST_SHOWN = 1000  # lost jobs that stay in the report
 
 log = structlog.get_logger()
@@ -83,9 +83,9 @@ class JobBook:
         ]
 
     async def run_forever(self, ttl_s: float) -> None:
-        """Reconcile with each heartbeat, until cancelled."""
+        """Reconcile with each heartbeat, and often enough to notice a cancellation in time, until cancelled."""
         while True:
-            await anyio.sleep(ttl_s / RENEWALS_PER_TTL)
+            await anyio.sleep(min(ttl_s / RENEWALS_PER_TTL, NOTICE_S))
             if self._claims:
                 await self.reconcile()
 

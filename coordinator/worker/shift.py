@@ -25,7 +25,7 @@ import structlog
 from coordinator.backoff import Backoff
 from coordinator.client import Client
 from coordinator.client.caller import as_duration
-from coordinator.client.jobs import GRACE_S
+from coordinator.client.jobs import GRACE_S, NOTICE_S
 from coordinator.errors import Conflict, CoordinatorError, DatabaseUnavailable, InvalidArgument, NotFound
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.job import JobGrant
@@ -417,10 +417,10 @@ class Shift:
     # Reconciling with the server.
 
     async def _reconcile_forever(self) -> None:
-        """Compare the attempts with those that the server knows, about as often as the heartbeat, and when one is in doubt."""
+        """Compare the attempts with those that the server knows, at least as often as the heartbeat, and when one is in doubt."""
         ttl_s = self._client.agent.ttl.total_seconds()
         while True:
-            with anyio.move_on_after(min(ttl_s / 3, max(self._next_deadline_s(), LATE_S))):
+            with anyio.move_on_after(min(ttl_s / 3, NOTICE_S, max(self._next_deadline_s(), LATE_S))):
                 await self._doubt.wait()
             self._doubt = anyio.Event()
             if self._attempts or time.monotonic() < self._unsure_until:
@@ -452,7 +452,8 @@ class Shift:
         for verdict in verdicts:
             attempt = self._attempts.get(verdict.fence)
             if verdict.verdict == "released":
-                log.warning("job.released", job=str(verdict.id), reason="the answer of its claim was lost")
+                reason = StopReason.RELEASED.value if self._over.is_set() else "the answer of its claim was lost"
+                log.warning("job.released", job=str(verdict.id), reason=reason)
             elif attempt is not None:
                 attempt.stop(StopReason.LOST if verdict.verdict == "lost" else StopReason.CANCELLED)
 

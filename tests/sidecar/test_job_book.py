@@ -20,13 +20,16 @@ CLAIM = "select id, fence from coordinator.job_claim('default', $1)"
 STATUS = "select status from coordinator.jobs where id = $1"
 LONG_AGO = "update coordinator.jobs_running set started_at = started_at - interval '1 minute' where id = $1"
 EXPIRED = "update coordinator.agents set expires_at = now() where id = $1"
-PROMPT = {f"coordinator.{module}.RENEWALS_PER_TTL": OFTEN for module in ("client.lease", "sidecar.job_book")}
+PROMPT = {"coordinator.client.lease.RENEWALS_PER_TTL": OFTEN, "coordinator.sidecar.job_book.NOTICE_S": 0.2}
 
 
 @asynccontextmanager
 async def beside(url: str) -> AsyncIterator[tuple[Sidecar, Call, asyncpg.Connection]]:
-    """Run a sidecar, and return it with what calls verbs of jobs through it, and a connection to the database."""
-    arguments = ("--agent", "w", "--job-type", "work", "--ttl", f"{LASTING_S:g}s")
+    """Run a sidecar, and return it with what calls verbs of jobs through it, and a connection to the database.
+
+    Its jobs are compared often, although a third of its TTL is beyond the deadline of a test.
+    """
+    arguments = ("--agent", "w", "--job-type", "work", "--ttl", f"{2 * LASTING_S:g}s")
     with sidecar(url, *arguments, constants=PROMPT) as running:
         await running.started()
         async with http_client() as client, opened(url) as connection:

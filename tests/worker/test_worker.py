@@ -403,8 +403,18 @@ async def _logged(logs: Any, event: str) -> bool:
     return any(line["event"] == event for line in logs)
 
 
-async def test_a_cancellation_reaches_the_function_by_its_event(work: Any) -> None:
-    """The next heartbeat would come after the test's deadline."""
+@pytest.mark.parametrize("way", ["event", "reconciling"])
+async def test_a_cancellation_reaches_the_function_by_its_event_and_without_it(
+    work: Any, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The next heartbeat, and the other way, would come after the test's deadline."""
+    if way == "event":
+        monkeypatch.setattr(shift, "NOTICE_S", DEADLINE_S * 2)
+    else:
+        monkeypatch.setattr(shift, "NOTICE_S", 0.2)
+        monkeypatch.setattr(shift, "CANCEL", "job.paused")
+        monkeypatch.setattr("coordinator.client.events.events.POLL_S", DEADLINE_S * 2)
+        monkeypatch.setattr(shift, "POLL_S", DEADLINE_S * 2)
     worker = Worker(ttl=DEADLINE_S * 6)
     began, ended = anyio.Event(), anyio.Event()
 
@@ -611,6 +621,7 @@ async def test_a_job_whose_claim_is_answered_after_the_worker_shall_stop_is_rele
     work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = Worker(concurrency=2, grace=DEADLINE_S, ttl=DEADLINE_S * 6)  # the next heartbeat would come too late
+    monkeypatch.setattr(shift, "NOTICE_S", DEADLINE_S * 2)
     monkeypatch.setattr("coordinator.client.events.events.POLL_S", DEADLINE_S * 2)
     holding, release = anyio.Event(), anyio.Event()
     began: list[int] = []
@@ -638,8 +649,11 @@ async def test_a_job_whose_claim_is_answered_after_the_worker_shall_stop_is_rele
         with anyio.fail_after(DEADLINE_S):
             await holding.wait()
         worker.stop()
-        release.set()
-        await until(lambda: _status(bench, second.id, "queued"), "it is released while the first one still runs")
+        with structlog.testing.capture_logs() as logs:
+            release.set()
+            await until(lambda: _status(bench, second.id, "queued"), "it is released while the first one still runs")
+            await until(lambda: _logged(logs, "job.released"))
+        assert [line["reason"] for line in logs if line["event"] == "job.released"] == ["the worker ends"]
         assert (await bench.client.jobs.show(first.id)).status == "running"
         finish.set()
         assert (await bench.client.jobs.wait(first.id, timeout=60)).status == "completed"

@@ -33,9 +33,9 @@ def command(
 ) -> None:
     """Run the sidecar of one agent.
 
-    The sidecar registers the agent, keeps the agent and its locks alive, and serves the HTTP API to it.
+    The sidecar registers the agent, keeps the agent, its locks and its jobs alive, and serves the HTTP API to it.
 
-    "curl localhost:7421/v1/sidecar" shows the agent and its locks. The agent's process can keep
+    "curl localhost:7421/v1/sidecar" shows the agent, its locks and its jobs. The agent's process can keep
     "curl -N -X POST localhost:7421/v1/sidecar/attach" open; when it ends, the sidecar releases everything and exits.
     """
     config = replace(call.config, database_url=call.dsn())
