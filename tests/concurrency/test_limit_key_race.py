@@ -29,6 +29,13 @@ async def fleet(session: Open, seed: int, jobs: int, **fields: object) -> tuple[
     return admin, workers
 
 
+async def paused(admin: asyncpg.Connection, function: str, statement: str) -> None:
+    """Let this function wait for the advisory lock 42 before a statement."""
+    text = await admin.fetchval("select pg_get_functiondef(('coordinator.' || $1)::regproc)", function)
+    assert text.count(statement) == 1
+    await admin.execute(text.replace(statement, f"  perform pg_advisory_xact_lock_shared(42);\n{statement}"))
+
+
 async def test_no_key_gets_more_tokens_than_came_in_and_none_sleeps(session: Open, seed: int) -> None:
     rate, burst, jobs = 25.0, 2, 16
     began = time.monotonic()
@@ -113,10 +120,7 @@ async def test_a_lane_returns_to_the_line_although_a_claim_counted_the_attempt_t
     await worker.register()
     claim = "select id, fence from coordinator.job_claim('default', $1, 1)"
     (grant,) = await claiming.fetch(claim, worker.agent)
-    rooms = await admin.fetchval("select pg_get_functiondef('coordinator.limit_rooms'::regproc)")
-    counted = "  if v_full is not null then -- attempts"
-    assert rooms.count(counted) == 1
-    await admin.execute(rooms.replace(counted, f"  perform pg_advisory_xact_lock_shared(42);\n{counted}"))
+    await paused(admin, "limit_hold_full", "  if v_hashes is null then")
     await holding.execute("select pg_advisory_lock(42)")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(claiming.fetch, claim, worker.agent)
@@ -156,3 +160,51 @@ async def test_a_claim_that_finds_all_keys_full_while_an_attempt_ends_is_woken_b
     assert len(await claiming.fetch(claim, worker.agent)) == 1
     assert await claiming.fetch(claim, worker.agent) == []
     assert await admin.fetchval("select coordinator.limit_refill()") == 0, "nobody is woken in a loop"
+
+
+CLAIM = "select id, fence, key from coordinator.job_claim('default', $1, $2, p_types => $3)"
+COMPLETE = "select coordinator.job_complete('default', $1, $2, $3)"
+
+
+async def test_a_key_that_a_claim_fills_in_its_second_round_is_not_forgotten_if_an_attempt_ends_meanwhile(
+    session: Open, seed: int
+) -> None:
+    """The end finds three slots free, so the lane is in the line; the claim, which does not see the end, finds the key full."""
+    admin, ending, claiming = [await session() for _ in range(3)]
+    await limit(admin, "k", queue="q", per_key=True, slots=4)
+    orders = [{"type": "x", "queue": "q", "key": "a"}] * 6
+    await admin.execute("select coordinator.job_enqueue_many('default', $1)", orders)
+    worker = Worker(claiming, "w", random.Random(seed))
+    await worker.register()
+    (grant,) = await claiming.fetch(CLAIM, worker.agent, 1, ["x"])
+    transaction = ending.transaction()
+    await transaction.start()
+    await ending.execute(COMPLETE, grant["id"], worker.agent, grant["fence"])
+    assert len(await claiming.fetch(CLAIM, worker.agent, 10, ["x"])) == 3
+    await transaction.commit()
+    assert len(await claiming.fetch(CLAIM, worker.agent, 10, ["x"])) == 1
+
+
+async def test_a_permit_of_a_lane_that_was_deleted_meanwhile_is_in_nobodys_way(session: Open, seed: int) -> None:
+    """The end of an attempt returns a lane to the line. Before it commits, a claim finds the lane empty, and deletes it."""
+    admin, ending, claiming = [await session() for _ in range(3)]
+    await limit(admin, "k", queue="q", per_key=True, slots=1)
+    orders = [{"type": kind, "queue": "q", "key": "a"} for kind in "xy"]
+    await admin.execute("select coordinator.job_enqueue_many('default', $1)", orders)
+    worker = Worker(claiming, "w", random.Random(seed))
+    await worker.register()
+    (grant,) = await claiming.fetch(CLAIM, worker.agent, 1, ["x"])
+    await admin.execute("select coordinator.job_cancel('default', id) from coordinator.jobs_open where type = 'y'")
+    transaction = ending.transaction()
+    await transaction.start()
+    await ending.execute(COMPLETE, grant["id"], worker.agent, grant["fence"])
+    assert await claiming.fetch(CLAIM, worker.agent, 1, ["y"]) == []
+    await transaction.commit()
+    lanes = "select (select count(*) from coordinator.job_lanes), (select count(*) from coordinator.job_permits)"
+    assert [*await admin.fetchrow(lanes)] == [0, 1]
+    await admin.execute(
+        "select coordinator.job_enqueue_many('default', $1)", [{"type": "y", "queue": "q", "key": key} for key in "ab"]
+    )
+    assert [row["key"] for row in await claiming.fetch(CLAIM, worker.agent, 1, ["y"])] == ["a"]
+    assert [row["key"] for row in await claiming.fetch(CLAIM, worker.agent, 1, ["y"])] == ["b"]
+    assert [*await admin.fetchrow(lanes)] == [0, 0]

@@ -132,7 +132,7 @@ comment on function coordinator.job_pick(bigint[], integer, jsonb) is
   'Remove up to p_limit of the best jobs of plain classes, above their floors, from jobs_ready, and return their ids. No event. Internal.';
 
 create or replace function coordinator.job_take_turns(
-  p_class bigint, p_limit integer, p_share integer, p_after bigint, out ids uuid[], out rows integer, out short bigint[], out more bigint[], out turn bigint)
+  p_class bigint, p_limit integer, p_share integer, p_after bigint, out ids uuid[], out last boolean, out short bigint[], out more bigint[], out turn bigint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -155,12 +155,12 @@ begin
     delete from coordinator.job_permits p where p.ctid = any (array(select l.place from lane l))),
   taken as (
     delete from coordinator.jobs_ready r where r.ctid = any (array(select f.job from found f where f.job is not null)) returning r.id)
-  select (select array_agg(t.id) from taken t), sum(l.rows), array_agg(l.lane_id) filter (where l.short), array_agg(l.lane_id) filter (where not l.short), max(l.turn)
-  into ids, rows, short, more, turn from lane l;
+  select (select array_agg(t.id) from taken t), coalesce(sum(l.rows), 0) < p_limit, array_agg(l.lane_id) filter (where l.short), array_agg(l.lane_id) filter (where not l.short), max(l.turn)
+  into ids, last, short, more, turn from lane l;
 end
 $$;
 comment on function coordinator.job_take_turns(bigint, integer, integer, bigint) is
-  'Remove up to p_limit jobs from jobs_ready: from each lane in the line of a class, after the turn p_after, up to p_share by its weight. Remove the permits of these lanes. Returns the jobs, the lanes that had fewer jobs than their share and those that may have more, and the last turn; rows less than p_limit: no other lane is in the line. No event. Internal.';
+  'Remove up to p_limit jobs from jobs_ready: from each lane in the line of a class, after the turn p_after, up to p_share by its weight. Remove the permits of these lanes. Returns the jobs, the lanes that had fewer jobs than their share and those that may have more, and the last turn; last: no other lane is in the line. No event. Internal.';
 
 create or replace function coordinator.job_pick_fair(p_class bigint, p_limit integer, p_floors jsonb, p_picked uuid[] default null) returns uuid[]
 language plpgsql volatile
@@ -172,18 +172,19 @@ as $$
 declare
   v_share  integer := greatest(1, p_limit / 10); -- jobs that a lane of weight 1 contributes per turn
   v_left   integer := p_limit;
-  v_next   bigint[];
   v_counts integer[];
   v_taken  record;
   v_ids    uuid[] := '{}';
   v_more   bigint[] := '{}'; -- lanes that contributed their share
   v_short  bigint[] := '{}'; -- lanes that had fewer jobs than their share
-  v_turn   bigint; -- the last turn that was taken
-  v_rooms  jsonb := '{}'; -- with limits per key: how many more jobs each lane may contribute
-  v_hashes bigint[];
-  v_rows   tid[]; -- of lanes
+  v_rooms  integer[] := '{}'; -- with limits per key: how many more jobs each lane of v_more may contribute
+  v_full   bigint[] := '{}'; -- lanes that may contribute no more
   v_busy   bigint[] := '{}'; -- lanes for whose keys another claim starts jobs, or an attempt ends
+  v_others bigint[] := '{}'; -- lanes for whose keys other jobs run
+  v_hashes bigint[] := '{}'; -- of these keys
+  v_rows   tid[]; -- of lanes
   v_floor  constant text := 'turn ' || p_class;
+  v_turn   bigint := coalesce((p_floors ->> v_floor)::bigint, 0); -- the last turn that was taken
   v_now    constant timestamptz := coordinator.now_utc(); -- for what the rates and budgets of keys allow at this time
   v_began  timestamptz := clock_timestamp();
   v_read   bigint := pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass);
@@ -192,77 +193,45 @@ begin
     v_share := least(v_share, (select max(l.slots) from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key
                                where c.id = p_class));
   end if;
-  while v_left > 0 and p_picked is null loop -- lanes in the order of their turns
-    v_taken := coordinator.job_take_turns(p_class, v_left, v_share, coalesce((p_floors ->> v_floor)::bigint, 0));
+  while v_left > 0 loop -- lanes in the order of their turns
+    if p_picked is null then
+      v_taken := coordinator.job_take_turns(p_class, v_left, v_share, v_turn);
+    else
+      -- A lane that this claim meets again has another permit, perhaps from the end of an attempt whose slot was counted here: it stays.
+      v_taken := coordinator.limit_take_turns(p_class, v_left, v_share, v_turn, v_short || v_more || v_full, p_picked, v_now);
+      v_rooms := v_rooms || v_taken.rooms;
+      v_full := v_full || v_taken.full;
+      v_busy := v_busy || v_taken.busy;
+      v_others := v_others || v_taken.others;
+      v_hashes := v_hashes || v_taken.hashes;
+      v_share := greatest(1, coalesce(cardinality(v_taken.ids) / cardinality(v_taken.short || v_taken.more || v_taken.full), 0));
+    end if;
     exit when v_taken.turn is null;
+    v_turn := v_taken.turn;
     v_ids := v_ids || v_taken.ids;
     v_short := v_short || v_taken.short;
     v_more := v_more || v_taken.more;
-    perform coordinator.job_floor_raise(
-      jsonb_build_object(v_floor, v_taken.turn), pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass) - v_read - 3 * p_limit, v_began);
-    exit when v_taken.rows < v_left;
     v_left := p_limit - cardinality(v_ids);
-  end loop;
-  v_left := p_limit - cardinality(v_ids);
-  while v_left > 0 and p_picked is not null loop -- the same with limits per key, which say how many jobs each lane may contribute
-    with line as materialized (
-      select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p
-      where p.class_id = p_class and p.turn > coalesce((p_floors ->> v_floor)::bigint, 0)
-      order by p.turn limit greatest(1, v_left / v_share) for update skip locked),
-    lane as materialized ( -- one lookup per lane, whatever the statistics say; without a weight, the lane was deleted
-      select l.place, l.turn, l.lane_id, e.hash, e.weight
-      from line l left join lateral (select e.hash, e.weight from coordinator.job_lanes e where e.id = l.lane_id offset 0) e on true),
-    next as materialized (
-      select s.place, s.turn, s.lane_id, s.hash, least(s.share, v_left - s.before) as jobs
-      from (select l.place, l.turn, l.lane_id, l.hash, v_share * l.weight as share, sum(v_share * l.weight) over (order by l.turn) - v_share * l.weight as before
-            from lane l where l.weight is not null) s
-      where s.before < v_left),
-    gone as (
-      delete from coordinator.job_permits p
-      where p.ctid = any (array(select n.place from next n
-                                union all -- permits of deleted lanes: a lane with a limit per key may have several
-                                select l.place from lane l where l.weight is null))
-      returning p.turn)
-    select array_agg(n.lane_id order by n.turn), array_agg(n.jobs order by n.turn), array_agg(n.hash order by n.turn), (select max(g.turn) from gone g)
-    into v_next, v_counts, v_hashes, v_turn from next n;
-    exit when v_turn is null;
-    continue when v_next is null;
     perform coordinator.job_floor_raise(
       jsonb_build_object(v_floor, v_turn), pg_stat_get_xact_tuples_returned('coordinator.job_permits_pkey'::regclass) - v_read - 3 * p_limit, v_began);
-    -- A lane contributes at most what the limit of its key allows; at 0, it leaves the line.
-    -- A lane that this claim meets again has another permit, perhaps from the end of an attempt whose slot was counted here: it stays.
-    v_busy := v_busy || array(select n from unnest(v_next) n where v_rooms ? n::text);
-    select array_agg(l.lane_id), array_agg(l.hash), array_agg(l.jobs) into v_next, v_hashes, v_counts
-    from (select distinct on (u.lane_id) u.* from unnest(v_next, v_hashes, v_counts) u (lane_id, hash, jobs)
-          where not v_rooms ? u.lane_id::text) l;
-    continue when v_next is null;
-    v_taken := coordinator.limit_rooms(p_class, v_next, v_hashes, v_counts, p_picked, v_now);
-    v_counts := v_taken.counts;
-    v_busy := v_busy || array(select v_next[b] from unnest(v_taken.busy) b);
-    v_rooms := v_rooms || (select jsonb_object_agg(l, r) from unnest(v_next, v_taken.rooms) u (l, r));
-    v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_next)]), v_next, v_counts);
-    v_ids := v_ids || v_taken.ids;
-    v_left := p_limit - cardinality(v_ids);
-    v_short := v_short || array(select v_next[s] from unnest(v_taken.short) s);
-    v_more := v_more || array(select n from unnest(v_next) with ordinality u (n, place)
-                              where place <> all (v_taken.short) and (v_rooms -> n::text = '0') is not true);
-    v_share := greatest(1, coalesce(cardinality(v_taken.ids), 0) / cardinality(v_next));
+    exit when v_taken.last;
   end loop;
   while v_left > 0 and v_more <> '{}' loop -- no other lane is in the line: share the rest among those that have more
-    select array_agg(s.id order by s.place), array_agg(greatest(0, least(s.share, v_left - s.before, (v_rooms ->> s.id::text)::integer)) order by s.place)
-    into v_more, v_counts
-    from (select w.id, w.place, w.share, sum(w.share) over (order by w.place) - w.share as before
-          from (select l.id, u.place, ceil(v_left::numeric * l.weight / sum(l.weight) over ()) as share
-                from unnest(v_more) with ordinality u (id, place)
+    select array_agg(s.id order by s.place), array_agg(s.room order by s.place), array_agg(greatest(0, least(s.share, v_left - s.before, s.room)) order by s.place)
+    into v_more, v_rooms, v_counts
+    from (select w.id, w.place, w.share, w.room, sum(w.share) over (order by w.place) - w.share as before
+          from (select l.id, u.place, u.room, ceil(v_left::numeric * l.weight / sum(l.weight) over ()) as share
+                from unnest(v_more, v_rooms) with ordinality u (id, room, place)
                 cross join lateral (select e.id, e.weight from coordinator.job_lanes e where e.id = u.id offset 0) l) w) s;
     v_taken := coordinator.job_take_best(array_fill(p_class, array[cardinality(v_more)]), v_more, v_counts);
     v_ids := v_ids || v_taken.ids;
     v_left := p_limit - cardinality(v_ids);
     v_short := v_short || array(select v_more[s] from unnest(v_taken.short) s);
-    v_rooms := v_rooms || coalesce((select jsonb_object_agg(u.m, (v_rooms ->> u.m::text)::integer - u.jobs)
-                                    from unnest(v_more, v_counts) u (m, jobs) where v_rooms ? u.m::text), '{}');
-    v_more := array(select m from unnest(v_more) with ordinality u (m, place)
-                    where place <> all (v_taken.short) and coalesce((v_rooms ->> m::text)::integer, 1) > 0);
+    v_full := v_full || array(select m from unnest(v_more, v_rooms, v_counts) with ordinality u (m, room, jobs, place)
+                              where place <> all (v_taken.short) and room <= jobs);
+    select coalesce(array_agg(u.m order by u.place), '{}'), coalesce(array_agg(u.room - u.jobs order by u.place), '{}') into v_more, v_rooms
+    from unnest(v_more, v_rooms, v_counts) with ordinality u (m, room, jobs, place)
+    where u.place <> all (v_taken.short) and (u.room <= u.jobs) is not true;
   end loop;
   if v_left > 0 and p_floors = '{}' and p_picked is null then -- jobs of lanes whose permits other claims hold at the moment
     with taken as (
@@ -272,14 +241,16 @@ begin
       returning r.id)
     select v_ids || array_agg(t.id) into v_ids from taken t;
   end if;
+  if v_others && v_full then
+    v_busy := v_busy || coordinator.limit_hold_full(p_class, v_full, v_others, v_hashes);
+  end if;
 
   -- Lanes that contributed their full share are not checked, although most are now empty: if a job with the same key follows, creating the
   -- lane again costs the enqueue more than an empty turn costs a claim.
   v_rows := array(
     select l.ctid from coordinator.job_lanes l
     where l.id = any (v_short || array( -- without locking the lanes of full keys that have jobs
-      select e.key::bigint from jsonb_each_text(v_rooms) e
-      where e.value = '0' and (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = e.key::bigint limit 1) is null))
+      select f from unnest(v_full) f where (select true from coordinator.jobs_ready r where r.class_id = p_class and r.lane_id = f limit 1) is null))
     for update skip locked);
   with gone as ( -- one lookup per lane, since an anti-join would read the whole class
     delete from coordinator.job_lanes l
@@ -295,7 +266,7 @@ begin
   end if;
   if p_picked is not null and exists (select from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids)
                                       where c.id = p_class and l.per_key and l.kind <> 'slots') then
-    v_ids := coordinator.limit_take_keys(p_class, v_ids, array(select r.key::bigint from jsonb_each_text(v_rooms) r where r.value = '0' and r.key::bigint <> all (v_busy)), v_now);
+    v_ids := coordinator.limit_take_keys(p_class, v_ids, array(select f from unnest(v_full) f where f <> all (v_busy)), v_now);
   end if;
   return v_ids;
 end
@@ -511,11 +482,11 @@ begin
       running as (
         insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint, tokens, slots, charged, key_hash)
         select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint, j.tokens,
-               case when v_slots is not null or v_trees then
-                 nullif(array_remove((v_slots ->> j.class_id::text)::bigint[] || (v_treed ->> j.id::text)::bigint, null), '{}') end,
+               case when not v_trees then s.slots
+                    else nullif(array_remove(s.slots || (v_treed ->> j.id::text)::bigint, null), '{}') end,
                coalesce(j.class_id = any (v_charged), false) or v_trees and v_treed <> '{}' and coalesce((select true from coordinator.job_charges g where g.job_id = j.id limit 1), false),
                case when j.class_id = any (v_keyed) then coordinator.limit_hash(v_project, j.key) end
-        from job j),
+        from job j left join (select e.key::bigint as class_id, e.value::bigint[] as slots from jsonb_each_text(v_slots) e offset 0) s on s.class_id = j.class_id),
       told as (
         select coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
         from (select j.queue, array_agg(j.id) as ids from job j group by 1 order by 1) t)

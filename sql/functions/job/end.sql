@@ -17,7 +17,7 @@ create or replace function coordinator.job_end(
   p_ids uuid[], p_status text, p_reason text, p_error text, p_by text, p_now timestamptz,
   p_attempts coordinator.jobs_running[] default '{}', p_wait boolean default true, p_settle boolean default true,
   p_agent uuid default null, p_fences bigint[] default null, p_results jsonb[] default null,
-  out ended uuid[], out uncompleted uuid[], out limited coordinator.jobs_running[])
+  out ended uuid[], out uncompleted uuid[], out charged uuid[], out slots bigint[], out hashes bigint[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -34,15 +34,14 @@ declare
 begin
   uncompleted := '{}';
   for v_told in
-    with mine as ( -- deleted by the ids of the jobs, however many rows of the worker are not yet vacuumed
+    with mine as materialized ( -- deleted by the ids of the jobs, however many rows of the worker are not yet vacuumed
       delete from coordinator.jobs_running r using unnest(p_ids, p_fences, p_results) u (id, fence, result)
       where r.id = any (case when p_fences is not null then p_ids end) and r.agent_id is not distinct from p_agent and r.id = u.id and r.fence = u.fence
-      returning r.id, r.attempt, r.agent_id, r.fence, r.started_at, r.cancel_at, r.cancelled_by, r.cancel_reason, r.checkpoint, u.result,
-                case when r.slots is not null or r.charged then r end as limited),
+      returning r.id, r.attempt, r.agent_id, r.fence, r.started_at, r.cancel_at, r.cancelled_by, r.cancel_reason, r.checkpoint, u.result, r.slots, r.key_hash, r.charged),
     attempt as (
-      select m.* from mine m
+      select m.id, m.attempt, m.agent_id, m.fence, m.started_at, m.cancel_at, m.cancelled_by, m.cancel_reason, m.checkpoint, m.result from mine m
       union all
-      select a.id, a.attempt, a.agent_id, a.fence, a.started_at, a.cancel_at, a.cancelled_by, a.cancel_reason, a.checkpoint, null, null from unnest(p_attempts) a where p_fences is null),
+      select a.id, a.attempt, a.agent_id, a.fence, a.started_at, a.cancel_at, a.cancelled_by, a.cancel_reason, a.checkpoint, null from unnest(p_attempts) a where p_fences is null),
     job as (
       delete from coordinator.jobs_open j
       where j.id = any (case when p_fences is null then p_ids else array(select m.id from mine m) end) returning j.*),
@@ -62,16 +61,20 @@ begin
       from job j left join attempt a on a.id = j.id
       returning id, project_id, queue, status, reason, dedupe_key, after, awaited, case when agent_id is null then locks end as locks)
     select t.*, (select p.name from coordinator.projects p where p.id = t.project_id) as project,
-           (select array_agg(m.limited) from mine m where (m.limited).id is not null) as limited
+           (select array_agg(m.id) from mine m where m.charged) as charged, s.slots, s.hashes
     from (
       select e.project_id, e.queue, e.status, e.reason, array_agg(e.id) as ids, array_agg(e.dedupe_key) filter (where e.dedupe_key is not null) as keys,
              array_agg(e.id) filter (where e.awaited) as awaited, array_agg(e.id) filter (where e.after is not null) as dependent,
              jsonb_agg(e.locks) filter (where e.locks is not null) as locks
       from ended e group by e.project_id, e.queue, e.status, e.reason offset 0) t
+    cross join (select array_agg(o.slot) as slots, array_agg(o.key_hash) as hashes
+                from (select unnest(m.slots) as slot, m.key_hash from mine m where m.slots is not null) o) s
     order by (t.project_id, t.queue, t.status) -- sorts the groups; without the parentheses, the jobs would be sorted
   loop
     ended := ended || v_told.ids;
-    limited := v_told.limited;
+    charged := v_told.charged;
+    slots := v_told.slots;
+    hashes := v_told.hashes;
     perform coordinator.job_store_parts(v_told.project_id, v_told.ids, v_told.status = 'completed', p_now);
     if v_told.keys is not null then
       delete from coordinator.job_dedupes d
@@ -101,7 +104,7 @@ begin
 end
 $$;
 comment on function coordinator.job_end(uuid[], text, text, text, text, timestamptz, coordinator.jobs_running[], boolean, boolean, uuid, bigint[], jsonb[]) is
-  'End jobs: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those in uncompleted). With p_fences, these are the jobs that the worker p_agent, called p_by, runs under these fences; their attempts end as well, and limited are those that count against limits. Without it, the caller deleted the rows of the jobs in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts). With p_wait, wait for transactions that have the waiting jobs; otherwise leave these to a loop. If the cancellation of an attempt was requested, its end is cancelled. Internal.';
+  'End jobs: move them to jobs_ended, free their dedupe keys, emit job.<status>, and tell the jobs that wait for them (without p_settle, the caller does so for those in uncompleted). With p_fences, these are the jobs that the worker p_agent, called p_by, runs under these fences; their attempts end as well; limit_leave then takes charged, slots and hashes. Without it, the caller deleted the rows of the jobs in jobs_ready, jobs_later, jobs_waiting or jobs_running (p_attempts). With p_wait, wait for transactions that have the waiting jobs; otherwise leave these to a loop. If the cancellation of an attempt was requested, its end is cancelled. Internal.';
 
 -- After the end of the jobs: a worker that stores a step at the same time has stored it or is refused.
 create or replace function coordinator.job_store_parts(p_project_id bigint, p_ids uuid[], p_completed boolean, p_ended_at timestamptz) returns void
@@ -223,7 +226,10 @@ begin
     from (select j.project_id, p.name as project, j.queue, array_agg(j.id order by j.id) as ids, min(j.scheduled_at) as due_at
           from job j join coordinator.projects p on p.id = j.project_id where p_cause is null group by 1, 2, 3 order by 1, 3) t)
   select array_agg(j.id) filter (where j.scheduled_at <= p_now or p_cause is not null) into v_ready from job j, (select count(*) from told) t;
-  perform coordinator.limit_leave(p_attempts, p_outcome, p_by, p_now);
+  perform coordinator.limit_leave(e.charged, e.slots, e.hashes, p_outcome, p_by, p_now)
+  from (select array_agg(distinct a.id) filter (where a.charged) as charged, array_agg(s.id) filter (where s.id is not null) as slots,
+               array_agg(a.key_hash) filter (where s.id is not null) as hashes
+        from unnest(p_attempts) a left join unnest(a.slots) s (id) on true) e;
   if v_ready is not null and p_cause is not null then
     perform coordinator.job_make_waiting(v_ready, p_cause, null, p_by, p_now);
   elsif v_ready is not null then
@@ -251,9 +257,7 @@ as $$
 declare
   v_end record := coordinator.job_end(p_ids, 'completed', null, null, p_by, p_now, p_agent => p_agent, p_fences => p_fences, p_results => p_results);
 begin
-  if v_end.limited is not null then
-    perform coordinator.limit_leave(v_end.limited, 'completed', p_by, p_now);
-  end if;
+  perform coordinator.limit_leave(v_end.charged, v_end.slots, v_end.hashes, 'completed', p_by, p_now);
   if exists (select from coordinator.locks l where l.agent_id = p_agent) or exists (select from coordinator.lock_waits w where w.agent_id = p_agent) then
     perform coordinator.job_unlock(array(
       select jsonb_populate_record(null::coordinator.jobs_running, jsonb_build_object('id', u.id, 'fence', u.fence, 'agent_id', p_agent))

@@ -309,23 +309,28 @@ $$;
 comment on function coordinator.limit_give_back(bigint[], text, timestamptz) is
   'Return one slot of each of these limits, which may occur several times, and wake workers that lacked it. Internal.';
 
-create or replace function coordinator.limit_leave(p_attempts coordinator.jobs_running[], p_outcome text, p_by text, p_now timestamptz) returns void
+create or replace function coordinator.limit_leave(
+  p_charged uuid[], p_slots bigint[], p_hashes bigint[], p_outcome text, p_by text, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_of record;
 begin
-  if not exists (select from unnest(p_attempts) a where a.slots is not null or a.charged) then
+  if p_charged is not null then
+    perform coordinator.limit_settle(p_charged, p_outcome, p_by, p_now);
+  end if;
+  if p_slots is null then
     return;
   end if;
-  select array_agg(a.id) filter (where a.charged) as charged, array_agg(l.id) filter (where not l.per_key) as slots,
-         array_agg(l.id) filter (where l.per_key and a.key_hash is not null) as keyed,
-         array_agg(a.key_hash) filter (where l.per_key and a.key_hash is not null) as hashes into v_of
-  from unnest(p_attempts) a left join unnest(a.slots) s (id) on true left join coordinator.job_limits l on l.id = s.id;
-  if v_of.charged is not null then
-    perform coordinator.limit_settle(array(select distinct c from unnest(v_of.charged) c), p_outcome, p_by, p_now);
-  end if;
+  select array_agg(u.limit_id) filter (where not l.per_key) as slots,
+         array_agg(u.limit_id) filter (where l.per_key and u.hash is not null) as keyed,
+         array_agg(u.hash) filter (where l.per_key and u.hash is not null) as hashes into v_of
+  from unnest(p_slots, p_hashes) u (limit_id, hash)
+  join (select o.id, o.per_key from coordinator.job_limits o where o.id = any (p_slots) offset 0) l on l.id = u.limit_id; -- without a lookup for each job
   if v_of.keyed is not null then
     perform coordinator.limit_unpark(v_of.keyed, v_of.hashes);
     perform coordinator.limit_wake(array(select distinct k from unnest(v_of.keyed) k), p_by, p_now);
@@ -335,8 +340,8 @@ begin
   end if;
 end
 $$;
-comment on function coordinator.limit_leave(coordinator.jobs_running[], text, text, timestamptz) is
-  'Return the slots of attempts that end with this outcome, and settle what they cost in budgets. Internal.';
+comment on function coordinator.limit_leave(uuid[], bigint[], bigint[], text, text, timestamptz) is
+  'Return the slots of attempts that end with this outcome, and settle what they cost in budgets. p_charged: the jobs that budgets were charged for; p_slots: a limit for each slot; p_hashes: the key of the attempt that had it, or null. Internal.';
 
 create or replace function coordinator.limit_return(p_ids uuid[], p_by text, p_now timestamptz) returns void
 language plpgsql volatile

@@ -43,8 +43,10 @@ $$;
 comment on function coordinator.limit_enter_keys(bigint[], bigint[]) is
   'Insert the rows of keys that get their first lane in a class, and lock them until the end of the transaction. No event. Internal.';
 
-create or replace function coordinator.limit_rooms(
-  p_class bigint, p_lanes bigint[], p_hashes bigint[], p_counts integer[], p_picked uuid[], p_now timestamptz, out counts integer[], out rooms integer[], out busy integer[])
+create or replace function coordinator.limit_take_turns(
+  p_class bigint, p_limit integer, p_share integer, p_after bigint, p_met bigint[], p_picked uuid[], p_now timestamptz,
+  out ids uuid[], out last boolean, out short bigint[], out more bigint[], out rooms integer[], out "full" bigint[], out busy bigint[],
+  out others bigint[], out hashes bigint[], out turn bigint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -52,60 +54,106 @@ set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_all    bigint[];
-  v_limits bigint[]; -- those with slots
-  v_slots  integer[];
-  v_held   bigint[];
+  v_most   constant integer := greatest(1, p_limit / p_share); -- lanes
+  v_limits record;
+  v_line   record;
   v_fit    record;
-  v_full   bigint[]; -- keys that will be full and have other running jobs
-  v_run    bigint[]; -- how many
 begin
-  select array_agg(l.id), array_agg(l.id) filter (where l.kind = 'slots'), array_agg(l.slots) filter (where l.kind = 'slots') into v_all, v_limits, v_slots
+  select array_agg(l.id) as ids, array_agg(l.id) filter (where l.kind = 'slots') as slots, array_agg(l.slots) filter (where l.kind = 'slots') as sizes,
+         bool_or(l.kind <> 'slots') as gauged into v_limits
   from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key where c.id = p_class;
-  with held as materialized (
-    select k.hash from coordinator.job_keys k
-    where k.ctid = any (array(select (select o.ctid from coordinator.job_keys o where o.limit_id = l and o.hash = h) -- else it reads all keys
-                              from unnest(v_all) l cross join unnest(p_hashes) h where h is not null)) for update skip locked)
-  select array_agg(f.hash) into v_held from (select h.hash from held h group by 1 having count(*) = cardinality(v_all)) f;
+  with line as materialized (
+    select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p
+    where p.class_id = p_class and p.turn > p_after and p.lane_id <> all (p_met) order by p.turn limit v_most for update skip locked)
+  select array_agg(l.place) as places, array_agg(l.turn) as turns, array_agg(l.lane_id) as lanes, array_agg(e.hash) as hashes, array_agg(e.weight) as weights,
+         array_agg(e.hash is null or e.locked = cardinality(v_limits.ids)) as held into v_line
+  from line l
+  -- One lookup per lane and key, whatever the statistics say; without a weight, the lane was deleted.
+  left join lateral (
+    select e.hash, e.weight,
+           (select count(*) from (select from coordinator.job_keys k where k.limit_id = any (v_limits.ids) and k.hash = e.hash for update skip locked) k) as locked
+    from coordinator.job_lanes e where e.id = l.lane_id offset 0) e on true;
+  last := coalesce(cardinality(v_line.places), 0) < v_most;
+  if v_line.places is null then
+    return;
+  end if;
+  if v_limits.gauged then
+    v_fit := coordinator.limit_key_fits(p_class, v_line.lanes, v_line.hashes, array(select coalesce(p_share * w, 0) from unnest(v_line.weights) w), p_now);
+  else
+    select null::integer[] as fits, null::boolean[] as budgets into v_fit;
+  end if;
   -- A later statement sees everything that earlier claims have started.
   with picked as materialized (
     select coordinator.limit_hash(j.project_id, j.key) as hash, l.id as limit_id, count(*) as jobs
     from (select o.* from coordinator.jobs_open o where o.id = any (p_picked) offset 0) j join coordinator.job_classes c on c.id = j.class_id
-    join coordinator.job_limits l on l.id = any (c.limit_ids) and l.id = any (v_limits) group by 1, 2),
-  key as materialized (
-    select u.*, case when u.hash is null then 2147483647 when u.hash is distinct from h.hash then 0
-                else (select coalesce(min(l.slots - coalesce((select k.jobs from picked k where k.hash = u.hash and k.limit_id = l.id), 0)
-                                 - (select count(*) from coordinator.jobs_running r where r.key_hash = u.hash and l.id = any (r.slots))), 2147483647)
-                      from unnest(v_limits, v_slots) l (id, slots)) end as room,
-           u.hash is distinct from h.hash as busy
-    from unnest(p_hashes, p_counts) with ordinality u (hash, jobs, place) left join unnest(v_held) h (hash) on h.hash = u.hash)
-  select array_agg(least(k.jobs, greatest(0, k.room)) order by k.place), array_agg(greatest(0, k.room - k.jobs) order by k.place),
-         coalesce(array_agg(k.place) filter (where k.busy), '{}'), array_agg(k.hash) filter (where not k.busy and k.room <= k.jobs and k.room < (select min(s) from unnest(v_slots) s))
-  into counts, rooms, busy, v_full from key k;
-  if cardinality(v_all) > coalesce(cardinality(v_limits), 0) then
-    v_fit := coordinator.limit_key_fits(p_class, p_lanes, p_hashes, counts, p_now);
-    select array_agg(least(u.jobs, u.fits) order by u.place),
-           array_agg(case when u.fits <= u.jobs then 0 else least(u.room, u.fits - u.jobs) end order by u.place),
-           nullif(v_full || array_agg(u.hash) filter (where u.budget and u.hash = any (v_held)), '{}')
-    into counts, rooms, v_full
-    from unnest(p_hashes, counts, rooms, v_fit.fits, v_fit.budgets) with ordinality u (hash, jobs, room, fits, budget, place);
-  end if;
-
-  if v_full is not null then -- attempts that nobody is ending keep their keys full; an end that begins now waits, and sees the lane
-    select array_agg(n.hash), array_agg(n.jobs) into v_full, v_run
-    from (select f.hash, (select count(*) from coordinator.jobs_running r where r.key_hash = f.hash and (r.slots && v_limits or r.charged)) as jobs
-          from unnest(v_full) f (hash)) n where n.jobs > 0;
-  end if;
-  if v_full is not null then
-    with held as materialized (
-      select r.key_hash from coordinator.jobs_running r where r.key_hash = any (v_full) and (r.slots && v_limits or r.charged) order by r.id for key share skip locked)
-    select busy || array_agg(array_position(p_hashes, f.hash)) into busy
-    from unnest(v_full, v_run) f (hash, jobs) where f.jobs <> (select count(*) from held h where h.key_hash = f.hash);
-  end if;
+    join coordinator.job_limits l on l.id = any (c.limit_ids) and l.id = any (v_limits.slots) group by 1, 2),
+  line as materialized (
+    select unnest(v_line.places) as place, unnest(v_line.turns) as turn, unnest(v_line.lanes) as lane_id, unnest(v_line.hashes) as hash,
+           unnest(v_line.weights) as weight, unnest(v_line.held) as held, unnest(v_fit.fits) as fits, unnest(v_fit.budgets) as budget),
+  next as materialized (
+    select s.*, (select min(l.slots - coalesce((select k.jobs from picked k where k.hash = s.hash and k.limit_id = l.id), 0)
+                            - (select count(*) from coordinator.jobs_running r where r.key_hash = s.hash and l.id = any (r.slots)))
+                 from unnest(v_limits.slots, v_limits.sizes) l (id, slots) where s.held and s.hash is not null) as free
+    from (select d.*, sum(d.share) over (order by d.turn rows unbounded preceding) - d.share as before
+          from (select distinct on (l.lane_id) l.*, p_share * l.weight as share from line l where l.weight is not null order by l.lane_id, l.turn) d) s
+    where s.before < p_limit),
+  lane as materialized (
+    select n.*, array(select b.ctid from coordinator.jobs_ready b where b.class_id = p_class and b.lane_id = n.lane_id
+                      order by b.rank, b.id limit n.jobs for update skip locked) as found
+    from (select n.*, least(n.share, p_limit - n.before, r.room)::integer as jobs, r.room
+          from next n cross join lateral (select case when n.held then greatest(0, least(n.free, n.fits, 2147483647)) else 0 end::integer as room offset 0) r offset 0) n),
+  gone as (
+    delete from coordinator.job_permits p
+    where p.ctid = any (array(select l.place from line l where l.weight is null or l.lane_id in (select n.lane_id from next n)))),
+  taken as (
+    delete from coordinator.jobs_ready r where r.ctid = any (array(select unnest(l.found) from lane l)) returning r.id)
+  select (select array_agg(t.id) from taken t), max(l.turn),
+         array_agg(l.lane_id) filter (where cardinality(l.found) < l.jobs),
+         array_agg(l.lane_id) filter (where cardinality(l.found) = l.jobs and l.room > l.jobs),
+         array_agg(l.room - l.jobs) filter (where cardinality(l.found) = l.jobs and l.room > l.jobs),
+         array_agg(l.lane_id) filter (where cardinality(l.found) = l.jobs and l.room = l.jobs),
+         array_agg(l.lane_id) filter (where not l.held),
+         array_agg(l.lane_id) filter (where l.held and (l.budget or l.free < (select min(s) from unnest(v_limits.sizes) s))),
+         array_agg(l.hash) filter (where l.held and (l.budget or l.free < (select min(s) from unnest(v_limits.sizes) s)))
+  into ids, turn, short, more, rooms, "full", busy, others, hashes from lane l;
+  turn := coalesce(turn, v_line.turns[cardinality(v_line.turns)]); -- all lanes were deleted
+  last := last and turn = v_line.turns[cardinality(v_line.turns)];
 end
 $$;
-comment on function coordinator.limit_rooms(bigint, bigint[], bigint[], integer[], uuid[], timestamptz) is
-  'Lock the keys of lanes. counts: how many of p_counts jobs each lane may start besides p_picked, which this claim has already picked; rooms: how many more. busy: the places of lanes that must stay in the line, because another transaction is starting or ending jobs of the key. Internal.';
+comment on function coordinator.limit_take_turns(bigint, integer, integer, bigint, bigint[], uuid[], timestamptz) is
+  'Do the same as job_take_turns for a class with limits per key, besides jobs p_picked that this claim has already picked, without the lanes p_met; lock the keys. more and rooms: lanes that may have more jobs, and how many their keys have room for. full: lanes whose keys have no more room; busy: those that another transaction starts jobs for. others: lanes for whose keys other jobs run, and the hashes of these keys (see limit_hold_full). No event. Internal.';
+
+create or replace function coordinator.limit_hold_full(p_class bigint, p_full bigint[], p_lanes bigint[], p_hashes bigint[]) returns bigint[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_slots  bigint[];
+  v_hashes bigint[];
+  v_counts bigint[];
+  v_freed  bigint[];
+begin
+  select array_agg(l.id) into v_slots
+  from coordinator.job_classes c join coordinator.job_limits l on l.id = any (c.limit_ids) and l.per_key and l.kind = 'slots' where c.id = p_class;
+  select array_agg(n.hash), array_agg(n.jobs) into v_hashes, v_counts
+  from (select f.hash, (select count(*) from coordinator.jobs_running r where r.key_hash = f.hash and (r.slots && v_slots or r.charged)) as jobs
+        from (select distinct u.hash from unnest(p_lanes, p_hashes) u (lane_id, hash) where u.lane_id = any (p_full)) f) n where n.jobs > 0;
+  if v_hashes is null then
+    return '{}';
+  end if;
+  with held as materialized (
+    select r.key_hash from coordinator.jobs_running r
+    where r.key_hash = any (v_hashes) and (r.slots && v_slots or r.charged) order by r.id for key share skip locked)
+  select array_agg(f.hash) into v_freed
+  from unnest(v_hashes, v_counts) f (hash, jobs) where f.jobs <> (select count(*) from held h where h.key_hash = f.hash);
+  return array(select u.lane_id from unnest(p_lanes, p_hashes) u (lane_id, hash) where u.hash = any (v_freed));
+end
+$$;
+comment on function coordinator.limit_hold_full(bigint, bigint[], bigint[], bigint[]) is
+  'Lock the other attempts (see limit_take_turns) that fill the keys of the lanes p_full: an end that begins now waits, and sees the lanes. Return the lanes that must stay in the line, because another transaction is ending an attempt of their key. Internal.';
 
 create or replace function coordinator.limit_unpark_lanes(p_limits bigint[], p_hashes bigint[]) returns void
 language plpgsql volatile
@@ -115,12 +163,13 @@ set enable_bitmapscan = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
+  with lane as materialized (
+    select f.limit_id, n.class_id, n.id from unnest(p_limits, p_hashes) f (limit_id, hash) join coordinator.job_lanes n on n.hash = f.hash),
+  class as materialized ( -- few, while a join would look one up for each lane
+    select c.id, c.limit_ids from coordinator.job_classes c where c.id = any (array(select distinct l.class_id from lane l)))
   insert into coordinator.job_permits (class_id, turn, lane_id)
-  select n.class_id, nextval('coordinator.job_turns'), n.id
-  from unnest(p_limits, p_hashes) f (limit_id, hash)
-  join coordinator.job_lanes n on n.hash = f.hash
-  join coordinator.job_classes c on c.id = n.class_id and f.limit_id = any (c.limit_ids)
-  group by n.class_id, n.id;
+  select d.class_id, nextval('coordinator.job_turns'), d.id
+  from (select distinct l.class_id, l.id from lane l join class c on c.id = l.class_id and l.limit_id = any (c.limit_ids)) d;
 end
 $$;
 comment on function coordinator.limit_unpark_lanes(bigint[], bigint[]) is
@@ -140,7 +189,7 @@ begin
   -- The lanes of a key that was not full are already in the line.
   select array_agg(l.id), array_agg(e.hash) into v_limits, v_hashes
   from (select u.limit_id, u.hash, count(*) as jobs from unnest(p_limits, p_hashes) u (limit_id, hash) group by 1, 2) e
-  join coordinator.job_limits l on l.id = e.limit_id
+  join (select o.id, o.slots from coordinator.job_limits o where o.id = any (p_limits) offset 0) l on l.id = e.limit_id
   where e.jobs >= l.slots
      or e.jobs + (select count(*) from coordinator.jobs_running r where r.key_hash = e.hash and l.id = any (r.slots)) >= l.slots;
   if v_limits is not null then

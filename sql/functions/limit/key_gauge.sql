@@ -2,7 +2,7 @@
 --
 -- The bucket of a key is in its row of job_keys. The first job of the key that is claimed creates the row, and limit_prune_keys deletes it
 -- once the bucket is full again; a null level means a full bucket. What a key has used of a budget is the sum of its rows in job_charges.
--- A claim that has locked the rows of its keys (limit_rooms) computes how many jobs of each key may start, and takes their costs once it
+-- A claim that has locked the rows of its keys (limit_take_turns) computes how many jobs of each key may start, and takes their costs once it
 -- has the jobs (limit_take_keys).
 --
 -- A lane whose key cannot pay for the next job leaves the line (parked), so it costs claims nothing. The row says when the key can pay
