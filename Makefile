@@ -4,7 +4,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 export PIP_CONSTRAINT := constraints.txt
 # Tests differ a lot in length: a worker without tests takes half of another worker's remaining ones. Rewriting the assertions of all test
-# files takes ten seconds in each worker, so their bytecode is cached, and created once while the linters run.
+# files takes ten seconds in each worker, so their bytecode is cached, and created once while the linters run. So are the tables of characters
+# that Hypothesis makes where it finds none, in two seconds.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n auto --dist worksteal
 
 .PHONY: help run test quick coverage demo bench faults tools operations format lint advisories schema pins docs site clean
@@ -26,7 +27,8 @@ run: .venv/run   ## start the daemon in the foreground, on an embedded PostgreSQ
 	@exec $(BIN)/coordinator serve
 
 test: .venv/test ## formatting, lint, floors, types and the whole test suite
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q --collect-only >/dev/null 2>&1 & $(MAKE) --no-print-directory lint && wait
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q --collect-only >/dev/null 2>&1 & $(MAKE) --no-print-directory lint && \
+	  $(BIN)/python -c "from hypothesis.strategies import text; text().validate()" && wait
 	$(PYTEST)
 
 quick: .venv/test ## the tests of the catalogue, SQL, operations, API, CLI and client that are not slow: most of the suite
