@@ -22,6 +22,7 @@ from coordinator.client.lock_keeper import LockKeeper
 from coordinator.errors import CoordinatorError, DatabaseUnavailable
 from coordinator.model.lock import Grant
 from coordinator.operations import locks
+from coordinator.operations.waiting import concerns
 
 __all__ = ["LockWait"]
 
@@ -76,7 +77,7 @@ class LockWait:
                 return grants, asked_at
             with anyio.move_on_after(max(min(POLL_S, until - now_s()), POLL_MIN_S)):
                 async for event in stream:
-                    if poll.concerned_by(event.data):
+                    if concerns(poll, event):
                         break
 
     async def _withdraw(self, request: locks.Acquire, ticket: int | None) -> None:

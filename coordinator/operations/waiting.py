@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from msgspec.structs import replace
 
 from coordinator.errors import Conflict, CoordinatorError, NotFound, WaitTimedOut
+from coordinator.model.event import RESET, Event
+from coordinator.model.json import fault_of
 from coordinator.model.operation import Operation
 from coordinator.model.page import after_last
 from coordinator.operations.executor import Runner, Wake
 from coordinator.operations.log_reader import LogReader
 from coordinator.operations.positions import Included
 
-__all__ = ["followed", "until_answered"]
+__all__ = ["concerns", "followed", "until_answered"]
 
 R = TypeVar("R")
 
@@ -33,6 +35,14 @@ async def until_answered(runner: Runner, operation: Operation[R], wake: Wake, ti
     Raises: what the operation raises; ``WaitTimedOut``.
     """
     return await _until_answered(runner, operation, wake, timeout_s, _reader(operation))
+
+
+def concerns(operation: Operation[Any], event: Event) -> bool:
+    """Return whether an event may have changed the result of an operation.
+
+    One that stands for others, which nobody can read any more, may have done so: a reset, or an event over a limit.
+    """
+    return event.type == RESET or fault_of(event.data) is not None or operation.concerned_by(event.data)
 
 
 def _reader(operation: Operation[R]) -> LogReader:
@@ -55,7 +65,7 @@ async def _until_answered(
                 if operation.answered(result):
                     return result
             with anyio.move_on_after(POLL_S):
-                while not any(operation.concerned_by(event.data) for event in await reader.next(runner, wake)):
+                while not any(concerns(operation, event) for event in await reader.next(runner, wake)):
                     pass
     raise WaitTimedOut(
         f"no answer within {timeout_s:g} seconds", hint="Wait longer, or ask again later: nothing was changed."

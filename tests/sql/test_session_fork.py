@@ -184,6 +184,7 @@ async def test_an_entry_that_is_not_there_is_refused(tx: Transaction, seq: int) 
     await lived(tx)
     error = await refused(tx, sessions.Fork(project=P, session="s", seq=seq), "ZC335")
     assert json.loads(error.detail or "") == {"last_seq": 4}
+    assert ("numbers start at 1" in error.message) is (seq < 1)
 
 
 async def test_what_is_no_longer_kept_is_refused(tx: Transaction) -> None:

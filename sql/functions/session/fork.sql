@@ -43,6 +43,7 @@ begin
     raise exception using errcode = 'ZC335',
       message = case when v_log.id is null then format('session "%s" has no log of kind "%s"', p_session, p_kind)
                      when p_seq > v_log.last_seq then format('entry %s is beyond the end of log "%s": its last entry is %s', p_seq, p_session, v_log.last_seq)
+                     when p_seq < 1 then format('log "%s" has no entry %s: numbers start at 1', p_session, p_seq)
                      else format('entry %s of log "%s" is no longer there', p_seq, p_session) end,
       detail = jsonb_build_object('last_seq', v_log.last_seq)::text, hint = 'Give the number of an entry that the log has; see "coordinator log read".';
   end if;
