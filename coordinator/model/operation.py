@@ -231,6 +231,10 @@ class Operation(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_un
             return self
         return msgspec.structs.replace(self, **{self.speakers[0]: name})
 
+    def ending_with(self, process: int | None) -> Self:  # noqa: ARG002 - most operations ignore it
+        """Return the call with the process at whose end ends what it creates, or unchanged if it already names one."""
+        return self
+
     async def prepared(self, _runner: Any) -> Self:
         """Return the call in the form for PostgreSQL; operations with ``prepares`` implement it. The runner runs what it needs."""
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Self
 from uuid import UUID
 
 import msgspec
@@ -58,6 +59,10 @@ class Join(InProject[Agent], frozen=True, kw_only=True):
     ttl: timedelta = timedelta(minutes=10)
     unreserved: bool = False
     process: int | None = None
+
+    def ending_with(self, process: int | None) -> Self:
+        """Return the call with the process of whoever makes it."""
+        return self if self.process is not None else msgspec.structs.replace(self, process=process)
 
 
 class Heartbeat(Operation[datetime], frozen=True, kw_only=True):

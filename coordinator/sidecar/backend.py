@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar, cast
-
-from msgspec.structs import replace
+from typing import TypeVar
 
 from coordinator.api.tokens import TOKEN_CHANNEL
 from coordinator.client.lease import now_s
@@ -19,7 +17,6 @@ from coordinator.client.presence import Presence
 from coordinator.db.database import HEAD_CHANNEL
 from coordinator.db.session import ServerSession
 from coordinator.model.operation import Operation
-from coordinator.operations import agents
 from coordinator.operations.executor import Runner, Source
 from coordinator.sidecar.job_book import JobBook
 from coordinator.sidecar.lock_book import LockBook
@@ -66,9 +63,7 @@ class Backend:
 
     async def _run(self, runner: Runner, operation: Operation[R]) -> R:
         asked_at = now_s()
-        operation = operation.spoken_by(self.actor)
-        if isinstance(operation, agents.Join) and operation.process is None:
-            operation = cast("Operation[R]", replace(operation, process=self.process()))
+        operation = operation.spoken_by(self.actor).ending_with(self.process())
         self.jobs.expect(operation)
         result = await runner.run(operation)
         self.book.note(operation, result, asked_at)

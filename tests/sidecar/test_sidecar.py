@@ -153,7 +153,10 @@ async def test_sigterm_releases_everything(db: Database, database_url: str) -> N
     assert await db.run(locks.List(project="default")) == []
 
 
-async def test_kill_9_ends_its_agent_and_its_locks_within_two_heartbeats(db: Database, database_url: str) -> None:
+async def test_kill_9_ends_its_agents_and_their_locks_within_two_heartbeats(db: Database, database_url: str) -> None:
+    async def nothing_is_held() -> bool:
+        return await db.run(locks.List(project="default")) == []
+
     await settled(database_url)
     took = []
     with Daemon(database_url) as daemon:
@@ -163,11 +166,13 @@ async def test_kill_9_ends_its_agent_and_its_locks_within_two_heartbeats(db: Dat
                 await beside.started()
                 async with coordinator.connect(beside.url) as client:
                     await acquire(client, beside.agent, "src/a.py", ttl=600)
+                    session = await client.agents.join("session", ttl=600)
+                    await acquire(client, session.id, "src/b.py", ttl=600)
                 beside.process.kill()
                 await let_go(database_url, beside.agent)
                 began = await daemon.heartbeats()
                 took.append(await reaped_after(daemon, began, database_url, beside.agent))
-            assert await db.run(locks.List(project="default")) == []
+            await until(nothing_is_held, "the locks of both agents have ended")
     note("sidecar killed: its agent is reaped after, heartbeats", took)
     assert min(took) <= 2, took
 
