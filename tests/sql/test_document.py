@@ -98,6 +98,15 @@ async def test_the_hint_of_a_conflict_blames_a_restore_only_if_the_version_was_r
     assert "restored" not in str(behind.hint)
 
 
+async def test_a_negative_expectation_holds_of_no_document_and_of_no_absent_one(tx: Transaction) -> None:
+    await refused(tx, put(expect=-1), "ZC301")
+    await tx.run(put())
+    await refused(tx, put(expect=-1), "ZC301")
+    await tx.run(delete())
+    for operation in (put(expect=-1), restore(expect=-1)):
+        await refused(tx, operation, "ZC301")
+
+
 async def test_the_same_version_of_another_epoch_is_a_conflict(tx: Transaction) -> None:
     """A restored database gives a version again; who has read the lost one is not to match it."""
     lost = await tx.run(put())

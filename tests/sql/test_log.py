@@ -157,6 +157,7 @@ async def test_a_repetition_returns_the_earlier_numbers_and_appends_what_is_new(
 
 async def test_an_expectation_is_the_last_number_with_its_epoch(tx: Transaction) -> None:
     await refused(tx, append({"data": 1, "uid": "u"}, expect=1), "ZC301")
+    await refused(tx, append(1, expect=-1), "ZC301")
     absent = await refused(tx, append(1, expect=1), "ZC301")
     assert json.loads(absent.detail or "") == {"last_seq": 0, "epoch": None}
     assert str(absent.hint).startswith("Expect 0 to create it. If this number was read,")
@@ -170,6 +171,10 @@ async def test_an_expectation_is_the_last_number_with_its_epoch(tx: Transaction)
     await refused(tx, append(1, expect=2, epoch="00000000"), "ZC301")
     await refused(tx, append(1, expect=2, epoch="x"), "ZC103")
     assert (await tx.run(append(3, expect=2))).last_seq == 3
+    await tx.run(logs.Delete(project="default", kind="note", key="k"))
+    for never in (-1, 3):
+        await refused(tx, append(4, expect=never), "ZC301")
+    assert (await tx.run(append(4, expect=0))).last_seq == 4
 
 
 async def test_entries_are_read_after_before_at_and_from_the_end(tx: Transaction) -> None:

@@ -168,7 +168,7 @@ begin
     elsif p_verb in ('change', 'delete') or p_verb = 'restore' and not exists (
         select from coordinator.documents d where d.project_id = p_project_id and d.kind = p_kind and d.key = p_key) then
       perform coordinator.document_missing(p_project, p_kind, p_key);
-    elsif p_expect > 0 then
+    elsif p_expect <> 0 then
       perform coordinator.document_refuse(p_kind, p_key, p_expect, p_epoch, v_present);
     end if;
     if p_session is not null then

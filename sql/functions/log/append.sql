@@ -283,7 +283,7 @@ begin
       select l.last_seq, l.epoch into v_log from coordinator.logs l
       where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
       continue when v_log.last_seq = p_expect and (v_expected is null or v_log.epoch = v_expected); -- another call has just appended it
-      if found and p_expect is not null or p_expect > 0 then
+      if found and p_expect is not null or p_expect <> 0 then
         perform coordinator.log_conflict(p_kind, p_key, p_expect, p_epoch, nullif(v_log.last_seq, 0), v_log.epoch);
       end if;
     end if;
