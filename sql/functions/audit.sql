@@ -459,7 +459,7 @@ begin
   if p_topics is null then
     delete from coordinator.audit_policies where project_id = v_project;
   else
-    perform coordinator.topic_pattern(p_topics);
+    perform coordinator.check_topics(p_topics);
     insert into coordinator.audit_policies (project_id, topics, actor, updated_at)
     values (v_project, p_topics, v_actor, v_now)
     on conflict (project_id) do update

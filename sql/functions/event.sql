@@ -227,6 +227,27 @@ $$;
 comment on function coordinator.topic_pattern(text[]) is
   'Convert topics (signal.set, signal.*, *) to one regular expression; null, which means all, if there are no topics.';
 
+create or replace function coordinator.check_topics(p_topics text[]) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_unknown text;
+begin
+  perform coordinator.topic_pattern(p_topics);
+  select t into v_unknown from unnest(p_topics) t
+  where t <> '*' and not starts_with(t, 'custom.') and not exists (
+    select from coordinator.event_types e where e.type = t or right(t, 2) = '.*' and starts_with(e.type, left(t, -1))) limit 1;
+  if found then
+    raise exception using errcode = 'ZC103', message = format('unknown topic "%s"', v_unknown),
+      hint = concat_ws(' ', 'Did you mean "' || coordinator.nearest(v_unknown, array(select e.type from coordinator.event_types e)) || '"?',
+        'Give a type that the table coordinator.event_types has, a pattern such as signal.*, or * for all. Types of your own begin with "custom.".');
+  end if;
+end
+$$;
+comment on function coordinator.check_topics(text[]) is
+  'Reject topics that no event can have (ZC103): what waits for them would wait forever. Internal.';
+
 create or replace function coordinator.key_patterns(p_keys text[]) returns text[]
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.config import Config
 from coordinator.db.database import Database
-from coordinator.errors import Conflict, PermissionDenied
+from coordinator.errors import Conflict, InvalidArgument, PermissionDenied
 from coordinator.model.audit import AuditHead
 from coordinator.model.call_origin import CallOrigin, coming_from
 from coordinator.operations import audits, logs, signals, tokens
@@ -167,6 +167,8 @@ async def test_a_project_chooses_what_is_audited_and_its_choice_always_is(db: Da
     assert (state.topics, state.is_default) == (["signal.*"], False)
     await db.run(change)
     assert await types() == ["audit.set", "signal.set"]
+    with pytest.raises(InvalidArgument, match="unknown topic"):
+        await db.run(audits.Set(project="default", topics=["signals.*"]))
     await db.run(audits.Set(project="default", topics=[]))
     await db.run(change)
     assert await types() == ["audit.set", "signal.set", "audit.set"]

@@ -144,6 +144,8 @@ async def test_the_answer_of_a_directive_meets_a_condition(world: World) -> None
         ([{"signal": 7}], "ZC101"),
         ([{"signal": "a\n"}], "ZC103"),
         ([{"event": "Signal"}], "ZC103"),
+        ([{"event": "job.complete"}], "ZC103"),  # no event has this type
+        ([{"event": "jobs.*"}], "ZC103"),
         ([{"event": ["signal.set"]}], "ZC101"),
         ([{"event": "signal.set", "key": 7}], "ZC101"),
         ([{"delay": -1}], "ZC104"),

@@ -611,9 +611,11 @@ async def test_a_malformed_url_is_refused(hooks: Hooks, url: str) -> None:
 
 
 async def test_topics_are_needed_and_checked(hooks: Hooks) -> None:
-    for topics in ([], ["Signal"], ["signal.**"], ["a b"]):
-        with pytest.raises(InvalidArgument):
+    for topics in ([], ["Signal"], ["signal.**"], ["a b"], ["jobs.*"], ["*", "job.complete"]):
+        with pytest.raises(InvalidArgument) as raised:
             await hooks.run(webhooks.Add(project="default", url=URL, topics=topics))
+    assert raised.value.message == 'unknown topic "job.complete"'
+    assert (raised.value.hint or "").startswith('Did you mean "job.completed"?')
     for url in ("http://example.com", "https://[2001:db8::1]:8443/x?token=1", "https://a_b.example.com/%C3%A9"):
         await hooks.run(webhooks.Add(project="default", url=url, topics=["*"]))
 

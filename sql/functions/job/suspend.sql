@@ -85,7 +85,7 @@ begin
       v_read := v_read || jsonb_build_array(v_item.value);
     when 'event' then
       perform coordinator.check_text(format('the topic of condition %s', v_item.place), case jsonb_typeof(v_given) when 'string' then v_given #>> '{}' end, 200);
-      perform coordinator.topic_pattern(array[v_given #>> '{}']);
+      perform coordinator.check_topics(array[v_given #>> '{}']);
       if coalesce(v_item.value -> 'key', 'null') <> 'null' then
         perform coordinator.check_key(format('the key of condition %s', v_item.place),
                                       case jsonb_typeof(v_item.value -> 'key') when 'string' then v_item.value ->> 'key' end);

@@ -138,7 +138,7 @@ begin
   elsif cardinality(p_topics) > 20 then
     raise exception using errcode = 'ZC102', message = format('%s topics; at most 20 are allowed', cardinality(p_topics)), hint = 'Use patterns such as signal.*, or * for all.';
   end if;
-  perform coordinator.topic_pattern(p_topics);
+  perform coordinator.check_topics(p_topics);
   perform coordinator.project_hold(v_project);
   if (select count(*) from coordinator.webhooks w where w.project_id = v_project) >= 32 then
     raise exception using errcode = 'ZC102', message = 'the project would have more than 32 webhooks',
