@@ -8,7 +8,7 @@ from tests.nouns import Known, Pages
 
 LIMITS = {
     "list": [
-        "coordinator.audit_set('default', array_fill('a'::text, array[$1::integer]))",
+        "coordinator.audit_set('default', array_fill('signal.set'::text, array[$1::integer]))",
         "coordinator.audit_list('default', p_topics => array_fill('a'::text, array[$1::integer]))",
     ],
     "page": [

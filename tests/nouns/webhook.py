@@ -16,7 +16,7 @@ LIMITS = {
     ],
     "webhook_url": ["coordinator.webhook_add('default', 'https://example.com/' || repeat('x', $1::integer - 20), '{*}')"],
     "webhook_topics": [
-        "coordinator.webhook_add('default', 'https://example.com/', array(select 't' || n from generate_series(1, $1::integer) n))"
+        "coordinator.webhook_add('default', 'https://example.com/', array(select 'custom.t' || n from generate_series(1, $1::integer) n))"
     ],
     "webhook_overlap": [f"coordinator.webhook_rotate('default', w.webhook, make_interval(secs => $1)) from {ADDED}"],
     "reason": [f"coordinator.webhook_pause('default', w.webhook, repeat('x', $1::integer)) from {ADDED}"],
