@@ -140,6 +140,7 @@ async def test_a_content_that_cannot_be_moved_keeps_no_other_one_waiting(tx: Tra
     await put(tx, "sound", b"other")
     await tx.connection.execute("update coordinator.artifact_chunks set data = 'x' where length(data) > 5")
     moving, _ = loops()
+    await tx.set_clock(timedelta())  # a second later, the first content has its turn again
     with pytest.raises(StoreUnavailable):
         await moving.run(tx)
     assert (await moving.run(tx)).handled == 1
