@@ -1016,6 +1016,8 @@ create table coordinator.logs (
   updated_at timestamp with time zone not null, -- When it was last appended to or changed (database clock). Not indexed.
   trim_at    timestamp with time zone, -- When retention looks at it next; null: never.
   trim_from  bigint not null default 1, -- Retention has seen the entries below, and left only those that are kept or needed.
+  open_until timestamp with time zone, -- Until then, an append need not look at the session (log_open); archiving and deleting the session set it to null. Null: the next append looks.
+  open_to    bigint, -- Up to this number, an append need not look at retention (log_open); null: the next append looks.
   constraint logs_pkey PRIMARY KEY (id),
   constraint logs_project_key UNIQUE (project_id, kind, key)
 );

@@ -601,3 +601,30 @@ async def test_the_usual_append_is_refused_where_any_other_is(tx: Transaction, d
     assert (await tx.run(usual())).first_seq == 3
     await refused(tx, usual(actor="a\nb"), "ZC103")
     await refused(tx, usual(kind="audit"), "42501")
+
+
+async def test_the_usual_append_looks_at_the_session_once_a_minute_and_at_retention_once_in_256_entries(
+    tx: Transaction,
+) -> None:
+    header = "select open_until, open_to, last_seq from coordinator.logs where key = 's'"
+
+    async def seen() -> Any:
+        await tx.run(logs.Append(project="default", kind="message", key="s", entries=JsonText(b'[{"data":1}]')))
+        return await tx.connection.fetchval("select updated_at from coordinator.sessions where key = 's'")
+
+    await tx.set_clock(timedelta(0))
+    begun = await seen()
+    assert await tx.connection.fetchrow(header) == (begun + timedelta(minutes=1), 255, 1)
+    await tx.set_clock(timedelta(seconds=59))
+    assert await seen() == begun
+    await tx.set_clock(timedelta(seconds=61))
+    assert await seen() == begun + timedelta(seconds=61)
+    assert await seen() == begun + timedelta(seconds=61)
+    assert await tx.connection.fetchrow(header) == (begun + timedelta(seconds=121), 255, 4)
+    await tx.connection.execute("update coordinator.logs set last_seq = 255, count = 255 where key = 's'")
+    await tx.connection.execute("select coordinator.retention_set('default', 'log', 'message', '400 days', 100)")
+    await tx.connection.execute("update coordinator.logs set trim_at = null where key = 's'")
+    await seen()
+    assert await tx.connection.fetchval(
+        "select trim_at is not null and open_to = 511 from coordinator.logs where key = 's'"
+    )

@@ -334,6 +334,34 @@ async def test_nothing_slips_in_behind_archiving(database_url: str, again: str) 
         await archiver.close()
 
 
+@pytest.mark.parametrize("end", ["session_archive", "session_delete"])
+async def test_ending_a_session_waits_for_an_append_that_lets_later_ones_pass(database_url: str, end: str) -> None:
+    """Appends after it rely on its look at the session, and its row is not visible before its commit."""
+    writer, other = await connect(database_url), await connect(database_url)
+    try:
+        await writer.execute(APPEND)
+        await writer.execute("update coordinator.logs set open_until = null")
+        async with writer.transaction():
+            await writer.execute(USUAL)
+            assert await writer.fetchval("select open_until > now() from coordinator.logs")
+            ending = asyncio.create_task(other.execute(f"select coordinator.{end}('default', 's')"))
+            await until_blocked(writer, other)
+        await ending
+        assert await writer.fetchval("select open_until from coordinator.logs") is None
+        if end == "session_archive":
+            with pytest.raises(asyncpg.PostgresError) as raised:
+                await writer.execute(USUAL)
+            assert raised.value.sqlstate == "ZC332"
+        else:
+            await writer.execute(USUAL)  # in another session
+            assert await writer.fetchval(
+                "select session_id = (select id from coordinator.sessions) from coordinator.logs"
+            )
+    finally:
+        await writer.close()
+        await other.close()
+
+
 @pytest.mark.parametrize(
     "operation",
     [sessions.Fork(project=P, session="no"), sessions.Delete(project=P, session="no")],

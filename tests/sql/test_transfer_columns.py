@@ -36,6 +36,7 @@ LEFT_COLUMNS = {
     "what is deleted is not exported": "logs.deleted documents.deleted",
     "of entries of the audit trail, which stays where it happened": "entries.hash",
     "whether an object store has the bytes, which are exported": "artifact_blobs.stored",
+    "what an append has checked here": "logs.open_until logs.open_to",
     "computed from the policies of retention": "sessions.trim_at logs.trim_at logs.trim_from artifacts.trim_at artifact_blobs.due_at",
     "lexemes that name the project, compared by searching": "document_words.words document_embeddings.fields",
 }

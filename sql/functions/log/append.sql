@@ -187,6 +187,23 @@ $$;
 comment on function coordinator.log_repeated(bigint, coordinator.log_draft[]) is
   'Return which entries of an append are already in the log, by their uid. ZC331: one of them has other content. Internal.';
 
+-- After the statement that has locked the header, and after the session was found not to be archived.
+create or replace function coordinator.log_open(p_log_id bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update coordinator.logs l
+  set open_to = l.last_seq | 255, -- log_append_any compares the number of entries with the policy once in 256 entries
+      open_until = case when l.session_id is not null -- as long as session_continue has nothing to record
+                        then (select s.updated_at + interval '1 minute' from coordinator.sessions s where s.id = l.session_id)
+                        when l.kind not in ('message', 'step') then 'infinity' end -- a null session was deleted: the next append creates another
+  where l.id = p_log_id;
+end
+$$;
+comment on function coordinator.log_open(bigint) is
+  'Let the next appends to a log do without looking at its session and at retention. session_close undoes this. No event. Internal.';
+
 -- What log_append does not do itself. It is called by nothing else, so it inherits the search_path.
 create or replace function coordinator.log_append_any(
   p_project text, p_kind text, p_key text, p_entries json, p_expect bigint, p_epoch text, p_session text, p_actor text)
@@ -278,7 +295,7 @@ begin
       where l.project_id = v_project and l.kind = p_kind and l.key = p_key
         and (p_expect is null or case when l.deleted then p_expect = 0
                                       else l.last_seq = p_expect and (v_expected is null or p_expect = 0 or l.epoch = v_expected) end)
-      returning l.id, l.last_seq, l.updated_at, l.session_id, l.count into v_log;
+      returning l.id, l.last_seq, l.updated_at, l.session_id, l.count, l.open_until, l.open_to into v_log;
       exit when found;
       select l.last_seq, l.epoch into v_log from coordinator.logs l
       where l.project_id = v_project and l.kind = p_kind and l.key = p_key and not l.deleted;
@@ -309,6 +326,9 @@ begin
       raise exception using errcode = 'ZC105', message = format('log "%s" exists, and does not belong to session "%s"', p_key, p_session),
         hint = 'Omit the session, or use another key.';
     end if;
+  end if;
+  if v_log.open_until >= v_log.updated_at is not true or v_log.open_to is distinct from v_log.last_seq | 255 then
+    perform coordinator.log_open(v_log.id);
   end if;
   v_count := v_count - cardinality(v_known);
   v_base := v_log.last_seq - v_count;
@@ -364,7 +384,6 @@ declare
   v_count integer;
   v_actor text;
   v_log   record;
-  v_idle  boolean := false;
 begin
   if p_expect is null and p_epoch is null and p_session is null and p_kind <> 'audit'
      and starts_with(v_text, '[{"data":') and octet_length(v_text) <= 1048576
@@ -386,27 +405,19 @@ begin
       set last_seq = l.last_seq + v_count, count = l.count + v_count, epoch = coordinator.epoch_stamp(),
           updated_at = greatest(l.updated_at, coordinator.now_utc())
       where l.project_id = (select p.id from coordinator.projects p where p.name = p_project) and coordinator.roles_unbound() -- as project_id
-        and l.kind = p_kind and l.key = p_key and not l.deleted and l.last_seq >> 8 = (l.last_seq + v_count) >> 8
-        and (l.session_id is not null or p_kind not in ('message', 'step'))
-      returning l.id, l.last_seq - v_count as base, l.last_seq, l.epoch, l.updated_at, l.session_id into v_log;
+        and l.kind = p_kind and l.key = p_key and not l.deleted
+        -- Archiving the session locks the header as well, so this is checked again after a wait for it.
+        and l.open_until >= coordinator.now_utc() and l.last_seq + v_count <= l.open_to
+      returning l.id, l.last_seq - v_count as base, l.last_seq, l.epoch, l.updated_at into v_log;
       if found then
-        loop
-          insert into coordinator.entries (log_id, seq, role, tokens, epoch, actor, created_at, data)
-          select v_log.id, v_log.base + d.place,
-                 -- A usual role at the beginning is found without parsing the data.
-                 case when starts_with(d.text, '{"role":"') and split_part(d.text, '"role"', 3) = ''
-                           and split_part(d.text, '"', 4) in ('user', 'assistant', 'system', 'developer', 'tool') then split_part(d.text, '"', 4)
-                      when json_typeof(d.data -> 'role') = 'string' and length(d.data ->> 'role') between 1 and 200 then d.data ->> 'role' end,
-                 case p_kind when 'message' then (octet_length(d.text) + 3) / 4 end, v_log.epoch, v_actor, v_log.updated_at, d.data
-          from (select u.data, u.data::text as text, u.place from unnest(v_data) with ordinality u (data, place) offset 0) d
-          -- In a statement after the one that has locked the header.
-          where v_log.session_id is null or v_idle or exists (
-            select from coordinator.sessions s
-            where s.id = v_log.session_id and s.status <> 'archived' and s.updated_at >= v_log.updated_at - interval '1 minute');
-          exit when found;
-          perform coordinator.session_continue(v_log.session_id, v_log.updated_at);
-          v_idle := true;
-        end loop;
+        insert into coordinator.entries (log_id, seq, role, tokens, epoch, actor, created_at, data)
+        select v_log.id, v_log.base + d.place,
+               -- A usual role at the beginning is found without parsing the data.
+               case when starts_with(d.text, '{"role":"') and split_part(d.text, '"role"', 3) = ''
+                         and split_part(d.text, '"', 4) in ('user', 'assistant', 'system', 'developer', 'tool') then split_part(d.text, '"', 4)
+                    when json_typeof(d.data -> 'role') = 'string' and length(d.data ->> 'role') between 1 and 200 then d.data ->> 'role' end,
+               case p_kind when 'message' then (octet_length(d.text) + 3) / 4 end, v_log.epoch, v_actor, v_log.updated_at, d.data
+        from (select u.data, u.data::text as text, u.place from unnest(v_data) with ordinality u (data, place) offset 0) d;
         insert into coordinator.events (type, project, key, actor, at, data)
         values ('log.appended', p_project, p_kind || '/' || p_key, v_actor, v_log.updated_at,
                 jsonb_build_object('kind', p_kind, 'name', p_key, 'first_seq', v_log.base + 1, 'last_seq', v_log.last_seq));

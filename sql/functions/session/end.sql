@@ -22,6 +22,7 @@ begin
     return true;
   end if;
   perform from coordinator.logs l where l.session_id = p_session_id order by l.kind, l.key for update;
+  perform coordinator.session_close(p_session_id);
   perform from coordinator.documents d where d.session_id = p_session_id order by d.kind, d.key for update;
   for v_log in select * from coordinator.logs l where l.session_id = p_session_id order by l.kind, l.key loop
     while v_log.count > 0 loop

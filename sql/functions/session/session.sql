@@ -1,8 +1,9 @@
 -- Sessions: conversations and runs of work. Their contents are in logs and documents, which store the session's number.
 --
 -- The first append or put under a session's key creates it (session_enter), and locks its row for share until the commit. Later ones only
--- check whether it is archived (session_continue), after they have locked their header. session_archive changes the session's row first,
--- and then waits for all headers of the session, so transactions that lock a header afterwards see that the session is archived.
+-- check whether it is archived (session_continue), after they have locked their header. The usual append relies on such a check of an
+-- earlier one for up to a minute (logs.open_until). session_archive changes the session's row first, and then waits for all headers of
+-- the session and ends these minutes, so transactions that lock a header afterwards see that the session is archived.
 -- Locks: the user, the project, the session, then headers of logs and documents. session_continue skips a session that another
 -- transaction has locked.
 
@@ -188,6 +189,19 @@ $$;
 comment on function coordinator.session_hold(bigint) is
   'Wait for those who append or put in a session that the caller has locked, and keep others from it until the transaction ends. Internal.';
 
+create or replace function coordinator.session_close(p_session_id bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from coordinator.logs l where l.session_id = p_session_id order by l.kind, l.key for no key update;
+  -- In a statement after that: an append that it waited for may have opened the log.
+  update coordinator.logs set open_until = null where session_id = p_session_id and open_until is not null;
+end
+$$;
+comment on function coordinator.session_close(bigint) is
+  'Make appends to the logs of a session look at it, after the caller has archived it: wait for those that are running, and undo log_open. Internal.';
+
 create or replace function coordinator.session_check(p_title text, p_mission text, p_status text, p_context jsonb) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -346,6 +360,7 @@ begin
     perform coordinator.session_missing(v_project, p_session);
   elsif v_status <> 'archived' then
     update coordinator.sessions s set status = 'archived', updated_at = v_now where s.id = v_id;
+    perform coordinator.session_close(v_id);
     perform coordinator.session_hold(v_id);
     perform coordinator.event_append('session.archived', p_project, p_session, v_actor, v_now, '{}');
   end if;
