@@ -351,6 +351,7 @@ LIMITS: Final[Mapping[str, int]] = {
     "log_entry": 1048576,
     "log_batch": 1000,
     "log_batch_bytes": 4194304,
+    "log_body": 4325376,
     "document": 1048576,
     "document_body": 1179648,
     "document_path": 32,

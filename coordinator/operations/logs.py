@@ -31,7 +31,7 @@ class Append(InProject[log.LogReceipt], frozen=True, kw_only=True):
     function = "log_append"
     speakers = ("actor",)
     conditional = True
-    max_bytes = "log_batch_bytes"
+    max_bytes = "log_body"
 
     kind: str
     key: str

@@ -22,7 +22,7 @@ class Append(InProject[LogReceipt], frozen=True, kw_only=True):
     function = "message_append"
     speakers = ("actor",)
     conditional = True
-    max_bytes = "log_batch_bytes"
+    max_bytes = "log_body"
     examples = {"role": "user", "content": "What is the weather in Paris?"}
 
     session: str

@@ -18,7 +18,7 @@ class Append(InProject[LogReceipt], frozen=True, kw_only=True):
 
     function = "observation_append"
     speakers = ("agent", "actor")
-    max_bytes = "log_batch_bytes"
+    max_bytes = "log_body"
     examples = {"content": "The build takes ten minutes."}
 
     content: JsonText

@@ -20,7 +20,7 @@ class Append(InProject[LogReceipt], frozen=True, kw_only=True):
     function = "step_append"
     speakers = ("actor",)
     conditional = True
-    max_bytes = "log_batch_bytes"
+    max_bytes = "log_body"
     examples = {"step": {"thought": "Look first.", "action": {"run": "ls"}}}
 
     session: str

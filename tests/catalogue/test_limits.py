@@ -34,6 +34,7 @@ ELSEWHERE = {
     "lock_waiters",
     "lock_claim",
     "document_body",
+    "log_body",
     "user_attempts",
     "session_delete",
     "session_fork",

@@ -79,7 +79,9 @@ async def test_states_todo_lists_and_features_are_documents(database_url: str) -
         assert (await client.features.load("main")).value == [{"id": "login", "passes": True, "status": "done"}]
 
 
-async def test_over_http_an_etag_has_the_epoch_and_a_body_may_have_the_largest_document(database_url: str) -> None:
+async def test_over_http_an_etag_has_the_epoch_and_a_body_may_have_the_largest_document_or_batch(
+    database_url: str,
+) -> None:
     with Daemon(database_url) as daemon:
         await daemon.ready()
         async with http_client(daemon.url) as http:
@@ -91,6 +93,11 @@ async def test_over_http_an_etag_has_the_epoch_and_a_body_may_have_the_largest_d
             ).status_code == 422
             too_large = body | {"value": "x" * LIMITS["document_body"]}
             assert (await http.post("/v1/documents/put", json=too_large)).status_code == 413
+            json = {"Content-Type": "application/json"}
+            for beyond, status in ((0, 200), (1, 422), (LIMITS["log_body"] - LIMITS["log_batch_bytes"], 413)):
+                entries = b'[{"data": 1}' + b" " * (LIMITS["log_batch_bytes"] - 13 + beyond) + b"]"
+                batch = b'{"kind": "note", "key": "k", "entries": ' + entries + b"}"
+                assert (await http.post("/v1/logs/append", content=batch, headers=json)).status_code == status
             read = await http.get("/v1/documents/get?kind=plan&key=k")
             assert (read.headers["etag"], read.json()["value"]) == (made.headers["etag"], body["value"])
             same = {"If-None-Match": read.headers["etag"]}

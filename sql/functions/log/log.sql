@@ -39,7 +39,8 @@ insert into coordinator.transaction_verbs (function, part, entered_by) values
 insert into coordinator.limits (name, value, unit, meaning) values
   ('log_entry',       1048576, 'bytes',   'Data of a log entry, as text.'),
   ('log_batch',       1000,    'entries', 'Entries per append.'),
-  ('log_batch_bytes', 4194304, 'bytes',   'Total size of entries per append, as text.');
+  ('log_batch_bytes', 4194304, 'bytes',   'Total size of entries per append, as text.'),
+  ('log_body',        4325376, 'bytes',   'Body of a request that appends to a log.');
 
 create or replace view coordinator.logs_live with (security_barrier) as
   select p.name as project, l.kind, l.key, l.first_seq, l.last_seq, l.count, lpad(to_hex(l.epoch), 8, '0') as epoch, l.kept, l.updated_at
