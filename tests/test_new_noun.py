@@ -36,7 +36,8 @@ ADDED: dict[str, list[tuple[str, str]]] = {
     ],
     "CHANGELOG.md": [("### Added", "- Notes: short texts that agents leave for each other.")],
 }
-OPTIONAL = {"README.md", "sql/README.md"}  # prose, where the noun has something to say there
+# Prose, where the noun has something to say there, and what a foreign key does for most nouns.
+OPTIONAL = {"README.md", "sql/README.md", "sql/functions/project.sql"}
 SEE_EVERY_NOUN = [
     "tests/catalogue",
     *(

@@ -213,3 +213,13 @@ def test_completion_offers_current_values(program: Program, lone: Program) -> No
     assert complete(f"coordinator job claim --agent {agent} --type ") == ["ship"]
     assert complete(f"coordinator job claim --agent {agent} --queue ") == ["orders"]
     assert complete("coordinator signal get b", lone) == []  # there is no database
+    program.json("session", "create", "chat/1")
+    program.json("document", "put", "note", "first", "1")
+    program.json("log", "append", "trace", "second", "1")
+    assert complete("coordinator session show ") == ["chat/1"]
+    assert complete("coordinator session create ") == []  # a new one
+    assert complete("coordinator document get ") == ["note"]
+    assert complete("coordinator document get note ") == ["first"]
+    assert complete("coordinator document get other ") == []
+    assert complete("coordinator log list --prefix s") == ["second"]
+    assert complete("coordinator project show s") == ["shop"]
