@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +16,7 @@ import msgspec
 
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import counted, plain
-from coordinator.errors import CoordinatorError, InvalidArgument
+from coordinator.errors import CoordinatorError, DatabaseUnavailable, InvalidArgument
 from coordinator.model.page import walk
 from coordinator.model.transfer import ImportProgress, place_of_line
 from coordinator.operations.transfers import Export, Import, import_lines
@@ -70,7 +71,8 @@ def export_project(call: Invocation, project: str, path: Path | None) -> None:
                 progress.tell(count)
 
     if operation is not None:
-        anyio.run(copy, operation)
+        with _continues() if path is not None else nullcontext():
+            anyio.run(copy, operation)
     if path is not None:
         done = {"project": project, "file": str(path), "lines": count}
         call.output.one(done, f"exported {plain(project)}, {counted(count, 'line')} in {plain(str(path))}")
@@ -98,8 +100,19 @@ def import_project(call: Invocation, project: str, *, allow_missing_users: bool)
                 progress=lambda now: progress.tell(now.lines),
             )
 
-    done = anyio.run(copy)
+    with _continues():
+        done = anyio.run(copy)
     call.output.one(done, f"imported {counted(done.lines, 'line')} into {plain(done.project)}")
+
+
+@contextmanager
+def _continues() -> Iterator[None]:
+    """Add to the hint of a database that was lost that the command can be repeated."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        error.hint = f"{error.hint or error.remedy} Run the command again to continue."
+        raise
 
 
 async def _lines(source: BinaryIO) -> AsyncIterator[bytes]:

@@ -98,7 +98,7 @@ class BriefExecutor:
                 answer = self._traced(message, again=True)
         except (OSError, HTTPException) as error:
             self.close()
-            raise self._unavailable(error) from error
+            raise self._unavailable(error, repeatable=repeatable) from error
         if answer.status != OK:
             raise error_of(answer.status, answer.body)
         report(answer.position)
@@ -142,12 +142,9 @@ class BriefExecutor:
         response.fp = io.BufferedReader(_Punctual(connected, self._left_s))
         return response
 
-    def _unavailable(self, error: OSError | HTTPException) -> DatabaseUnavailable:
-        hint = (
-            "A write may or may not have succeeded."
-            if self._sent
-            else "Is the server running, and is the address correct?"
-        )
+    def _unavailable(self, error: OSError | HTTPException, *, repeatable: bool) -> DatabaseUnavailable:
+        unknown = "Try again." if repeatable else "A write may or may not have succeeded."
+        hint = unknown if self._sent else "Is the server running, and is the address correct?"
         if isinstance(error, TimeoutError):
             reason = f"no complete response within {self._timeout_s:.1f} seconds"
         elif self._url.startswith("https:") and not self._sent:

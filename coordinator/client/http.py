@@ -157,7 +157,7 @@ class HttpExecutor:
         try:
             response = await self._pool.follow(path, heard, SILENT_S, _authorization(self._token))
         except (NotSent, NoResponse) as error:
-            raise self._unavailable(error) from error
+            raise self._unavailable(error, repeatable=True) from error
         if response.status != OK:
             raise error_of(response.status, response.body)
 
@@ -177,7 +177,7 @@ class HttpExecutor:
                     raise
                 response = await self._attempt(message, headers, ends_at - time.monotonic(), fresh=True)
         except (NotSent, NoResponse) as error:
-            raise self._unavailable(error) from error
+            raise self._unavailable(error, repeatable=repeatable) from error
         except ValueError as error:
             raise InvalidArgument(str(error), hint="Use printable ASCII characters.") from None
         if response.status not in statuses:
@@ -193,8 +193,9 @@ class HttpExecutor:
             status_of(span, response.status)
         return response
 
-    def _unavailable(self, error: NotSent | NoResponse) -> DatabaseUnavailable:
-        hint = error.hint if isinstance(error, NotSent) else "A write may or may not have succeeded."
+    def _unavailable(self, error: NotSent | NoResponse, *, repeatable: bool) -> DatabaseUnavailable:
+        unknown = "Try again." if repeatable else "A write may or may not have succeeded."
+        hint = error.hint if isinstance(error, NotSent) else unknown
         return DatabaseUnavailable(f"no response from {self._address}: {error}", hint=hint)
 
 

@@ -32,6 +32,14 @@ def test_a_project_is_exported_to_a_file_that_continues_and_imported(program: Pr
     assert program.run("project", "export", "copy").stdout.splitlines()[1:] == whole.splitlines()[1:]
 
 
+def test_without_the_server_the_hint_says_that_the_command_continues(lone: Program, tmp_path: Path) -> None:
+    nowhere = ("--url", "http://127.0.0.1:1", "project")
+    line = b'{"format": "coordinator-project", "version": 1, "export": "%032d", "project": "x"}\n' % 1
+    for command, stdin in ((("import", "x"), line), (("export", "x", "--file", str(tmp_path / "x")), b"")):
+        assert "Run the command again to continue" in lone.fails(7, *nowhere, *command, stdin=stdin)["hint"]
+    assert "again" not in lone.fails(7, *nowhere, "export", "x")["hint"]
+
+
 def test_what_is_not_an_export_is_refused(program: Program, tmp_path: Path) -> None:
     program.json("project", "create", "copy")
     assert program.fails(5, "project", "import", "copy", stdin=b"")["code"] == "ZC101"
