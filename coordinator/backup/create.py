@@ -18,7 +18,7 @@ import msgspec
 from coordinator.backoff import Backoff
 from coordinator.backup import contents, place, programs
 from coordinator.backup.contents import UNBOUNDED_S
-from coordinator.backup.progress import Advance, Report
+from coordinator.backup.progress import Advance, OnProgress
 from coordinator.config import Config
 from coordinator.db.connection import mapped_errors
 from coordinator.db.single import Connection, connected
@@ -99,7 +99,9 @@ class Made(msgspec.Struct, frozen=True):
     notes: list[str]
 
 
-async def create(dsn: str, config: Config, *, folder: Path, jobs: int, keep: timedelta | None, report: Report) -> Made:
+async def create(
+    dsn: str, config: Config, *, folder: Path, jobs: int, keep: timedelta | None, report: OnProgress
+) -> Made:
     """Back up the schema of a database into a directory, with this many sessions of pg_dump; then delete backups older than ``keep``.
 
     ``dsn`` leads to the server itself, past any pooler.
@@ -201,7 +203,7 @@ async def _dump(
     unfinished: place.Unfinished,
     tools: programs.Programs,
     jobs: int,
-    report: Report,
+    report: OnProgress,
 ) -> Manifest:
     before = await contents.sequences(connection)
     summed: dict[str, TableSum] = {}

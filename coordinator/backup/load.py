@@ -14,7 +14,7 @@ from pathlib import Path
 from coordinator.backup import contents, programs
 from coordinator.backup.contents import COMMIT_POINT
 from coordinator.backup.place import Found, dump_of
-from coordinator.backup.progress import Advance, Report
+from coordinator.backup.progress import Advance, OnProgress
 from coordinator.config import Config
 from coordinator.db import schema
 from coordinator.db.connection import mapped_errors
@@ -70,7 +70,7 @@ async def fitting(backup: Found, config: Config, connection: Connection) -> prog
 
 
 async def load(
-    backup: Found, dsn: str, connection: Connection, tools: programs.Programs, *, jobs: int, report: Report
+    backup: Found, dsn: str, connection: Connection, tools: programs.Programs, *, jobs: int, report: OnProgress
 ) -> list[str]:
     """Restore all but ``COMMIT_POINT``, and return what differs from the manifest; then run ``finish``.
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-__all__ = ["Advance", "Report"]
+__all__ = ["Advance", "OnProgress"]
 
-Report = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Takes what is being done ("dumping"), how many bytes of tables are done, and how many there are."""
 
 
 class Advance:
     """Adds up the sizes of the tables that are done."""
 
-    def __init__(self, report: Report, what: str, sizes: Mapping[str, int]) -> None:
+    def __init__(self, report: OnProgress, what: str, sizes: Mapping[str, int]) -> None:
         self._report = report
         self._what = what
         self._sizes = {**sizes}

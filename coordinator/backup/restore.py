@@ -15,7 +15,7 @@ import msgspec
 
 from coordinator.backup import contents, create, load, place
 from coordinator.backup.contents import UNBOUNDED_S
-from coordinator.backup.progress import Report
+from coordinator.backup.progress import OnProgress
 from coordinator.config import Config
 from coordinator.db import schema
 from coordinator.db.connection import mapped_errors
@@ -52,7 +52,9 @@ class Restored(msgspec.Struct, frozen=True):
     notes: list[str]
 
 
-async def restore(dsn: str, config: Config, *, folder: Path, name: str | None, jobs: int, report: Report) -> Restored:
+async def restore(
+    dsn: str, config: Config, *, folder: Path, name: str | None, jobs: int, report: OnProgress
+) -> Restored:
     """Restore a backup, or the newest good one. The role becomes the owner of the schema.
 
     Raises: ``Conflict`` if the database has the schema already; ``NotFound``; ``BackupFailed``; ``SchemaMismatch``; ``DatabaseBusy``;

@@ -18,7 +18,7 @@ import msgspec
 
 from coordinator import embedded
 from coordinator.backup import contents, load, place
-from coordinator.backup.progress import Report
+from coordinator.backup.progress import OnProgress
 from coordinator.config import Config
 from coordinator.db.connection import mapped_errors
 from coordinator.db.single import Connection, connected
@@ -61,7 +61,7 @@ async def verify(
     on: str | None,
     in_embedded: bool,
     jobs: int,
-    report: Report,
+    report: OnProgress,
 ) -> Verified:
     """Restore a backup, or the newest good one, into a scratch database, and compare everything.
 

@@ -11,19 +11,19 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from coordinator.backup.progress import OnProgress
 from coordinator.cli.invocation import Invocation
 from coordinator.cli.report import notice
 
 __all__ = ["run_reported"]
 
 R = TypeVar("R")
-Report = Callable[[str, int, int], None]
 
 NOTICE_EVERY_S = 10.0
 REDRAW_EVERY_S = 0.1
 
 
-def run_reported(call: Invocation, work: Callable[[Report], Awaitable[R]]) -> R:
+def run_reported(call: Invocation, work: Callable[[OnProgress], Awaitable[R]]) -> R:
     """Run work on an event loop of its own, and show its progress.
 
     Raises: what the work raises; ``KeyboardInterrupt`` after Ctrl-C or SIGTERM.
