@@ -464,7 +464,9 @@ begin
     end if;
     perform coordinator.epoch_number('coordinator.job_fences'); -- may begin an epoch, so the fences below exceed all earlier ones
     return query
-      with open as (
+      with slot as materialized (
+        select e.key::bigint as class_id, e.value::bigint[] as limits from jsonb_each_text(v_slots) e),
+      open as (
         select j.id, j.class_id, j.type, j.queue, j.key, j.attempts, j.payload, j.checkpoint, j.deadline, j.stall, j.traceparent,
                case when num_nonnulls(j.past, j.retry_of) = 0 then 0 else coordinator.job_step_count(j.id) end as steps,
                row_number() over best as place, sum(
@@ -482,11 +484,12 @@ begin
       running as (
         insert into coordinator.jobs_running (id, fence, agent_id, class_id, attempt, started_at, deadline_at, stall_at, request_id, checkpoint, tokens, slots, charged, key_hash)
         select j.id, j.fence, p_agent, j.class_id, j.attempt, v_now, j.deadline_at, j.stall_at, p_request_id, j.checkpoint, j.tokens,
-               case when not v_trees then s.slots
-                    else nullif(array_remove(s.slots || (v_treed ->> j.id::text)::bigint, null), '{}') end,
+               case when v_trees then
+                      nullif(array_remove((select s.limits from slot s where s.class_id = j.class_id) || (v_treed ->> j.id::text)::bigint, null), '{}')
+                    when v_slots is not null then (select s.limits from slot s where s.class_id = j.class_id) end,
                coalesce(j.class_id = any (v_charged), false) or v_trees and v_treed <> '{}' and coalesce((select true from coordinator.job_charges g where g.job_id = j.id limit 1), false),
                case when j.class_id = any (v_keyed) then coordinator.limit_hash(v_project, j.key) end
-        from job j left join (select e.key::bigint as class_id, e.value::bigint[] as slots from jsonb_each_text(v_slots) e offset 0) s on s.class_id = j.class_id),
+        from job j),
       told as (
         select coordinator.job_tell('job.started', v_project, p_project, t.queue, v_agent.name, v_now, t.ids, jsonb_build_object('agent_id', p_agent))
         from (select j.queue, array_agg(j.id) as ids from job j group by 1 order by 1) t)

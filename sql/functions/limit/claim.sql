@@ -329,7 +329,7 @@ begin
   select array_agg(u.limit_id) filter (where not l.per_key) as slots,
          array_agg(u.limit_id) filter (where l.per_key and u.hash is not null) as keyed,
          array_agg(u.hash) filter (where l.per_key and u.hash is not null) as hashes into v_of
-  from unnest(p_slots, p_hashes) u (limit_id, hash)
+  from (select unnest(p_slots) as limit_id, unnest(p_hashes) as hash) u
   join (select o.id, o.per_key from coordinator.job_limits o where o.id = any (p_slots) offset 0) l on l.id = u.limit_id; -- without a lookup for each job
   if v_of.keyed is not null then
     perform coordinator.limit_unpark(v_of.keyed, v_of.hashes);

@@ -83,7 +83,9 @@ begin
     select null::integer[] as fits, null::boolean[] as budgets into v_fit;
   end if;
   -- A later statement sees everything that earlier claims have started.
-  with picked as materialized (
+  with sized as materialized (
+    select unnest(v_limits.slots) as id, unnest(v_limits.sizes) as slots),
+  picked as materialized (
     select coordinator.limit_hash(j.project_id, j.key) as hash, l.id as limit_id, count(*) as jobs
     from (select o.* from coordinator.jobs_open o where o.id = any (p_picked) offset 0) j join coordinator.job_classes c on c.id = j.class_id
     join coordinator.job_limits l on l.id = any (c.limit_ids) and l.id = any (v_limits.slots) group by 1, 2),
@@ -93,7 +95,7 @@ begin
   next as materialized (
     select s.*, (select min(l.slots - coalesce((select k.jobs from picked k where k.hash = s.hash and k.limit_id = l.id), 0)
                             - (select count(*) from coordinator.jobs_running r where r.key_hash = s.hash and l.id = any (r.slots)))
-                 from unnest(v_limits.slots, v_limits.sizes) l (id, slots) where s.held and s.hash is not null) as free
+                 from sized l where s.held and s.hash is not null) as free
     from (select d.*, sum(d.share) over (order by d.turn rows unbounded preceding) - d.share as before
           from (select distinct on (l.lane_id) l.*, p_share * l.weight as share from line l where l.weight is not null order by l.lane_id, l.turn) d) s
     where s.before < p_limit),
@@ -164,7 +166,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 begin
   with lane as materialized (
-    select f.limit_id, n.class_id, n.id from unnest(p_limits, p_hashes) f (limit_id, hash) join coordinator.job_lanes n on n.hash = f.hash),
+    select f.limit_id, n.class_id, n.id
+    from (select unnest(p_limits) as limit_id, unnest(p_hashes) as hash) f join coordinator.job_lanes n on n.hash = f.hash),
   class as materialized ( -- few, while a join would look one up for each lane
     select c.id, c.limit_ids from coordinator.job_classes c where c.id = any (array(select distinct l.class_id from lane l)))
   insert into coordinator.job_permits (class_id, turn, lane_id)
@@ -188,7 +191,7 @@ declare
 begin
   -- The lanes of a key that was not full are already in the line.
   select array_agg(l.id), array_agg(e.hash) into v_limits, v_hashes
-  from (select u.limit_id, u.hash, count(*) as jobs from unnest(p_limits, p_hashes) u (limit_id, hash) group by 1, 2) e
+  from (select u.limit_id, u.hash, count(*) as jobs from (select unnest(p_limits) as limit_id, unnest(p_hashes) as hash) u group by 1, 2) e
   join (select o.id, o.slots from coordinator.job_limits o where o.id = any (p_limits) offset 0) l on l.id = e.limit_id
   where e.jobs >= l.slots
      or e.jobs + (select count(*) from coordinator.jobs_running r where r.key_hash = e.hash and l.id = any (r.slots)) >= l.slots;
