@@ -562,8 +562,7 @@ create table coordinator.job_lanes (
   weight   integer not null default 1, -- How many shares of a turn it gets.
   hash     bigint, -- Hash of project and key, if each key has slots of its own.
   constraint job_lanes_pkey PRIMARY KEY (id),
-  constraint job_lanes_key UNIQUE (class_id, key),
-  constraint job_lanes_class_fkey FOREIGN KEY (class_id) REFERENCES coordinator.job_classes(id) ON DELETE CASCADE
+  constraint job_lanes_key UNIQUE (class_id, key)
 );
 CREATE INDEX job_lanes_hash_idx ON coordinator.job_lanes USING btree (hash) WHERE (hash IS NOT NULL);
 

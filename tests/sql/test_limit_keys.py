@@ -219,3 +219,21 @@ async def test_the_line_is_read_once_when_a_limit_of_many_keys_is_deleted(fleet:
     before = (await fleet.fetch(read))[0]["count"]
     await fleet.fetch("select coordinator.limit_delete('default', 'k')")
     assert (await fleet.fetch(read))[0]["count"] - before < 10_000
+
+
+async def test_lanes_and_permits_are_deleted_with_their_classes(fleet: Fleet) -> None:
+    """Their jobs were cancelled, and no claim has found the lanes empty since. Classes are deleted where there are many."""
+    await keys(fleet)
+    for kind in "xy":
+        await fleet.enqueue(1, queue="q", key="a", type=kind)
+    await fleet.fetch(
+        "insert into coordinator.job_classes (project_id, queue, type)"
+        " select c.project_id, c.queue, 't' || n from coordinator.job_classes c, generate_series(1, 501) n where c.type = 'x'"
+    )
+    await fleet.fetch("select coordinator.job_cancel('default', id) from coordinator.jobs_open where type = 'y'")
+    assert len(await line(fleet)) == 2
+    while (await fleet.fetch("select coordinator.job_class_prune() as pruned"))[0]["pruned"]:
+        pass
+    assert await line(fleet) == ["a"]
+    assert len(await fleet.fetch("select from coordinator.job_permits")) == 1
+    assert [grant["type"] for grant in await fleet.claim(9)] == ["x"]

@@ -201,7 +201,10 @@ begin
         and not exists (select from coordinator.jobs_later l where l.class_id = c.id)
         and not exists (select from coordinator.jobs_waiting w where w.class_id = c.id)
         and not exists (select from coordinator.jobs_running r where r.class_id = c.id);
-      v_count := v_count + found::integer;
+      continue when not found;
+      delete from coordinator.job_lanes l where l.class_id = v_class.id; -- of its last jobs, if no claim has come since
+      delete from coordinator.job_permits p where p.class_id = v_class.id;
+      v_count := v_count + 1;
     end if;
   end loop;
   return v_count;
@@ -257,6 +260,7 @@ begin
   delete from coordinator.job_dependencies d
   where d.job_id = any (array(select j.id from coordinator.jobs_open j where j.project_id = p_project_id and j.after is not null));
   delete from coordinator.job_permits p where p.class_id = any (v_classes);
+  delete from coordinator.job_lanes l where l.class_id = any (v_classes);
   delete from coordinator.job_chunks_open c using coordinator.jobs_open j where j.project_id = p_project_id and c.job_id = j.id;
   delete from coordinator.job_steps_open s using coordinator.jobs_open j where j.project_id = p_project_id and s.job_id = j.id;
   delete from coordinator.job_keys k where k.limit_id in (select l.id from coordinator.job_limits l where l.project_id = p_project_id);

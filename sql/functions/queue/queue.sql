@@ -254,6 +254,7 @@ declare
   v_project bigint := coordinator.project_id(p_project);
   v_actor   text := coordinator.actor_name(p_actor);
   v_open    jsonb;
+  v_classes bigint[];
 begin
   perform coordinator.check_name('the name of the queue', p_queue, 100);
   perform coordinator.check_isolation('queues are deleted');
@@ -279,8 +280,9 @@ begin
                           order by array_position(array['queued', 'scheduled', 'waiting', 'running'], o.key)) from jsonb_each_text(v_open) o)),
       detail = v_open::text, hint = format('Cancel them, or wait until they have ended. See "coordinator job list --queue %s".', p_queue);
   end if;
-  delete from coordinator.job_permits p
-  where p.class_id in (select c.id from coordinator.job_classes c where c.project_id = v_project and c.queue = p_queue);
+  v_classes := array(select c.id from coordinator.job_classes c where c.project_id = v_project and c.queue = p_queue);
+  delete from coordinator.job_permits p where p.class_id = any (v_classes);
+  delete from coordinator.job_lanes l where l.class_id = any (v_classes);
   delete from coordinator.queues q where q.project_id = v_project and q.name = p_queue;
   if not found then
     perform coordinator.queue_missing(p_project, p_queue);
