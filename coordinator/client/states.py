@@ -31,9 +31,8 @@ class States:
 
         Raises: as ``documents.put``.
         """
-        return await self._documents.put(
-            "state", session, value if isinstance(value, JsonText) else dict(value), expect=expect, ttl=ttl
-        )
+        plain = dict(value) if isinstance(value, Mapping) else value  # the database refuses others
+        return await self._documents.put("state", session, plain, expect=expect, ttl=ttl)
 
     async def load(
         self,

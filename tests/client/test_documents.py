@@ -64,6 +64,10 @@ async def test_states_todo_lists_and_features_are_documents(database_url: str) -
     async with coordinator.connect(database_url) as client:
         saved = await client.states.save("s", {"step": 1})
         await client.states.save("s", {"step": 2}, expect=saved)
+        for value in ([1], "text", 5, None):
+            with pytest.raises(InvalidArgument) as refused:
+                await client.states.save("s", value)
+            assert refused.value.hint
         assert (await client.states.load("s")).value == {"step": 2}
         assert (await client.states.load("s", version=1, path=["step"])).value == 1
         assert (await client.sessions.show("s")).session == "s"
