@@ -394,6 +394,16 @@ async def test_the_worker_of_a_cancelled_job_learns_it_and_whatever_it_says_the_
     ]
 
 
+async def test_a_job_that_was_cancelled_without_a_reason_says_whether_its_worker_stopped(world: World) -> None:
+    worker = await world.worker()
+    await world.settle()
+    job = await world.start(worker)
+    await world.run(jobs.Cancel(project="default", job=job["job"]))
+    await world.tx.set_clock(31 * SECOND)
+    assert await world.run(jobs.Rescue()) == 1
+    assert (await world.row(job["job"]))["error"] == "the worker did not stop in time"
+
+
 STALE: dict[str, Any] = {
     "complete": lambda job: jobs.Complete(**job),
     "fail": lambda job: jobs.Fail(**job, error="e"),

@@ -138,11 +138,14 @@ begin
       where r.ctid = any (array(
         select o.ctid from coordinator.jobs_running o join coordinator.jobs_open j on j.id = o.id -- may be locked by an enqueue
         where o.id = any (p_items::uuid[]) and least(o.deadline_at, o.stall_at, o.cancel_at) <= v_now order by o.id for update skip locked))
-      returning r as attempt, case when r.deadline_at <= v_now then 'deadline' else 'stalled' end as outcome)
-    select g.outcome, array_agg(g.attempt order by (g.attempt).id) as attempts, array_agg((g.attempt).id)::text[] as ids from gone g group by 1 order by 1
+      returning r as attempt, case when r.deadline_at <= v_now then 'deadline' else 'stalled' end as outcome,
+                case when r.cancel_at <= v_now then 'the worker did not stop in time'
+                     when r.deadline_at <= v_now then 'the attempt exceeded its deadline'
+                     else 'the attempt reported no progress in its stall time' end as error)
+    select g.outcome, g.error, array_agg(g.attempt order by (g.attempt).id) as attempts, array_agg((g.attempt).id)::text[] as ids
+    from gone g group by 1, 2 order by 1, 2
   loop
-    perform coordinator.job_put_back(v_outcome.attempts, v_outcome.outcome, 'coordinator', v_now,
-      case v_outcome.outcome when 'deadline' then 'the attempt exceeded its deadline' else 'the attempt reported no progress in its stall time' end);
+    perform coordinator.job_put_back(v_outcome.attempts, v_outcome.outcome, 'coordinator', v_now, v_outcome.error);
     v_done := v_done || v_outcome.ids;
   end loop;
   return v_done;
