@@ -159,7 +159,7 @@ def _query(operation: Operation[Any]) -> list[tuple[str, str]]:
             continue
         if name == "after" and operation.page_by:
             value = cursor_of(type(operation), value)
-        if is_json:
+        if is_json or isinstance(value, msgspec.Raw):  # a sidecar passes it on as it came
             value = encode(value).decode()
         elif name == "embedding":
             value = pack(value)

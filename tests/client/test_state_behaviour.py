@@ -167,6 +167,18 @@ async def test_a_transaction_appends_messages_memories_and_knowledge_or_nothing(
         assert (await client.memories.get(memory.memory_id)).reinforcements == 1
 
 
+async def test_lists_and_searches_are_filtered_by_values_of_json(connect: Any) -> None:
+    async with connect() as client:
+        for number in (1, 2):
+            await client.knowledge.put(f"k{number}", "A word", metadata={"n": number, "deep": {"x": [1]}})
+            await client.jobs.enqueue("x", {"n": number, "s": "é &=+%"})
+        filtered: dict[str, Any] = {"n": 2}
+        assert [match.key async for match in client.knowledge.search("word", metadata=filtered)] == ["k2"]
+        assert [entry.key async for entry in client.knowledge.list(metadata=filtered)] == ["k2"]
+        found = [job async for job in client.jobs.list(payload={"n": 2, "s": "é &=+%"})]
+        assert [job.payload for job in found] == [{"n": 2, "s": "é &=+%"}]
+
+
 async def test_an_export_is_imported_into_another_project(connect: Any, projects: Any) -> None:
     async with connect() as client:
         await client.logs.append("note", "run", *map(text, TEXTS[:2]))

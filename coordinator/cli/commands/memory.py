@@ -25,15 +25,22 @@ _lesson = click.argument("lesson")
 
 def _parts(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that describe a memory."""
-    for option in (
-        click.option("--context", metavar="TEXT", help="When the lesson applies."),
-        click.option("--tool-name", metavar="TOOL", help="Tool that the lesson is about."),
-        click.option("--confidence", type=NUMBER, metavar="N", help="Confidence, 0 to 100.  [default: 50]"),
-        click.option(
-            "--scope", "memory_scope", metavar="TEXT", help="Agents to which the lesson applies.  [default: all agents]"
-        ),
-        click.option("--language", metavar="NAME", help="Language of the lesson.  [default: english]"),
-        click.option("--embedding", type=EMBEDDING, metavar="JSON", help="Embedding of lesson and context: [0.1, …]."),
+    for option in reversed(
+        (
+            click.option("--context", metavar="TEXT", help="When the lesson applies."),
+            click.option("--tool-name", metavar="TOOL", help="Tool that the lesson is about."),
+            click.option("--confidence", type=NUMBER, metavar="N", help="Confidence, 0 to 100.  [default: 50]"),
+            click.option(
+                "--scope",
+                "memory_scope",
+                metavar="TEXT",
+                help="Agents to which the lesson applies.  [default: all agents]",
+            ),
+            click.option("--language", metavar="NAME", help="Language of the lesson.  [default: english]"),
+            click.option(
+                "--embedding", type=EMBEDDING, metavar="JSON", help="Embedding of lesson and context: [0.1, …]."
+            ),
+        )
     ):
         function = option(function)
     return function
@@ -41,10 +48,12 @@ def _parts(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _selected(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that select memories."""
-    for option in (
-        click.option("--scope", "memory_scope", metavar="TEXT", help="Only those of this scope."),
-        click.option("--tool-name", metavar="TOOL", help="Only those about this tool."),
-        click.option("--superseded", is_flag=True, help="Include superseded memories."),
+    for option in reversed(
+        (
+            click.option("--scope", "memory_scope", metavar="TEXT", help="Only those of this scope."),
+            click.option("--tool-name", metavar="TOOL", help="Only those about this tool."),
+            click.option("--superseded", is_flag=True, help="Include superseded memories."),
+        )
     ):
         function = option(function)
     return function
