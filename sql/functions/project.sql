@@ -116,11 +116,14 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off -- every call runs this: reading a few hundred bindings would cost more than the rest
 as $$
 declare
-  v_role constant text := session_user;
-  v_id   bigint;
+  v_id bigint;
 begin
-  select id into v_id from coordinator.projects
-  where name = p_project and not exists (select from coordinator.role_projects where role = v_role);
+  if not pg_is_in_recovery() and coordinator.roles_unbound() then -- half as much as looking for bindings
+    select id into v_id from coordinator.projects where name = p_project;
+  else
+    select id into v_id from coordinator.projects
+    where name = p_project and not exists (select from coordinator.role_projects where role = session_user::text);
+  end if;
   if v_id is null then -- it does not exist, or the role is restricted to projects
     perform coordinator.project_check(p_project);
     select id into v_id from coordinator.projects where name = p_project;
