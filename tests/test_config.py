@@ -125,7 +125,7 @@ def test_the_nearest_file_is_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "message", "hint"),
     [
-        ({"COORDINATOR_PORT": "http"}, 'COORDINATOR_PORT "http" is not a whole number', ""),
+        ({"COORDINATOR_PORT": "http"}, 'COORDINATOR_PORT: "http" is not a whole number', ""),
         ({"COORDINATOR_PORT": "70000"}, "COORDINATOR_PORT", "Give 0 to 65535."),
         ({"MAX_CONNECTIONS": "0"}, "MAX_CONNECTIONS", "Give 1 to 1000."),
         ({"MAX_CONNECTIONS": "9" * 30}, "out of range", ""),
@@ -143,7 +143,7 @@ def test_the_nearest_file_is_used(tmp_path: Path) -> None:
             "COORDINATOR_DIRECT_URL is not the address of a PostgreSQL database",
             "postgresql://",
         ),
-        ({"COORDINATOR_LOG_LEVEL": "loud"}, 'COORDINATOR_LOG_LEVEL "loud" is not a valid log level', "Use one of"),
+        ({"COORDINATOR_LOG_LEVEL": "loud"}, 'COORDINATOR_LOG_LEVEL: "loud" is not a valid log level', "Use one of"),
         ({"COORDINATOR_WORKTREES": "own"}, "COORDINATOR_WORKTREES", "Use one of separate, shared."),
         ({"COORDINATOR_LOG_LEVEL": "inof"}, "COORDINATOR_LOG_LEVEL", "Did you mean info?"),
         ({"COORDINATOR_SCHEMA": "drop"}, "COORDINATOR_SCHEMA", "Use one of apply, verify."),
@@ -193,7 +193,7 @@ def test_a_profile_bounds_observations_as_other_programs_write_it(tmp_path: Path
         ("profiles: {dev: {port: 1.5}}", "is not a whole number", ""),
         ("profiles: {dev: [1]}", "is not a mapping", ""),
         ("profiles: [1]", "is not a mapping", ""),
-        ("profiles: {dev: {db: {history: {max_entries: -1}}}}", "is out of range", "1 to "),
+        ("profiles: {dev: {db: {history: {max_entries: -1}}}}", '.yaml: "-1" is out of range', "1 to "),
         (
             "profiles: {dev: {db: {history: {max_entires: 1}}}}",
             'unknown setting "db.history.max_entires"',

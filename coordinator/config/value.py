@@ -32,7 +32,7 @@ def convert(setting: Setting, given: Given) -> Any:
     if isinstance(given.value, (bool, dict, list)) or not isinstance(given.value, (str, int, float)):
         raise ConfigurationError(f"{given.origin} is neither text nor a number", hint="Put quotes around text.")
     text = str(given.value).strip()
-    shown = "" if setting.secret else f' "{text[:100]}"'
+    shown = "" if setting.secret else f': "{text[:100]}"'
     if setting.choices:
         if text not in setting.choices:
             raise ConfigurationError(
