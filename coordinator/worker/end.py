@@ -12,7 +12,7 @@ import msgspec
 
 from coordinator.client import Client
 from coordinator.client.caller import Duration, as_duration
-from coordinator.errors import InvalidArgument
+from coordinator.errors import CoordinatorError, InvalidArgument
 from coordinator.model.catalogue import LIMITS
 from coordinator.model.job import JobGrant, JobOutcome
 from coordinator.model.json import encode
@@ -77,9 +77,9 @@ def failure(error: BaseException) -> str:
     trace = error.__traceback__ and error.__traceback__.tb_next  # without the line that called the function
     if trace is None:
         return _storable(said)
-    return _storable(
-        f"{said[:SAID]}\n\n{''.join(traceback.format_exception(error.with_traceback(trace), limit=-FRAMES))}"
-    )
+    chain = not isinstance(error, CoordinatorError)  # its cause is an error of the driver, which says the same
+    frames = traceback.format_exception(error.with_traceback(trace), limit=-FRAMES, chain=chain)
+    return _storable(f"{said[:SAID]}\n\n{''.join(frames)}")
 
 
 def _storable(text: str) -> str:

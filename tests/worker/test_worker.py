@@ -144,6 +144,10 @@ async def test_what_a_function_raises_says_what_follows(work: Any) -> None:
     async def fail(context: JobContext, payload: Any) -> None:
         raise ValueError("no such page\0\ud800")
 
+    @worker.job("call")
+    async def call(context: JobContext, payload: Any) -> None:
+        await context.client.queues.get("nowhere")
+
     @worker.job("exit")
     async def leave(context: JobContext, payload: Any) -> None:
         sys.exit(3)
@@ -177,6 +181,10 @@ async def test_what_a_function_raises_says_what_follows(work: Any) -> None:
         assert "Traceback" in failed.error
         assert "in fail" in failed.error
         assert "attempt.py" not in failed.error
+        called = (await bench.done("call", max_attempts=1)).error or ""
+        assert called.startswith('coordinator.errors.NotFound: project "default" has no queue "nowhere"\nhint: ')
+        assert "in call" in called
+        assert "asyncpg" not in called  # its error has the same text
         left = await bench.done("exit", max_attempts=1)
         assert (left.error or "").startswith("SystemExit: 3")
         text = (await bench.done("long", max_attempts=1)).error
