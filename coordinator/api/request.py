@@ -81,7 +81,10 @@ class Request(requests.Request):
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"invalid body: {error}", hint=shape_hint(type, error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedRequest(f"the body is not JSON: {error}", hint="Send one JSON object, in UTF-8.") from None
+            raise MalformedRequest(
+                f"the body is not JSON: {str(error).removeprefix('JSON is malformed: ')}",
+                hint="Send one JSON object, in UTF-8.",
+            ) from None
 
     async def body_within(self, max_bytes: int, copies: int, limit: str) -> bytes:
         """Read the body; ``limit`` says what sets ``max_bytes``. Read on for a while past the limit, without keeping it, so that the client sees the response.

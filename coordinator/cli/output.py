@@ -31,6 +31,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 AT_ONCE = select.PIPE_BUF  # bytes that a writable pipe accepts without blocking
 MAX_CELL = 200  # characters of a cell; JSON is not truncated
+NONE = ("result", "checkpoint")  # JSON fields whose null means that there is no value
 TEXT = (  # columns that may wrap
     "body", "context", "description", "error", "hold_reason", "lesson", "message", "mission", "pause_reason", "question", "reason",
     "remedy", "snippet", "text", "title", "value",
@@ -63,10 +64,10 @@ class Output:
             else:
                 fields, types = result, {}
             if self._sparse:
-                fields = {name: value for name, value in fields.items() if not _absent(value, types.get(name))}
+                fields = {name: value for name, value in fields.items() if not _absent(name, value, types.get(name))}
             width = max(map(len, fields), default=0)
             for name, value in fields.items():
-                json = types.get(name) == Json
+                json = _json(name, value, types.get(name))
                 lines = value.rstrip().split("\n") if isinstance(value, str) and not json else [value]
                 for heading, line in zip((name, *[""] * len(lines)), lines, strict=False):
                     self.line(f"{heading:<{width}}  {cell(line, None, json=json)}".rstrip())
@@ -158,9 +159,13 @@ def _written() -> Iterator[None]:
         ) from error
 
 
-def _absent(value: object, type: object) -> bool:
+def _absent(name: str, value: object, type: object) -> bool:
     """Return whether a field has no value. In JSON, null and empty values count as values."""
-    return type != Json and value in (None, [], {})
+    return not _json(name, value, type) and value in (None, [], {})
+
+
+def _json(name: str, value: object, type: object) -> bool:
+    return type == Json and (value is not None or name not in NONE)
 
 
 def _columns(
@@ -172,9 +177,9 @@ def _columns(
         values = [getattr(result, name) for result in results]
         if name == "error" and maximum is not None:  # a traceback follows
             values = [value and value.strip().partition("\n")[0] for value in values]
-        if sparse and columns and all(_absent(value, types.get(name)) for value in values):
+        if sparse and columns and all(_absent(name, value, types.get(name)) for value in values):
             continue
-        cells = [cell(value, maximum, json=types.get(name) == Json) for value in values]
+        cells = [cell(value, maximum, json=_json(name, value, types.get(name))) for value in values]
         # Cells have ages, so "EXPIRES" reads better than "EXPIRES_AT".
         heading = name.removesuffix("_at").replace("_", " ").upper()
         columns.append(

@@ -206,9 +206,9 @@ def read_json(text: str, called: str, example: str = '{"key": "value"}') -> Json
     try:
         return cast("Json", msgspec.json.decode(text))
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise InvalidArgument(
-            f"{called}: invalid JSON: {error}", hint=f"Quote it for the shell: '{example}'."
-        ) from None
+        fault = str(error).removeprefix("JSON is malformed: ")
+        where = "" if called == "JSON" else f"{called}: "
+        raise InvalidArgument(f"{where}invalid JSON: {fault}", hint=f"Quote it for the shell: '{example}'.") from None
     except RecursionError:
         raise InvalidArgument(f"{called}: JSON is nested too deeply", hint="Use fewer levels.") from None
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import anyio
 from msgspec.structs import replace
 
 from coordinator.errors import Conflict, CoordinatorError, NotFound, WaitTimedOut
+from coordinator.model.duration import written
 from coordinator.model.event import RESET, Event
 from coordinator.model.json import fault_of
 from coordinator.model.operation import Operation
@@ -68,7 +70,8 @@ async def _until_answered(
                 while not any(concerns(operation, event) for event in await reader.next(runner, wake)):
                     pass
     raise WaitTimedOut(
-        f"no answer within {timeout_s:g} seconds", hint="Wait longer, or ask again later: nothing was changed."
+        f"no answer within {written(timedelta(seconds=timeout_s))}",
+        hint="Wait longer, or ask again later: nothing was changed.",
     )
 
 

@@ -99,7 +99,7 @@ begin
     perform coordinator.check_name('the title', p_title);
   end if;
   if p_settings is not null then
-    perform coordinator.check_json('the settings', p_settings, true);
+    perform coordinator.check_json('the value of settings', p_settings, true);
   end if;
   if p_paths not in ('exact', 'normal', 'caseless') then
     raise exception using errcode = 'ZC105', message = format('invalid rule for paths "%s"', left(p_paths, 200)),

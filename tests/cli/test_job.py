@@ -226,3 +226,21 @@ def test_output_is_written_printed_and_followed_to_the_end(program: Program) -> 
     program.fails(5, "job", "write", *attempt, "x", "--seq", "9")
     program.json("job", "complete", *attempt)
     assert program.text("job", "output", job, "--follow", "--after", "2") == "[1]\n"
+
+
+def test_options_of_zero_and_empty_text_are_not_ignored(program: Program) -> None:
+    assert "0 attempts" in program.fails(5, "job", "enqueue", "x", "--max-attempts", "0")["message"]
+    program.run("job", "enqueue", "x")
+    assert program.json("job", "list", "--type", "") == []
+
+
+def test_a_time_that_is_too_far_ahead_is_named(program: Program) -> None:
+    error = program.fails(5, "job", "enqueue", "x", "--at", "2099-01-31T14:00Z")
+    assert error["message"].startswith("an at of 2099-01-31T")
+    error = program.fails(5, "job", "enqueue", "x", "--start-by", "2099-01-31T14:00Z")
+    assert error["message"].startswith("a start_by of 2099-01-31T")
+
+
+def test_malformed_json_is_described_once(program: Program) -> None:
+    error = program.fails(5, "job", "enqueue", "x", "{bad")
+    assert error["message"] == "invalid JSON: object keys must be strings (byte 1)"

@@ -7,6 +7,7 @@ import pytest
 
 from coordinator.db.connection import connect
 from tests.cli.conftest import Program
+from tests.cli.test_output import on_terminal
 from tests.daemon import Daemon
 
 
@@ -43,7 +44,7 @@ async def test_jobs_and_workers_on_the_command_line(program: Program, database_u
     assert program.json("job", "list", "--words", "boom", "--type", "t", "--queue", "default")[0]["id"] == failed
     assert program.json("job", "list", "--worker", "w1", "--label", "x") == []
     assert program.json("job", "show", completed)["result"] == [7]
-    assert [one["outcome"] for one in program.json("job", "attempts", failed)] == ["error"]
+    assert [one["outcome"] for one in program.json("job", "attempts", failed)] == ["failed"]
     assert program.text("job", "why", failed).endswith('attempt 1 of 3 by "w1" failed: boom; the error was final.\n')
     followed = program.run("job", "output", failed, "--follow", "-o", "text")
     assert (followed.returncode, followed.stderr) == (4, program.text("job", "why", failed))
@@ -85,3 +86,12 @@ async def test_a_wait_ends_with_the_job(program: Program, database_url: str, *, 
         assert json.loads(output)["result"] == [7]
     finally:
         await connection.close()
+
+
+def test_a_terminal_shows_no_result_of_a_job_that_has_none(program: Program) -> None:
+    job = program.text("job", "enqueue", "x").strip()
+    assert "RESULT" not in on_terminal(program, "job", "list")
+    seen = on_terminal(program, "job", "show", job)
+    assert "payload" in seen
+    assert "result" not in seen
+    assert "checkpoint" not in seen

@@ -85,6 +85,22 @@ def test_a_job_names_its_costs_and_its_worker_reports_them(program: Program) -> 
     worker = ("--agent", agent, "--fence", str(grant["fence"]))
     assert program.json("job", "spend", job, "dollars", "20", *worker)["spent"] == 20
     said = program.text("job", "spend", job, "dollars", "80", *worker)
-    assert said.startswith("it has spent 100; 0 of dollars is free; a cancellation was requested: stop within ")
+    assert said.startswith(
+        "it has spent 100 of dollars, and 0 is left for other jobs; a cancellation was requested: stop within "
+    )
     program.fails(5, "job", "spend", *worker, "--", job, "dollars", "-1")
     program.fails(4, "job", "spend", job, "dollars", "1", "--agent", agent, "--fence", "1")
+
+
+def test_a_terminal_shows_who_uses_a_limit_as_tables(program: Program) -> None:
+    program.json("limit", "set", "l", "--rate", "1", "--per", "1h", "--burst", "5", "--per-key", "--type", "x")
+    program.json("limit", "set", "m", "--slots", "3", "--type", "x")
+    program.json("job", "enqueue", "x", "--key", "acme")
+    agent = program.json("agent", "register", "w", "--job-type", "x")["id"]
+    program.json("job", "claim", "--agent", agent)
+    assert [line.split() for line in program.text("limit", "show", "m").splitlines()[-2:]] == [
+        ["TYPE", "KEY", "USED"], ["x", "acme", "1"]
+    ]  # fmt: skip
+    assert [line.split() for line in program.text("limit", "show", "l").splitlines()[-2:]] == [
+        ["KEY", "FREE"], ["acme", "4"]
+    ]  # fmt: skip

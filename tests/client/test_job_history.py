@@ -56,8 +56,10 @@ async def test_jobs_are_shown_listed_explained_and_retried(address: str) -> None
         assert (shown.status, shown.error, shown.payload, shown.ended) == ("failed", "boom", {"user": 7}, True)
         assert [one.id async for one in client.jobs.list(payload={"user": 7}, status=["failed"])] == [job]
         assert [one.id async for one in client.jobs.list(payload={"user": 8})] == []
-        assert [one.outcome for one in await client.jobs.attempts(job)] == ["error"]
-        assert (await client.jobs.why(job)).sentence.endswith('attempt 1 of 3 by "w1" failed: boom.')
+        assert [one.outcome for one in await client.jobs.attempts(job)] == ["failed"]
+        assert (await client.jobs.why(job)).sentence.endswith(
+            'attempt 1 of 3 by "w1" failed: boom; the error was final.'
+        )
         (made,) = await client.jobs.retry(job)
         assert (made.retry_of, made.created) == (job, True)
         assert (await client.jobs.retry(job))[0].id == made.id

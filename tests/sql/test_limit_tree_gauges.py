@@ -224,7 +224,7 @@ async def test_the_jobs_of_a_tree_start_when_its_rate_is_deleted_and_a_budget_en
     [
         ({"rate": 5.0, "queue": "q"}, "ZC105", "a tree is given together with a queue"),
         ({"budget": 5, "per_key": True}, "ZC105", "a tree is given together with"),
-        ({"budget": 5, "slots": 5}, "ZC105", "2 of slots, rate and budget are given"),
+        ({"budget": 5, "slots": 5}, "ZC105", "more than one of slots, rate and budget is given"),
         ({"budget": 5, "reserve": 6}, "ZC104", "a reserve of 6 is out of range"),
         ({"rate": float("nan")}, "ZC104", "a rate of NaN is out of range"),
         ({"rate": -1.0}, "ZC104", "a rate of -1 is out of range"),

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import click
+import msgspec
 
 from coordinator.cli.command import noun, paged
 from coordinator.cli.invocation import Invocation
@@ -19,6 +20,21 @@ COLUMNS = (
     "name", "kind", "used", "free", "slots", "rate", "per", "burst", "budget", "period", "queue", "type", "per_key", "tree", "held_until",
     "waiting_count", "resets_at", "hold_reason", "held_by", "users", "keys", "reserve", "on_exhausted", "actor", "updated_at",
 )  # fmt: skip
+
+
+class LimitUser(msgspec.Struct):
+    """What the running jobs of a type and key take of a limit."""
+
+    type: str
+    key: str | None
+    used: int
+
+
+class LimitKey(msgspec.Struct):
+    """What a key has left of a limit."""
+
+    key: str
+    free: int
 
 
 @command.verb(
@@ -70,7 +86,17 @@ def show(call: Invocation, *, name: str) -> None:
 
     Also shows who uses most, how many jobs wait, and until when it is held. Exit code 3: it does not exist.
     """
-    call.output.one(call.run(limits.Show(project=call.project, name=name)))
+    found = call.run(limits.Show(project=call.project, name=name))
+    if call.output.json:
+        call.output.one(found)
+        return
+    call.output.one(msgspec.structs.replace(found, users=[], keys=[]))
+    if found.users:
+        call.output.line("")
+        call.output.many(msgspec.convert(found.users, list[LimitUser]), ("type", "key", "used"), empty="")
+    if found.keys:
+        call.output.line("")
+        call.output.many(msgspec.convert(found.keys, list[LimitKey]), ("key", "free"), empty="")
 
 
 @command.verb(examples=["coordinator limit list", "coordinator limit list -o json | jq '.[] | select(.free == 0)'"])

@@ -42,7 +42,9 @@ begin
     when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *' when '@weekly' then '0 0 * * 0'
     when '@monthly' then '0 0 1 * *' when '@yearly' then '0 0 1 1 *' when '@annually' then '0 0 1 1 *' else p_schedule end), '[ \t]+');
   if cardinality(v_fields) <> 5 then
-    raise exception using errcode = 'ZC103', message = format('the schedule "%s" has %s fields instead of 5', left(p_schedule, 50), cardinality(v_fields)),
+    raise exception using errcode = 'ZC103',
+      message = case when p_schedule ~ '^\s*@' then format('there is no schedule "%s"', left(p_schedule, 50))
+                     else format('the schedule "%s" does not have 5 fields, but %s', left(p_schedule, 50), cardinality(v_fields)) end,
       hint = 'Write minute, hour, day, month and weekday, such as "30 8 * * mon-fri"; or @hourly, @daily, @weekly, @monthly, @yearly.';
   end if;
   v_result.minutes := coordinator.cron_field('minute', v_fields[1], 0, 59);

@@ -64,9 +64,12 @@ begin
     raise exception using errcode = 'ZC105', message = 'the window of a dedupe key is given without the key', hint = 'Give dedupe_key, too.';
   elsif p_order.at is not null and p_order.delay is not null then
     raise exception using errcode = 'ZC105', message = 'both an instant and a delay are given', hint = 'Give either at or delay.';
-  elsif p_order.at not between timestamptz '2000-01-01 00:00:00Z' and v_now + interval '366 days'
-     or p_order.start_by not between timestamptz '2000-01-01 00:00:00Z' and v_now + interval '732 days' then
-    raise exception using errcode = 'ZC104', message = 'the instant is out of range', hint = 'Give an instant within 366 days from now.';
+  elsif p_order.at not between timestamptz '2000-01-01 00:00:00Z' and v_now + interval '366 days' then
+    raise exception using errcode = 'ZC104', message = format('an at of %s is out of range', to_jsonb(p_order.at) #>> '{}'),
+      hint = 'Give a time within 366 days from now.';
+  elsif p_order.start_by not between timestamptz '2000-01-01 00:00:00Z' and v_now + interval '732 days' then
+    raise exception using errcode = 'ZC104', message = format('a start_by of %s is out of range', to_jsonb(p_order.start_by) #>> '{}'),
+      hint = 'Give a time within 732 days from now.';
   end if;
   for v_time in
     select v.* from (values ('a delay', p_order.delay, 0), ('a back-off', p_order.backoff, 0), ('a deadline', p_order.deadline, 1),

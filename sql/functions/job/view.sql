@@ -115,7 +115,7 @@ create or replace view coordinator.job_attempts with (security_barrier) as
       as x (attempt integer, fence bigint, agent_id uuid, worker text, started_at timestamptz, ended_at timestamptz, outcome text, error text)
     union all
     select j.attempts, j.fence, j.worker_id, j.worker, j.started_at, j.completed_at,
-           case when j.part = 'open' then 'running' else coalesce(j.reason, j.status) end, case when j.part <> 'open' then j.error end
+           case when j.part = 'open' then 'running' when j.reason = 'error' then 'failed' else coalesce(j.reason, j.status) end, case when j.part <> 'open' then j.error end
     where j.fence is not null) x
   where coalesce(p.name = any ((select coordinator.projects_visible())::text[]), true);
 comment on view   coordinator.job_attempts            is 'Attempts of jobs: running ones, and the last 50 ended ones of each job.';

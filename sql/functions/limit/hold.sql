@@ -20,7 +20,10 @@ declare
   v_limit   bigint;
   v_now     timestamptz;
 begin
-  perform coordinator.check_ttl(p_ttl);
+  if p_ttl is null or extract(epoch from p_ttl) not between 1 and 31622400 then
+    raise exception using errcode = 'ZC104', message = format('a hold of %s is out of range', coalesce(coordinator.duration_text(p_ttl), 'null')),
+      hint = 'Give 1s to 366d.';
+  end if;
   perform coordinator.check_reason(p_reason);
   select l.id into v_limit from coordinator.job_limits l where l.project_id = v_project and l.name = p_name for no key update;
   if not found then

@@ -15,7 +15,8 @@ begin
   end if;
   if num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget) <> 1 then
     raise exception using errcode = case num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget) when 0 then 'ZC101' else 'ZC105' end,
-      message = format('%s of slots, rate and budget are given', num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget)), hint = 'Give exactly one of them.';
+      message = case num_nonnulls(p_limit.slots, p_limit.rate, p_limit.budget) when 0 then 'slots, a rate or a budget is missing' else 'more than one of slots, rate and budget is given' end,
+      hint = 'Give exactly one of them.';
   elsif num_nonnulls(p_limit.per, p_limit.burst) > 0 and p_limit.rate is null then
     raise exception using errcode = 'ZC105', message = 'an interval or a burst is given without a rate', hint = 'Give the rate, too.';
   elsif num_nonnulls(p_limit.period, p_limit.reserve, p_limit.on_exhausted) > 0 and p_limit.budget is null then

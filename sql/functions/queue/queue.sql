@@ -108,7 +108,7 @@ as $$
 declare
   v_weight record;
 begin
-  perform coordinator.check_json('the weights', p_weights, p_object => true);
+  perform coordinator.check_json('the value of weights', p_weights, p_object => true);
   for v_weight in select key, value from jsonb_each(p_weights) loop
     perform coordinator.check_key('the key of a weight', v_weight.key);
     if jsonb_typeof(v_weight.value) <> 'number' or v_weight.value::numeric not between 1 and 1000 or v_weight.value::numeric % 1 <> 0 then

@@ -18,7 +18,7 @@ RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
     examples=[
         "job=$(coordinator job enqueue summarize '{\"page\": 7}' --output text)",
         "coordinator job enqueue build '{}' --queue builds --key acme --priority 5 --at 10m --label gpu",
-        "coordinator job enqueue report --at 2030-01-31T06:00Z --dedupe-key report/2030-01 --on-duplicate skip",
+        "coordinator job enqueue report --at 12h --dedupe-key report/monday --on-duplicate skip",
         "coordinator job enqueue summarize --lines pages.jsonl     # a job for each line, or - for standard input",
     ]
 )
@@ -28,7 +28,10 @@ RECEIPT = ("id", "status", "type", "queue", "scheduled_at", "created")
 @click.option("-k", "--key", metavar="KEY", help="Key by which a fair queue takes turns.")
 @click.option("--priority", type=INTEGER, metavar="N", help="-100 to 100; higher comes first.  [default: 0]")
 @click.option(
-    "--at", type=INSTANT, metavar="TIME", help="Do not start it before this time: 2030-01-31T14:00Z, or 10m from now."
+    "--at",
+    type=INSTANT,
+    metavar="TIME",
+    help="Do not start it before this time, such as 2030-01-31T14:00Z, or 10m from now; at most 366 days ahead.",
 )
 @click.option("--delay", type=DURATION, help="Do not start it until this long has passed.")
 @click.option("--start-by", type=INSTANT, metavar="TIME", help="Expire it if it has not started by this time.")
@@ -83,7 +86,7 @@ def enqueue(call: Invocation, /, *, payload: str | None, lines: str | None, **op
     With --lines, each line is an object such as {"type": "summarize", "payload": {"page": 7}}; TYPE and the options are the defaults.
     Up to 10,000 lines are enqueued atomically.
     """
-    given = {name: value for name, value in options.items() if value not in (None, (), False)}
+    given = {name: value for name, value in options.items() if value not in (None, ()) and value is not False}
     if "limits" in given:
         given["limits"] = dict(given["limits"])
     if lines is not None:

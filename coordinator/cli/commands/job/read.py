@@ -54,7 +54,11 @@ STEP = ("place", "name", "ordinal", "kind", "result", "actor", "finished_at", "f
 @click.pass_obj
 def list_(call: Invocation, /, *, payload: str | None, after: str | None, limit: int | None, **options: Any) -> None:
     """List jobs, newest first, including retained ended jobs."""
-    given = {name: [*value] if isinstance(value, tuple) else value for name, value in options.items() if value}
+    given = {
+        name: [*value] if isinstance(value, tuple) else value
+        for name, value in options.items()
+        if value not in (None, ())
+    }
     if payload is not None:
         given["payload"] = read_json(payload, "--payload")
     call.list(

@@ -144,7 +144,7 @@ def spend(call: Invocation, /, **options: Any) -> None:
     The end of the attempt charges the sum of the reports, or the reserved amount if there were none.
     """
     charge = call.run(call.operation(jobs.Spend, **options))
-    text = f"it has spent {charge.spent}; {charge.free} of {plain(charge.budget)} is free"
+    text = f"it has spent {charge.spent} of {plain(charge.budget)}, and {charge.free} is left for other jobs"
     if charge.cancel_at is not None:
         text += f"; a cancellation was requested: stop within {age(charge.cancel_at).removeprefix('in ')}"
     call.output.one(charge, text)
