@@ -8,7 +8,7 @@ from uuid import UUID
 from coordinator.client.job_waits import JobWaits
 from coordinator.client.listing import PAGE, Listing
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.job import JobCancellation, JobGrant, JobPause, JobReceipt
+from coordinator.model.job import JobCancellation, JobGrant, JobReceipt, JobTreeOutcome
 from coordinator.model.job_history import Job
 from coordinator.operations import job_trees, jobs
 
@@ -61,7 +61,7 @@ class JobTrees(JobWaits):
 
     async def pause(
         self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False, reason: str | None = None
-    ) -> JobPause:
+    ) -> JobTreeOutcome:
         """Pause a job; with ``tree``, also the jobs below it and their later children: none of them can be claimed. Running attempts continue.
 
         Raises: ``Conflict`` if there is nothing left to pause; ``NotFound``.
@@ -69,7 +69,7 @@ class JobTrees(JobWaits):
         own = job if isinstance(job, UUID) else job.id
         return await self._caller.run(job_trees.Pause(job=own, tree=tree, reason=reason, **await self._caller.author()))
 
-    async def resume(self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False) -> JobPause:
+    async def resume(self, job: JobGrant | JobReceipt | UUID, *, tree: bool = False) -> JobTreeOutcome:
         """Resume a job; with ``tree``, also the jobs below it, whoever paused them.
 
         Raises: ``Conflict`` if there is nothing left to resume; ``NotFound``.

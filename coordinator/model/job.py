@@ -9,7 +9,16 @@ import msgspec
 
 from coordinator.model.operation import Json
 
-__all__ = ["JobCancellation", "JobCharge", "JobGrant", "JobLease", "JobOutcome", "JobPause", "JobReceipt", "JobVerdict"]
+__all__ = [
+    "JobCancellation",
+    "JobCharge",
+    "JobGrant",
+    "JobLease",
+    "JobOutcome",
+    "JobReceipt",
+    "JobTreeOutcome",
+    "JobVerdict",
+]
 
 
 class JobReceipt(msgspec.Struct, frozen=True):
@@ -83,20 +92,19 @@ class JobOutcome(msgspec.Struct, frozen=True):
     due_at: datetime | None
 
 
-class JobPause(JobOutcome, frozen=True):
-    """The new state of a job that was paused or resumed. ``following`` is how many jobs of its tree will be paused or resumed soon."""
+class JobTreeOutcome(JobOutcome, frozen=True):
+    """The new state of a job whose tree is paused or resumed. ``following`` is how many jobs of its tree will follow soon."""
 
     following: int = 0
 
 
-class JobCancellation(JobOutcome, frozen=True):
+class JobCancellation(JobTreeOutcome, frozen=True):
     """The new state of a job whose cancellation was requested.
 
     ``cancelled`` is how many jobs this call cancelled, and ``following`` how many of its tree will be cancelled soon.
     """
 
     cancelled: int = 1
-    following: int = 0
 
 
 class JobVerdict(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from coordinator.model.attempt import OfAttempt
-from coordinator.model.job import JobPause
+from coordinator.model.job import JobTreeOutcome
 from coordinator.model.job_history import Job
 from coordinator.model.operation import Batch, InProject
 
@@ -42,7 +42,7 @@ class CancelChildren(OfAttempt[int], frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class Pause(InProject[JobPause], frozen=True, kw_only=True):
+class Pause(InProject[JobTreeOutcome], frozen=True, kw_only=True):
     """Pause a job; with ``tree``, also the jobs below it and their later children: none of them can be claimed. Running attempts continue.
 
     Up to 1,000 jobs are paused now, and the rest soon after; until then, they cannot be claimed, either.
@@ -59,7 +59,7 @@ class Pause(InProject[JobPause], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class Resume(InProject[JobPause], frozen=True, kw_only=True):
+class Resume(InProject[JobTreeOutcome], frozen=True, kw_only=True):
     """Resume a job; with ``tree``, also the jobs below it, whoever paused them: up to 1,000 now, and the rest soon after.
 
     Raises: ``Conflict`` if it has ended; with ``tree``, if all below it have ended as well. ``NotFound``.

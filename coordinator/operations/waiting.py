@@ -70,7 +70,7 @@ async def _until_answered(
                 while not any(concerns(operation, event) for event in await reader.next(runner, wake)):
                     pass
     raise WaitTimedOut(
-        f"no answer within {written(timedelta(seconds=timeout_s))}",
+        f"no answer within {written(timedelta(seconds=timeout_s or 0))}",
         hint="Wait longer, or ask again later: nothing was changed.",
     )
 

@@ -21,7 +21,7 @@ begin
     perform coordinator.job_find(v_project, p_job);
     v_done := coordinator.job_cancel_tree(v_project, array[p_job], p_reason, v_actor, v_now);
     if v_done.cancelled + v_done.following > 0 then
-      return query select o.id, o.status, o.reason, o.due_at, v_done.cancelled, v_done.following from coordinator.job_outcome_of(v_project, p_job) o;
+      return query select o.id, o.status, o.reason, o.due_at, v_done.following, v_done.cancelled from coordinator.job_outcome_of(v_project, p_job) o;
       return;
     end if;
   end if;
@@ -43,14 +43,14 @@ begin
       end if;
     elsif coordinator.job_take(p_job, true) then
       perform coordinator.job_end(array[p_job], 'cancelled', 'cancelled', p_reason, v_actor, v_now);
-      return query select p_job, 'cancelled', 'cancelled', null::timestamptz, 1, 0; -- the history does not need to be read
+      return query select p_job, 'cancelled', 'cancelled', null::timestamptz, 0, 1; -- the history does not need to be read
       return;
     end if;
     if v_try = 100 then
       raise exception using errcode = 'lock_not_available', message = format('other calls keep changing job %s', p_job), hint = 'Try again.';
     end if;
   end loop;
-  return query select o.id, o.status, o.reason, o.due_at, 1, 0 from coordinator.job_outcome_of(v_project, p_job) o;
+  return query select o.id, o.status, o.reason, o.due_at, 0, 1 from coordinator.job_outcome_of(v_project, p_job) o;
 end
 $$;
 comment on function coordinator.job_cancel(text, uuid, text, boolean, text) is

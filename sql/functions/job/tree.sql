@@ -479,7 +479,7 @@ begin
       values (v_project, v_change.jobs, v_change.reason, p_actor, v_now, v_change.change, p_tree, p_paused, v_change.root_id);
     end if;
   end if;
-  return query select o.id, o.status, o.reason, o.due_at, null::integer, v_following from coordinator.job_outcome_of(v_project, p_job) o;
+  return query select o.id, o.status, o.reason, o.due_at, v_following, null::integer from coordinator.job_outcome_of(v_project, p_job) o;
 end
 $$;
 comment on function coordinator.job_change_pause(text, uuid, boolean, jsonb, text, jsonb, text) is

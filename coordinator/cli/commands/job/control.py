@@ -21,7 +21,7 @@ from coordinator.cli.invocation import Invocation
 from coordinator.cli.output import counted
 from coordinator.cli.values import INTEGER, JOB
 from coordinator.model.agent_ref import AgentRef
-from coordinator.model.job import JobCancellation, JobPause
+from coordinator.model.job import JobCancellation, JobTreeOutcome
 from coordinator.operations import job_history, job_trees, jobs
 
 
@@ -92,7 +92,7 @@ def resume(call: Invocation, /, *, tree: bool, **options: Any) -> None:
     call.output.one(outcome, f"resumed{_below(outcome, tree, 'resumes')}; it is {state_of(outcome)}")
 
 
-def _below(outcome: JobPause, tree: bool, verb: str) -> str:
+def _below(outcome: JobTreeOutcome, tree: bool, verb: str) -> str:
     """Describe what becomes of the jobs below a job that was paused or resumed."""
     if outcome.following:
         return f", with jobs below it, of which a daemon {verb} {outcome.following} more"
