@@ -15,6 +15,7 @@ no state and takes no snapshot: a row that changes its position between two page
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar, cast
 
@@ -63,10 +64,17 @@ def cursor_of(operation: type[Operation[Any]], place: list[str]) -> str:
 
 
 def place_of(operation: type[Operation[Any]], cursor: str) -> list[str]:
-    """Decode a cursor of an operation's list.
+    """Decode a cursor of an operation's list. If the list is in the order of a number, that number of a row is a cursor, too.
+
+    Without the epoch (``12`` instead of ``1a2b3c4d.12``), a number of a log matches an entry of any epoch.
 
     Raises: ``InvalidArgument``.
     """
+    numbered = operation.page_by[-1:] == ("seq",)
+    if numbered and (number := re.fullmatch(r"(?:([0-9a-f]{8})\.)?([0-9]{1,18})", cursor, re.ASCII)):
+        epoch, seq = number.groups(default="")
+        if "epoch" in operation.page_by or not epoch:
+            return [seq] if operation.page_by == ("seq",) else [epoch, seq]
     try:
         decoded = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         function, *place = msgspec.json.decode(decoded, type=list[str])
@@ -74,7 +82,10 @@ def place_of(operation: type[Operation[Any]], cursor: str) -> list[str]:
         function, place = "", []
     if function != operation.function or len(place) != len(operation.page_by):
         raise InvalidArgument(
-            f'"{cursor[:100]}" is not a cursor of this list', hint="Pass the cursor of the previous page.", code="ZC103"
+            f'"{cursor[:100]}" is not a cursor of this list',
+            hint="Pass the cursor of the previous page"
+            + (", or the number of the last row that was read." if numbered else "."),
+            code="ZC103",
         )
     return place
 

@@ -47,6 +47,10 @@ def test_entries_are_appended_read_shown_and_listed(program: Program) -> None:
     assert lines == [EXACT, '"two words"', '"3"', EXACT]
     last = program.json("log", "read", "note", "run/7", "--last", "2", "--before", "4")
     assert [(entry["seq"], entry["data"], entry["needs"]) for entry in last] == [(2, "two words", None), (3, "3", 2)]
+    for place in ("2", f"{first['epoch']}.2"):
+        assert [row["seq"] for row in program.json("log", "read", "note", "run/7", "--after", place)] == [3, 4]
+    assert program.fails(3, "log", "read", "note", "run/7", "--after", "00000000.2")["code"] == "ZC218"
+    assert "number" in program.fails(5, "log", "read", "note", "run/7", "--after", "9" * 19)["hint"]
     assert "two words" in program.text("log", "read", "note", "run/7")
     assert program.json("log", "show", "note", "run/7")["count"] == 4
     assert [log["key"] for log in program.json("log", "list", "--kind", "note", "--prefix", "run")] == ["run/7"]

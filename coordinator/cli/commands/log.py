@@ -132,7 +132,10 @@ def append(
 @paged
 @click.pass_obj
 def read(call: Invocation, /, *, only_data: bool, after: str | None, limit: int | None, **options: Any) -> None:
-    """Read entries of a log. Exit code 3: the log does not exist."""
+    """Read entries of a log. Exit code 3: the log does not exist.
+
+    --after also takes the number of an entry, such as 12, or with its epoch, 1a2b3c4d.12.
+    """
     operation = logs.Read(project=call.project, **options)
     if not only_data:
         call.list(operation, ENTRY_COLUMNS, after=after, limit=limit, empty="The log is empty.")
@@ -173,7 +176,7 @@ def list_(call: Invocation, *, kind: str | None, prefix: str, after: str | None,
 @_kind
 @_key
 @click.option("--last", type=INTEGER, metavar="N", help="Start with the last N entries.  [default: all]")
-@click.option("--after", metavar="CURSOR", help="Start after the cursor of a page.")
+@click.option("--after", metavar="SEQ|CURSOR", help="Start after this entry, or after the cursor of a page.")
 @click.option("--data", "only_data", is_flag=True, help="Print only the contents, byte for byte.")
 @click.pass_obj
 def follow(call: Invocation, *, kind: str, key: str, last: int | None, after: str | None, only_data: bool) -> None:
