@@ -42,6 +42,7 @@ R = TypeVar("R")
 Open = Callable[[], Awaitable[asyncpg.Connection]]
 
 # A test of one or two minutes each: at the end, the other processes would be idle.
+COARSE = timedelta(seconds=20)  # a busy machine takes less for what a test does before it first sets the clock
 LONGEST = ("test_conformance.py", "test_new_noun.py")
 MAX_WORKERS = 8
 GIVEN = {"COORDINATOR_TEST_DATABASE_URL", "COORDINATOR_TEST_IMAGE"}  # either names the server of the suite
@@ -390,13 +391,19 @@ class Transaction:
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.connection = connection
+        self._stopped = False
 
     async def run(self, operation: Operation[R]) -> R:
         async with self.connection.transaction():
             return await call(self.connection, operation)
 
     async def set_clock(self, after: timedelta) -> None:
-        """Stop the clock of the database, at this distance from the start of the transaction."""
+        """Stop the clock of the database, at this distance from the start of the transaction.
+
+        What happened before has the time of the real clock unless it was stopped, which seconds cannot be compared with.
+        """
+        assert self._stopped or not timedelta(0) < after < COARSE, "stop the clock first: set_clock(timedelta(0))"
+        self._stopped = True
         await self.connection.execute(
             "select set_config('coordinator.fake_now', (transaction_timestamp() + $1)::text, true)", after
         )

@@ -232,6 +232,7 @@ async def test_what_a_transaction_holds_in_one_project_obstructs_a_loop_in_no_ot
 
 
 async def test_a_flood_in_one_project_leaves_others_their_share_of_a_run(tx: Shared) -> None:
+    await tx.set_clock(timedelta(0))
     for project, count in (("flood", 30), ("calm", 2)):
         await tx.connection.execute("select coordinator.project_create($1)", project)
         for _ in range(count):
@@ -245,6 +246,7 @@ async def test_a_flood_in_one_project_leaves_others_their_share_of_a_run(tx: Sha
 
 
 async def test_a_flood_of_waits_that_end_by_time_leaves_those_of_others_their_share(tx: Shared) -> None:
+    await tx.set_clock(timedelta(0))
     for project, count in (("flood", 30), ("calm", 2)):
         await tx.connection.execute("select coordinator.project_create($1)", project)
         agent = await tx.connection.fetchval(

@@ -114,6 +114,7 @@ async def test_the_view_of_what_is_pending_says_the_same_as_the_function(tx: Tra
 
 
 async def test_seen_then_done_keeps_the_time_at_which_it_was_first_seen(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
     sent = await send(tx)
     await tx.set_clock(timedelta(seconds=1))
     seen = await tx.run(directives.Acknowledge(project="default", directive=sent, agent="a", status="seen"))
@@ -181,6 +182,7 @@ async def test_what_was_done_before_a_revocation_may_be_said_again(tx: Transacti
 
 
 async def test_an_expired_directive_is_absent_before_it_is_marked(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
     sent = await send(tx, ttl=timedelta(seconds=10))
     await tx.set_clock(timedelta(seconds=11))
     assert await inbox(tx) == []

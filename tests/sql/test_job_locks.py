@@ -298,6 +298,7 @@ async def test_tickets_come_first_and_their_end_wakes_the_job(world: Locks) -> N
 
 
 async def test_a_lock_delay_keeps_the_job_waiting(world: Locks) -> None:
+    await world.tx.set_clock(0 * SECOND)
     worker, holder = await world.worker(), await world.worker("holder")
     await world.acquire(holder, "a", ttl=10 * SECOND, delay=10 * SECOND)
     job = await world.enqueue(locks=["a"])

@@ -35,6 +35,7 @@ class Trees(Machine):
     def begin(self) -> None:
         super().begin()
         self.now = 0.0
+        self.do(self.tx.set_clock(timedelta(0)))
         made = agents.Register(project="default", name="w", job_types=["x"], ttl=timedelta(days=1))
         self.worker = self.do(self.tx.run(made)).id
         self.jobs: dict[UUID, Job] = {}

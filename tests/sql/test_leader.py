@@ -73,6 +73,7 @@ async def test_a_leader_learns_which_loops_have_work(tx: Transaction) -> None:
     async def due() -> list[str]:
         return (await tx.run(LeaderRenew(process=process))).due
 
+    await tx.set_clock(timedelta(0))
     process = await register(tx)
     assert await due() == []
     await tx.run(signals.Set(project="default", key="k", value=1, ttl=timedelta(seconds=1)))

@@ -172,6 +172,8 @@ ENDS: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_every_end_of_an_attempt_gives_its_slot_back_and_wakes_who_lacked_it(fleet: Fleet, end: str) -> None:
+    if end == "deadline":
+        await fleet.tx.set_clock(timedelta(0))
     connection = fleet.tx.connection
     await connection.execute(
         "create or replace function coordinator.server_settled() returns boolean language sql stable return true"
@@ -237,6 +239,7 @@ async def test_jobs_that_a_claim_cannot_start_keep_no_slot(fleet: Fleet) -> None
 
 
 async def test_jobs_that_are_too_late_keep_no_slot(fleet: Fleet) -> None:
+    await fleet.tx.set_clock(timedelta(0))
     await fleet.limit("l", slots=2, queue="q")
     await fleet.fetch(
         "select coordinator.job_enqueue('default', 'x', p_queue => 'q', p_start_by => coordinator.now_utc() + interval '10 s', p_priority => 1)"

@@ -178,6 +178,7 @@ async def test_an_expectation_is_the_last_number_with_its_epoch(tx: Transaction)
 
 
 async def test_entries_are_read_after_before_at_and_from_the_end(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
     for number in range(1, 8):
         await tx.set_clock(number * SECOND)
         await tx.run(append(number))

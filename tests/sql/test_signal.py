@@ -37,6 +37,7 @@ async def test_a_deleted_and_recreated_signal_never_has_an_old_version_again(tx:
 
 
 async def test_an_expired_signal_is_absent_before_it_is_swept(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
     await tx.run(signals.Set(project="default", key="k", value=1, ttl=timedelta(seconds=10)))
     await tx.set_clock(timedelta(seconds=11))
     with pytest.raises(NotFound):
@@ -116,6 +117,7 @@ async def test_expecting_a_version_of_a_signal_that_is_not_set_is_a_conflict(tx:
 
 
 async def test_an_expired_version_is_not_there_to_be_expected(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
     first = await tx.run(signals.Set(project="default", key="k", value=1, ttl=timedelta(seconds=1)))
     await tx.set_clock(timedelta(seconds=2))
     await refused(tx, signals.Set(project="default", key="k", value=2, expect=first.version), "ZC301")
@@ -204,6 +206,7 @@ async def test_expire_deletes_up_to_its_limit_oldest_first_with_events(tx: Trans
 
 
 async def test_the_view_shows_what_readers_see(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
     await tx.run(signals.Set(project="default", key="gone", value=1, ttl=timedelta(seconds=1)))
     await tx.run(signals.Set(project="default", key="there", value=1))
     await tx.set_clock(timedelta(seconds=2))

@@ -109,6 +109,7 @@ async def test_a_stale_fence_is_a_failed_condition(tx: Transaction) -> None:
 
 
 async def test_an_expired_signal_is_absent_for_a_condition(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
     await tx.run(signals.Set(project="default", key="k", value=1, ttl=timedelta(seconds=5)))
     await refused(tx, run(put("a"), conditions=(at("k", 0),)), "ZC301")
     await tx.set_clock(timedelta(seconds=6))

@@ -17,6 +17,7 @@ async def test_a_note_is_written_listed_and_deleted(tx: Transaction) -> None:
 
 
 async def test_a_note_expires_and_the_loop_learns_of_it(tx: Transaction) -> None:
+    await tx.set_clock(timedelta(0))
     await tx.run(notes.Write(project="default", key="build", text="stale", ttl=timedelta(seconds=1)))
     await tx.set_clock(timedelta(seconds=2))
     assert await tx.run(notes.List(project="default")) == []
