@@ -253,6 +253,18 @@ async def test_the_reaper_finds_lost_agents_without_reading_all(full: Transactio
         assert "agents" not in scanned(plan), plan
 
 
+async def test_the_reaper_reads_no_agent_of_a_process_that_lives(full: Transaction) -> None:
+    await full.connection.execute("""
+      insert into coordinator.processes (id, kind, name, started_at) overriding system value
+        select distinct process_id, 'client', 'c', now() from coordinator.agents where process_id is not null;
+      update coordinator.agents set expires_at = now() + interval '1 hour'""")
+    due = await statement(full, "agent_reap", r"\(select e\.project_id.*limit \$3\)")
+    read = "select seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables where relname = 'agents'"
+    before = await full.connection.fetchval(read)
+    assert await full.connection.fetchval("select projects from coordinator.project_due($1, '{}', 1000)", due) is None
+    assert await full.connection.fetchval(read) - before < 100  # of 400 with 20 processes
+
+
 NOTHING_DUE = """
 create temp table n on commit drop as
   select n, gen_random_uuid() as id, now() + interval '1 hour' + n * interval '1 second' as t, p.id as p

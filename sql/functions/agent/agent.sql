@@ -319,9 +319,12 @@ begin
     (select e.project_id, e.id::text from coordinator.agents e
      where e.expires_at <= $1 and e.project_id <> all ($2) order by e.expires_at limit $3)
     union all
-    (select o.project_id, o.id::text from coordinator.agents o left join coordinator.processes d on d.id = o.process_id
-     where o.process_id is not null and (d.id is null or d.missing_at <= clock_timestamp() - coordinator.process_grace()) and o.project_id <> all ($2)
-     limit $3)
+    (with recursive process as ( -- one index lookup for each process
+       (select a.process_id as id from coordinator.agents a where a.process_id is not null order by a.process_id limit 1)
+       union all
+       select (select a.process_id from coordinator.agents a where a.process_id > p.id order by a.process_id limit 1) from process p where p.id is not null)
+     select a.project_id, a.id::text from process p left join coordinator.processes d on d.id = p.id join coordinator.agents a on a.process_id = p.id
+     where (d.id is null or d.missing_at <= clock_timestamp() - coordinator.process_grace()) and a.project_id <> all ($2) limit $3)
   $due$);
   delete from coordinator.processes p
   where p.id = any (array(select c.id from coordinator.processes c where c.missing_at <= v_now - coordinator.process_grace() for update skip locked))
