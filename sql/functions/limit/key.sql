@@ -66,7 +66,7 @@ begin
     select p.ctid as place, p.turn, p.lane_id from coordinator.job_permits p
     where p.class_id = p_class and p.turn > p_after and p.lane_id <> all (p_met) order by p.turn limit v_most for update skip locked)
   select array_agg(l.place) as places, array_agg(l.turn) as turns, array_agg(l.lane_id) as lanes, array_agg(e.hash) as hashes, array_agg(e.weight) as weights,
-         array_agg(e.hash is null or e.locked = cardinality(v_limits.ids)) as held into v_line
+         array_agg(coalesce(e.hash is null or e.locked = cardinality(v_limits.ids), false)) as held into v_line
   from line l
   -- One lookup per lane and key, whatever the statistics say; without a weight, the lane was deleted.
   left join lateral (
