@@ -12,6 +12,17 @@ $$;
 comment on function coordinator.log_refuse(integer, text, text, text) is
   'Raise an error about an entry of a batch, by its position from 0. Internal.';
 
+create or replace function coordinator.log_role(p_data json) returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case when json_typeof(p_data -> 'role') = 'string' and length(p_data ->> 'role') between 1 and 200 then p_data ->> 'role' end;
+end
+$$;
+comment on function coordinator.log_role(json) is
+  'Return the role that the data of an entry names; null: none, or not a text of 1 to 200 characters. Internal.';
+
 -- Reads the usual batch in one statement: the loop of log_drafts costs three times as much. Each append calls it, so it inherits the
 -- search_path of its callers. If an entry begins with its data and is nine bytes longer than that, or ten with a space, it has no other fields.
 create or replace function coordinator.log_plain_drafts(p_kind text, p_entries json) returns coordinator.log_draft[]
@@ -142,8 +153,7 @@ begin
       end;
     end if;
     if v_draft.role is null and json_typeof(v_draft.data) = 'object' and strpos(v_text, '"role"') > 0 then
-      v_draft.role := case when json_typeof(v_draft.data -> 'role') = 'string' then v_draft.data ->> 'role' end;
-      v_draft.role := case when length(v_draft.role) between 1 and 200 then v_draft.role end;
+      v_draft.role := coordinator.log_role(v_draft.data);
     end if;
     if v_draft.tokens is null and p_kind = 'message' then
       v_draft.tokens := (octet_length(v_text) + 3) / 4;
@@ -415,7 +425,7 @@ begin
                -- A usual role at the beginning is found without parsing the data.
                case when starts_with(d.text, '{"role":"') and split_part(d.text, '"role"', 3) = ''
                          and split_part(d.text, '"', 4) in ('user', 'assistant', 'system', 'developer', 'tool') then split_part(d.text, '"', 4)
-                    when json_typeof(d.data -> 'role') = 'string' and length(d.data ->> 'role') between 1 and 200 then d.data ->> 'role' end,
+                    when strpos(d.text, '"role"') > 0 then coordinator.log_role(d.data) end,
                case p_kind when 'message' then (octet_length(d.text) + 3) / 4 end, v_log.epoch, v_actor, v_log.updated_at, d.data
         from (select u.data, u.data::text as text, u.place from unnest(v_data) with ordinality u (data, place) offset 0) d;
         insert into coordinator.events (type, project, key, actor, at, data)
