@@ -152,7 +152,7 @@ async def check_log_followed(old: asyncpg.Connection, new: asyncpg.Connection, r
     expected = await call(new, APPEND)
     with pytest.raises(Conflict) as conflict:
         await call(old, replace(APPEND, expect=expected.last_seq, epoch=expected.epoch))
-    assert "another server has succeeded" in (conflict.value.hint or "")
+    assert "this server is no longer the primary" in (conflict.value.hint or "")
     server.connection = new
     follower = followed(server, read, Asleep())
     await anext(follower)

@@ -216,6 +216,8 @@ async def test_a_position_of_a_lost_history_is_refused_with_a_reset(tx: Transact
     for place in (["00000000", "3"], [first.epoch, "4"], [second.epoch, "3"], [second.epoch, "7"], ["", "7"]):
         error = await refused(tx, read(after=place), "ZC218")
         assert json.loads(error.detail or "")["reset"] is True
+        assert (error.message == 'log "k" has no entry 7: its last number is 6') is (place[0] == "")
+        assert ("was restored to an earlier state" in str(error.hint)) is (place[0] == "")
     await refused(tx, append(7, expect=6, epoch=first.epoch), "ZC301")
     assert (await tx.run(append(7, expect=6, epoch=second.epoch))).last_seq == 7
 

@@ -46,11 +46,13 @@ begin
   if v_seq < p_log.first_seq - 1 or v_seq > p_log.last_seq or v_seq > 0 and v_epoch is not null and v_epoch <> v_there then
     raise exception using errcode = 'ZC218',
       message = case when v_seq < p_log.first_seq - 1 then format('entries after %s of log "%s" are gone', v_seq, p_log.key)
+                     when v_epoch is null then format('log "%s" has no entry %s: its last number is %s', p_log.key, v_seq, p_log.last_seq)
                      -- Stamps have no order: whether their epoch is lost or later, a cursor of an event tells.
                      else format('entry %s does not belong to the current log "%s": the database was restored, or another server has succeeded this one',
                                  concat_ws(' of epoch ', v_seq, nullif(p_after[1], '')), p_log.key) end,
       detail = jsonb_build_object('reset', true, 'first_seq', p_log.first_seq, 'last_seq', p_log.last_seq, 'epoch', coordinator.epoch_text(p_log.epoch))::text,
-      hint = 'Read it from the start, without a position.';
+      hint = 'Read it from the start, without a position.'
+             || case when v_epoch is null and v_seq > p_log.last_seq then ' If this entry was read before, the database was restored to an earlier state.' else '' end;
   end if;
   return v_seq;
 end
