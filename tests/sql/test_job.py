@@ -591,7 +591,11 @@ async def test_a_dedupe_key_with_a_window_answers_for_a_completed_job_and_not_fo
     await world.run(jobs.Complete(**held(worker, await world.claim(worker))))
     same = await world.enqueue(dedupe_key="d", on_duplicate="skip")
     assert (same.id, same.status) == (done.id, "completed")
-    await refused(world.tx, jobs.Enqueue(project="default", type="x", dedupe_key="d", on_duplicate="replace"), "ZC321")
+    error = await refused(
+        world.tx, jobs.Enqueue(project="default", type="x", dedupe_key="d", on_duplicate="replace"), "ZC321"
+    )
+    assert "(completed) holds the dedupe key" in error.message
+    assert "until its window ends" in error.hint
     await world.tx.set_clock(2 * HOUR)
     again = await world.enqueue(dedupe_key="d", dedupe_for=HOUR)
     assert again.id != done.id

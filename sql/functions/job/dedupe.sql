@@ -19,9 +19,10 @@ begin
   end if;
   select * into v_job from coordinator.job_find(p_project_id, p_job);
   raise exception using errcode = 'ZC321',
-    message = format('job %s (%s) answers for the dedupe key "%s"', p_job, v_job.status, p_order.dedupe_key),
+    message = format('job %s (%s) holds the dedupe key "%s"', p_job, v_job.status, p_order.dedupe_key),
     detail = jsonb_build_object('job', p_job, 'status', v_job.status, 'dedupe_key', p_order.dedupe_key)::text,
-    hint = case p_order.on_duplicate when 'replace' then 'Only a job that waits can be replaced; wait for its end, or cancel it.'
+    hint = case when v_job.ended_at is not null then 'It holds the key until its window ends. Use another key, or enqueue with on_duplicate "skip" to get its id.'
+           when p_order.on_duplicate = 'replace' then 'Only a job that waits can be replaced; wait for its end, or cancel it.'
            else 'Wait for that job, or enqueue with on_duplicate "skip" to get its id.' end;
 end
 $$;

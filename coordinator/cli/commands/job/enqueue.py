@@ -103,5 +103,5 @@ def enqueue(call: Invocation, /, *, payload: str | None, lines: str | None, **op
         given["payload"] = read_json(read_text(payload), "JSON")
     receipt = call.run(call.operation(jobs.Enqueue, **given))
     if not receipt.created:
-        call.output.note(f"a job that is {receipt.status} answers for the dedupe key")
+        call.output.note(f"a job that is {receipt.status} holds the dedupe key")
     call.output.one(receipt, str(receipt.id))
