@@ -31,6 +31,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 AT_ONCE = select.PIPE_BUF  # bytes that a writable pipe accepts without blocking
 MAX_CELL = 200  # characters of a cell; JSON is not truncated
+CAPPED = {"queued_count": 10_000}  # counts that stop there
 NONE = ("result", "checkpoint")  # JSON fields whose null means that there is no value
 TEXT = (  # columns that may wrap
     "body", "context", "description", "error", "hold_reason", "lesson", "message", "mission", "pause_reason", "question", "reason",
@@ -70,7 +71,7 @@ class Output:
                 json = _json(name, value, types.get(name))
                 lines = value.rstrip().split("\n") if isinstance(value, str) and not json else [value]
                 for heading, line in zip((name, *[""] * len(lines)), lines, strict=False):
-                    self.line(f"{heading:<{width}}  {cell(line, None, json=json)}".rstrip())
+                    self.line(f"{heading:<{width}}  {cell(_count(name, line), None, json=json)}".rstrip())
 
     def many(self, results: list[S], columns: Iterable[str], *, empty: str) -> None:
         """Write several results: as JSON an array; as text a table, or ``empty`` if there are none.
@@ -168,6 +169,11 @@ def _json(name: str, value: object, type: object) -> bool:
     return type == Json and (value is not None or name not in NONE)
 
 
+def _count(name: str, value: object) -> object:
+    """Mark a count that was not continued."""
+    return f"{value}+" if name in CAPPED and value == CAPPED[name] else value
+
+
 def _columns(
     results: Sequence[msgspec.Struct], names: Iterable[str], maximum: int | None, *, sparse: bool
 ) -> list[Column]:
@@ -179,7 +185,7 @@ def _columns(
             values = [value and value.strip().partition("\n")[0] for value in values]
         if sparse and columns and all(_absent(name, value, types.get(name)) for value in values):
             continue
-        cells = [cell(value, maximum, json=_json(name, value, types.get(name))) for value in values]
+        cells = [cell(_count(name, value), maximum, json=_json(name, value, types.get(name))) for value in values]
         # Cells have ages, so "EXPIRES" reads better than "EXPIRES_AT".
         heading = name.removesuffix("_at").replace("_", " ").upper()
         columns.append(

@@ -231,3 +231,16 @@ def test_a_table_has_the_first_line_of_an_error(capsys: pytest.CaptureFixture[st
     head, row = capsys.readouterr().out.splitlines()
     assert head.split() == ["ID", "ERROR", "RESULT", "LABELS", "PERCENT"]
     assert row.split() == ["7", "ValueError:", "no", '["a","b"]', "gpu,", "eu", "33.3"]
+
+
+class Counted(msgspec.Struct):
+    queued_count: int
+
+
+def test_a_count_that_stopped_at_its_maximum_is_marked_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    Output("text").one(Counted(10_000))
+    Output("text").many([Counted(10_000), Counted(9_999)], ("queued_count",), empty="")
+    Output("json").one(Counted(10_000))
+    assert capsys.readouterr().out.splitlines() == [
+        "queued_count  10000+", "QUEUED COUNT", "10000+", "9999", '{"queued_count":10000}'
+    ]  # fmt: skip
