@@ -464,7 +464,7 @@ create table coordinator.job_budgets (
 );
 
 -- Cancellations, pauses and resumptions of trees that were too large for one call, until the loop has changed the rest.
-create table coordinator.job_cancellations (
+create table coordinator.job_changes (
   id           bigint not null generated always as identity, -- Number of the change.
   project_id   bigint not null, -- Project of the jobs.
   jobs         uuid[] not null, -- These jobs and all jobs below them are changed.
@@ -475,10 +475,10 @@ create table coordinator.job_cancellations (
   tree         boolean not null default true, -- Whether the jobs below are changed as well.
   paused       jsonb, -- Of a pause: what jobs_open.paused will say.
   root_id      uuid, -- Of a pause or a resumption: the root of the tree; changes of one tree take place in order.
-  constraint job_cancellations_pkey PRIMARY KEY (id),
-  constraint job_cancellations_change_check CHECK ((change = ANY (ARRAY['cancel'::text, 'pause'::text, 'resume'::text])))
+  constraint job_changes_pkey PRIMARY KEY (id),
+  constraint job_changes_change_check CHECK ((change = ANY (ARRAY['cancel'::text, 'pause'::text, 'resume'::text])))
 );
-CREATE INDEX job_cancellations_project_idx ON coordinator.job_cancellations USING btree (project_id);
+CREATE INDEX job_changes_project_idx ON coordinator.job_changes USING btree (project_id);
 
 -- What jobs reserve and spend of budgets: a row for each running attempt and budget. The end of the attempt settles it; claims add settled rows up.
 create table coordinator.job_charges (

@@ -61,7 +61,7 @@ def table(config: Config) -> tuple[Loop, ...]:
         Loop(jobs.WakeDue()),
         Loop(queues.Arrange(), judge=_paced),
         Loop(job_trees.Settle()),
-        Loop(job_trees.CancelDue()),
+        Loop(job_trees.ChangeDue()),
         Loop(jobs.Expire()),
         Loop(jobs.Rescue(), every_s=60),
         Loop(crons.Fire()),

@@ -314,7 +314,7 @@ LIMITS: Final[Mapping[str, int]] = {
     "job_wait_jobs": 1000,
     "job_question": 2000,
     "job_options": 20,
-    "job_cancel": 1000,
+    "job_change": 1000,
     "job_depth": 20,
     "job_children": 10000,
     "job_chunks_call": 1000,

@@ -9,7 +9,7 @@ from coordinator.model.job import JobTreeOutcome
 from coordinator.model.job_history import Job
 from coordinator.model.operation import Batch, InProject
 
-__all__ = ["CancelChildren", "CancelDue", "Pause", "Resume", "Settle", "Tree"]
+__all__ = ["CancelChildren", "ChangeDue", "Pause", "Resume", "Settle", "Tree"]
 
 
 class Tree(InProject[list[Job]], frozen=True, kw_only=True):
@@ -73,10 +73,10 @@ class Resume(InProject[JobTreeOutcome], frozen=True, kw_only=True):
     actor: str | None = None
 
 
-class CancelDue(Batch, frozen=True, kw_only=True):
+class ChangeDue(Batch, frozen=True, kw_only=True):
     """Cancel, pause or resume further jobs of trees that were too large for one call; return how many. Repeat until 0."""
 
-    function = "job_cancel_due"
+    function = "job_change_due"
 
 
 class Settle(Batch, frozen=True, kw_only=True):

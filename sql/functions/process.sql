@@ -168,7 +168,7 @@ begin
     case when exists (select from coordinator.job_placements) then 'queue_place' end,
     case when exists (select from coordinator.crons where due_at <= v_now) then 'cron_fire' end,
     case when exists (select from coordinator.jobs_unsettled) then 'job_settle_due' end,
-    case when exists (select from coordinator.job_cancellations) then 'job_cancel_due' end,
+    case when exists (select from coordinator.job_changes) then 'job_change_due' end,
     case when (select true from coordinator.jobs_open j
                       where j.start_by <= v_now and not exists (select from coordinator.jobs_running r where r.id = j.id)
                       order by j.start_by limit 1) then 'job_expire' end,

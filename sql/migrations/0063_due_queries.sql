@@ -5,7 +5,6 @@ drop function if exists
   coordinator.agent_reap_work(bigint[], integer),
   coordinator.artifact_expire_work(bigint[], integer),
   coordinator.document_expire_work(bigint[], integer),
-  coordinator.job_cancel_due_work(bigint[], integer),
   coordinator.job_expire_work(bigint[], integer),
   coordinator.job_promote_work(bigint[], integer),
   coordinator.job_rescue_work(bigint[], integer),

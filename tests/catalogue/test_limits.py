@@ -38,7 +38,7 @@ ELSEWHERE = {
     "user_attempts",
     "session_delete",
     "session_fork",
-    "job_cancel",
+    "job_change",
     "webhook_attempts",
 }
 STEP = {"ttl_min": -0.000001} | dict.fromkeys(["ttl_max", "agent_ttl_max", "lock_ttl_max", "lock_delay_max"], 0.000001)

@@ -251,16 +251,16 @@ async def test_a_portion_leaves_the_parent_of_a_child_that_is_being_enqueued_to_
             await call(two, jobs.Cancel(project="default", job=parent.id))
         await two.execute(
             """
-            insert into coordinator.job_cancellations (project_id, jobs, actor, requested_at)
+            insert into coordinator.job_changes (project_id, jobs, actor, requested_at)
             values (coordinator.project_id('default'), $1, 'boss', now())""",
             [root.id],
         )
-        assert [await asyncio.wait_for(call(two, job_trees.CancelDue()), 30) for _ in range(2)] == [1, 0]
+        assert [await asyncio.wait_for(call(two, job_trees.ChangeDue()), 30) for _ in range(2)] == [1, 0]
         assert await places(one, root.id) == ["jobs_ended"]
-        assert await two.fetchval("select count(*) from coordinator.job_cancellations") == 1
-    assert await call(two, job_trees.CancelDue()) == (1 if asked else 2)
+        assert await two.fetchval("select count(*) from coordinator.job_changes") == 1
+    assert await call(two, job_trees.ChangeDue()) == (1 if asked else 2)
     assert await places(one, child.id) == ["jobs_ended"]
-    assert await two.fetchval("select count(*) from coordinator.job_cancellations") == 0
+    assert await two.fetchval("select count(*) from coordinator.job_changes") == 0
 
 
 async def test_a_claim_that_finds_a_job_paused_while_it_is_being_resumed_does_not_leave_it_asleep(
@@ -293,7 +293,7 @@ async def test_a_portion_of_a_pause_passes_over_a_job_that_another_transaction_h
     paused = f"""jsonb_build_object('by', 'boss', 'at', now(), 'job', '{root}', 'tree', true)"""
     await two.execute(
         f"""
-        insert into coordinator.job_cancellations (project_id, jobs, actor, requested_at, change, paused, root_id)
+        insert into coordinator.job_changes (project_id, jobs, actor, requested_at, change, paused, root_id)
         values (coordinator.project_id('default'), $1, 'boss', now(), $2, {paused if change == "pause" else "null"}, $3)""",
         [root],
         change,
@@ -301,9 +301,9 @@ async def test_a_portion_of_a_pause_passes_over_a_job_that_another_transaction_h
     )
     async with one.transaction():
         child = (await call(one, enqueue(parent=held))).id
-        assert [await asyncio.wait_for(call(two, job_trees.CancelDue()), 30) for _ in range(2)] == [1, 0]
-        assert await two.fetchval("select count(*) from coordinator.job_cancellations") == 1
-    assert await call(two, job_trees.CancelDue()) == 2
+        assert [await asyncio.wait_for(call(two, job_trees.ChangeDue()), 30) for _ in range(2)] == [1, 0]
+        assert await two.fetchval("select count(*) from coordinator.job_changes") == 1
+    assert await call(two, job_trees.ChangeDue()) == 2
     place = ["jobs_waiting"] if change == "pause" else ["jobs_ready"]
     assert [await places(one, job) for job in (root, held, child)] == [place] * 3
-    assert await two.fetchval("select count(*) from coordinator.job_cancellations") == 0
+    assert await two.fetchval("select count(*) from coordinator.job_changes") == 0

@@ -67,7 +67,7 @@ begin
   perform coordinator.webhook_add('{project}', 'https://example.com/other', '{{signal.*}}');
   perform coordinator.limit_set('{project}', 'gone', p_slots => 1);
   update coordinator.job_limits set tree = gen_random_uuid() where name = 'gone';
-  insert into coordinator.job_cancellations (project_id, jobs, actor, requested_at)
+  insert into coordinator.job_changes (project_id, jobs, actor, requested_at)
   select v_project, array[id], 'a', now() from coordinator.job_enqueue('{project}', 'doomed');
   insert into coordinator.job_limit_waits (limit_id, due_at) select id, now() from coordinator.job_limits where name = 'rate' on conflict do nothing;
   insert into coordinator.job_keys (limit_id, hash) select id, 1 from coordinator.job_limits where name = 'each' on conflict do nothing;

@@ -236,21 +236,21 @@ async def test_a_job_that_was_paused_alone_is_paused_with_its_tree_afterwards(wo
 
 
 async def due(world: World, limit: int) -> int:
-    return await world.run(job_trees.CancelDue(limit=limit))
+    return await world.run(job_trees.ChangeDue(limit=limit))
 
 
 async def cancel_later(world: World, job: UUID) -> None:
     """Leave the whole cancellation of a tree to the loop."""
     await world.tx.connection.execute(
         """
-        insert into coordinator.job_cancellations (project_id, jobs, actor, requested_at)
+        insert into coordinator.job_changes (project_id, jobs, actor, requested_at)
         values (coordinator.project_id('default'), $1, 'boss', coordinator.now_utc())""",
         [job],
     )
 
 
 async def cancellations(world: World) -> int:
-    return int(await world.tx.connection.fetchval("select count(*) from coordinator.job_cancellations"))
+    return int(await world.tx.connection.fetchval("select count(*) from coordinator.job_changes"))
 
 
 async def test_a_tree_that_is_too_large_for_one_call_is_cancelled_in_portions(world: World) -> None:
@@ -313,7 +313,7 @@ async def pause_later(world: World, job: UUID, root: UUID) -> None:
     """Leave the whole pause of a tree to the loop."""
     await world.tx.connection.execute(
         """
-        insert into coordinator.job_cancellations (project_id, jobs, actor, requested_at, change, paused, root_id)
+        insert into coordinator.job_changes (project_id, jobs, actor, requested_at, change, paused, root_id)
         values (coordinator.project_id('default'), $1, 'boss', coordinator.now_utc(), 'pause',
                 jsonb_build_object('by', 'boss', 'at', coordinator.now_utc(), 'reason', 'lunch', 'job', $2::uuid, 'tree', true), $3)""",
         [job],
@@ -375,7 +375,7 @@ async def test_a_job_that_waits_for_a_tree_that_was_resumed_meanwhile_is_woken(w
     worker = await world.worker(job_types=["root"])
     await pause_later(world, root, root)
     assert await world.claim(worker) == []
-    await world.tx.connection.execute("delete from coordinator.job_cancellations")
+    await world.tx.connection.execute("delete from coordinator.job_changes")
     why = await world.run(job_history.Why(project="default", job=root))
     assert (why.cause, why.names) == ("tree", [])
     await world.tx.set_clock(HOUR)

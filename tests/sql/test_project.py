@@ -97,7 +97,7 @@ select coordinator.agent_deregister((select id from coordinator.agent_register($
 select coordinator.knowledge_put($1, 'near', 'Text.', p_embedding => '{1,0}');
 select coordinator.job_enqueue($1, 'done', p_dedupe_key => 'once');
 select coordinator.job_cancel($1, (select id from coordinator.job_enqueue($1, 'done')));
-insert into coordinator.job_cancellations (project_id, jobs, actor, requested_at) select id, '{}', 'x', now() from coordinator.projects where name = $1"""
+insert into coordinator.job_changes (project_id, jobs, actor, requested_at) select id, '{}', 'x', now() from coordinator.projects where name = $1"""
 TURNS = {"job_lock_turns", "job_lock_waits", "job_waits"}  # for a moment; they go with the jobs
 
 

@@ -18,7 +18,7 @@ LEFT_TABLES = {
         "agents agents_ended processes leaders directives directive_receipts locks lock_waits lock_breaks queues crons job_classes "
         "job_lanes job_permits jobs_open jobs_ready jobs_later jobs_running job_dedupes jobs_ended jobs_waiting job_dependencies "
         "jobs_unsettled job_steps_open job_waits job_watches job_wait_log job_chunks_open job_limits job_slots job_buckets "
-        "job_limit_waits job_tree_waits job_keys job_budgets job_charges job_lock_waits job_lock_turns job_placements job_cancellations "
+        "job_limit_waits job_tree_waits job_keys job_budgets job_charges job_lock_waits job_lock_turns job_placements job_changes "
         "briefings files_seen webhooks webhook_deliveries webhook_log"
     ),
     "happened here": "events event_chunks idempotency_keys audit_anchors audit_applied audit_cursor audit_policies",

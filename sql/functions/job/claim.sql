@@ -395,7 +395,7 @@ begin
   end if;
 
   select exists (select from coordinator.job_limits l where l.project_id = v_project and l.tree is not null)
-           or exists (select from coordinator.job_cancellations c where c.project_id = v_project),
+           or exists (select from coordinator.job_changes c where c.project_id = v_project),
          array(select l.id from coordinator.job_limits l where l.project_id = v_project and l.per_key and l.kind <> 'slots') into v_trees, v_timed;
   if v_timed <> '{}' then
     perform coordinator.limit_unpark_due(v_timed, v_now);

@@ -259,7 +259,7 @@ begin
   delete from coordinator.jobs_later l where l.class_id = any (v_classes);
   delete from coordinator.jobs_waiting w where w.class_id = any (v_classes);
   delete from coordinator.job_lock_turns t where t.project_id = p_project_id;
-  delete from coordinator.job_cancellations c where c.project_id = p_project_id;
+  delete from coordinator.job_changes c where c.project_id = p_project_id;
   delete from coordinator.job_dependencies d
   where d.job_id = any (array(select j.id from coordinator.jobs_open j where j.project_id = p_project_id and j.after is not null));
   delete from coordinator.job_permits p where p.class_id = any (v_classes);

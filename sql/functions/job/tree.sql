@@ -8,7 +8,7 @@
 -- A cancellation locks the row of each job in jobs_running, jobs_ready, jobs_later or jobs_waiting before the row in jobs_open, as
 -- every end does. It proceeds in order of id; a parent has a smaller id than its children.
 --
--- One call cancels, pauses or resumes up to 1,000 jobs. If more are left, it inserts a row into job_cancellations, and a loop changes the
+-- One call cancels, pauses or resumes up to 1,000 jobs. If more are left, it inserts a row into job_changes, and a loop changes the
 -- rest in portions. Until a cancellation or a pause is complete, claims let its jobs wait (job_admit), and enqueues refuse children of
 -- jobs that are to be cancelled. A portion locks the row of each job in jobs_open as well, and the row of the change is deleted only
 -- after a search that found no more jobs, so no child escapes. The loop skips jobs that others have locked, and returns to them.
@@ -26,7 +26,7 @@ insert into coordinator.rights (function, role) values
   ('job_resume',       'manager');
 
 insert into coordinator.limits (name, value, unit, meaning) values
-  ('job_cancel',   1000,  'jobs', 'Jobs of a tree that one call cancels, pauses or resumes; a loop does the rest.'),
+  ('job_change',   1000,  'jobs', 'Jobs of a tree that one call cancels, pauses or resumes; a loop does the rest.'),
   ('job_depth',    20,    'jobs', 'Ancestors of a job in its tree.'),
   ('job_children', 10000, 'jobs', 'Open children per job.');
 
@@ -153,7 +153,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_targets uuid[] := array(select distinct t from coordinator.job_cancellations c cross join lateral unnest(c.jobs) t where c.project_id = p_project_id and c.change = any (p_changes));
+  v_targets uuid[] := array(select distinct t from coordinator.job_changes c cross join lateral unnest(c.jobs) t where c.project_id = p_project_id and c.change = any (p_changes));
 begin
   if v_targets = '{}' then
     return '{}';
@@ -209,7 +209,7 @@ comment on function coordinator.job_cancel_one(uuid, boolean) is
   'Lock a job that is to be cancelled, and return what it is: running, ended, waiting (taken out of its table: the caller ends it), or, without p_wait, busy if another transaction holds it. Internal.';
 
 create or replace function coordinator.job_cancel_portion(
-  p_cancellation coordinator.job_cancellations, p_limit integer, p_wait boolean, p_now timestamptz, out cancelled integer, out following integer)
+  p_cancellation coordinator.job_changes, p_limit integer, p_wait boolean, p_now timestamptz, out cancelled integer, out following integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -217,7 +217,7 @@ set enable_bitmapscan = off
 set jit = off
 as $$
 declare
-  c         constant coordinator.job_cancellations := p_cancellation;
+  c         constant coordinator.job_changes := p_cancellation;
   v_project text := (select p.name from coordinator.projects p where p.id = c.project_id);
   v_members uuid[];
   v_left    uuid[];
@@ -267,7 +267,7 @@ begin
   end loop;
 end
 $$;
-comment on function coordinator.job_cancel_portion(coordinator.job_cancellations, integer, boolean, timestamptz) is
+comment on function coordinator.job_cancel_portion(coordinator.job_changes, integer, boolean, timestamptz) is
   'Cancel up to p_limit jobs of a cancellation: waiting jobs end, and the workers of running jobs are asked to stop. Return how many, and how many follow. Without p_wait, leave jobs that other transactions hold to another portion. Internal.';
 
 create or replace function coordinator.job_cancel_tree(
@@ -278,7 +278,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_cancellation coordinator.job_cancellations;
+  v_cancellation coordinator.job_changes;
 begin
   v_cancellation.project_id := p_project_id;
   v_cancellation.change := 'cancel';
@@ -288,58 +288,58 @@ begin
   v_cancellation.requested_at := p_now;
   select * into cancelled, following from coordinator.job_cancel_portion(v_cancellation, 1000, true, p_now);
   if following > 0 and not p_jobs <@ coordinator.job_doomed(p_project_id, p_jobs, '{cancel}') then
-    insert into coordinator.job_cancellations (project_id, jobs, reason, actor, requested_at) values (p_project_id, p_jobs, p_reason, p_actor, p_now);
+    insert into coordinator.job_changes (project_id, jobs, reason, actor, requested_at) values (p_project_id, p_jobs, p_reason, p_actor, p_now);
   end if;
 end
 $$;
 comment on function coordinator.job_cancel_tree(bigint, uuid[], text, text, timestamptz) is
   'Cancel jobs and all jobs below them: up to 1,000 now, and the rest in portions by a loop. Return how many were cancelled, and how many follow. Internal.';
 
-create or replace function coordinator.job_cancel_due(p_limit integer default 1000) returns integer
+create or replace function coordinator.job_change_due(p_limit integer default 1000) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (select coalesce(sum(n::integer), 0) from unnest(coordinator.project_each('job_cancel_due', p_limit, $due$
-    select c.project_id, c.id::text from coordinator.job_cancellations c where c.project_id <> all ($2) order by c.id limit $3
+  return (select coalesce(sum(n::integer), 0) from unnest(coordinator.project_each('job_change_due', p_limit, $due$
+    select c.project_id, c.id::text from coordinator.job_changes c where c.project_id <> all ($2) order by c.id limit $3
   $due$)) n);
 end
 $$;
-comment on function coordinator.job_cancel_due(integer) is
+comment on function coordinator.job_change_due(integer) is
   'Cancel, pause or resume up to p_limit further jobs of trees that were too large for one call; returns how many. Repeat until 0.';
 
-create or replace function coordinator.job_cancel_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
+create or replace function coordinator.job_change_due_in(p_project_id bigint, p_items text[], p_limit integer) returns text[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-  v_change    coordinator.job_cancellations;
+  v_change    coordinator.job_changes;
   v_changed   integer;
   v_following integer;
   v_count     integer := 0;
 begin
   for v_change in
-    select * from coordinator.job_cancellations c where c.id = any (p_items::bigint[]) order by c.id for update skip locked
+    select * from coordinator.job_changes c where c.id = any (p_items::bigint[]) order by c.id for update skip locked
   loop
     exit when v_count >= p_limit;
     if v_change.change = 'cancel' then
       select * into v_changed, v_following from coordinator.job_cancel_portion(v_change, p_limit - v_count, false, coordinator.now_utc());
     else
-      continue when exists (select from coordinator.job_cancellations c
+      continue when exists (select from coordinator.job_changes c
                             where c.project_id = p_project_id and c.root_id = v_change.root_id and c.id < v_change.id);
       select * into v_changed, v_following from coordinator.job_pause_portion(v_change, p_limit - v_count, false, coordinator.now_utc());
     end if;
     v_count := v_count + v_changed;
     if v_following = 0 then
-      delete from coordinator.job_cancellations c where c.id = v_change.id;
+      delete from coordinator.job_changes c where c.id = v_change.id;
     end if;
   end loop;
   return array[v_count];
 end
 $$;
-comment on function coordinator.job_cancel_due_in(bigint, text[], integer) is
-  'Do the work of job_cancel_due in a project: see project_each. Internal.';
+comment on function coordinator.job_change_due_in(bigint, text[], integer) is
+  'Do the work of job_change_due in a project: see project_each. Internal.';
 
 create or replace function coordinator.job_cancel_children(
   p_project text, p_job uuid, p_agent uuid, p_fence bigint, p_children uuid[] default null, p_reason text default null)
@@ -374,7 +374,7 @@ comment on function coordinator.job_cancel_children(text, uuid, uuid, bigint, uu
   'Cancel children of the job that a worker holds under p_fence, or jobs further below it, each with all jobs below; by default all children. Return how many jobs had not ended; after the first 1,000, a loop cancels the rest. ZC320: the fence is stale. ZC328: a job is not below that job.';
 
 create or replace function coordinator.job_pause_portion(
-  p_change coordinator.job_cancellations, p_limit integer, p_wait boolean, p_now timestamptz, out changed integer, out following integer)
+  p_change coordinator.job_changes, p_limit integer, p_wait boolean, p_now timestamptz, out changed integer, out following integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -382,7 +382,7 @@ set enable_bitmapscan = off
 set jit = off
 as $$
 declare
-  c       constant coordinator.job_cancellations := p_change;
+  c       constant coordinator.job_changes := p_change;
   v_pause constant boolean := c.change = 'pause';
   v_left  uuid[];
   v_new   uuid[];
@@ -423,7 +423,7 @@ begin
   end loop;
 end
 $$;
-comment on function coordinator.job_pause_portion(coordinator.job_cancellations, integer, boolean, timestamptz) is
+comment on function coordinator.job_pause_portion(coordinator.job_changes, integer, boolean, timestamptz) is
   'Pause or resume up to p_limit jobs of a change. Return how many, and how many follow. Queued jobs wait; a claim that holds one of them starts it or puts it back. Without p_wait, leave jobs that other transactions hold to another portion. Internal.';
 
 create or replace function coordinator.job_change_pause(
@@ -436,8 +436,8 @@ as $$
 declare
   v_project   bigint := coordinator.project_id(p_project);
   v_now       timestamptz := coordinator.now_utc();
-  v_change    coordinator.job_cancellations;
-  v_before    coordinator.job_cancellations;
+  v_change    coordinator.job_changes;
+  v_before    coordinator.job_changes;
   v_job       record;
   v_following integer;
   v_again     boolean;
@@ -463,7 +463,7 @@ begin
   if not found then
     select coalesce(j.root_id, j.id) into v_change.root_id from coordinator.jobs_ended j where j.project_id = v_project and j.id = p_job;
   end if;
-  select * into v_before from coordinator.job_cancellations c
+  select * into v_before from coordinator.job_changes c
   where c.project_id = v_project and c.root_id = v_change.root_id order by c.id desc limit 1;
   v_again := (v_before.change, v_before.jobs, v_before.tree) is not distinct from (v_change.change, v_change.jobs, v_change.tree);
   if v_before.id is null or v_again then
@@ -475,7 +475,7 @@ begin
       v_following := (coordinator.job_pause_portion(v_change, 1000, true, v_now)).following;
     end if;
     if v_following > 0 then
-      insert into coordinator.job_cancellations (project_id, jobs, reason, actor, requested_at, change, tree, paused, root_id)
+      insert into coordinator.job_changes (project_id, jobs, reason, actor, requested_at, change, tree, paused, root_id)
       values (v_project, v_change.jobs, v_change.reason, p_actor, v_now, v_change.change, p_tree, p_paused, v_change.root_id);
     end if;
   end if;

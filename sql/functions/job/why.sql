@@ -192,12 +192,12 @@ begin
       select p_job, v_job.status, 'cancelling',
              format('Its tree was cancelled by "%s" at %s%s; it ends when its turn comes.', c.actor, coordinator.job_instant(c.requested_at), coalesce(': ' || c.reason, '')),
              null::timestamptz, null::bigint, array[c.actor]
-      from coordinator.job_cancellations c
+      from coordinator.job_changes c
       where c.project_id = v_project and c.change = 'cancel' and p_job = any (coordinator.job_members(v_project, c.jobs, true)) order by c.id limit 1;
     return;
   end if;
   if (v_job.status = 'queued' or v_job.waiting_for = 'tree') and coordinator.job_doomed(v_project, array[p_job], '{pause}') <> '{}' then
-    select c.paused into v_last from coordinator.jobs_open j join coordinator.job_cancellations c
+    select c.paused into v_last from coordinator.jobs_open j join coordinator.job_changes c
       on c.project_id = v_project and c.change = 'pause' and p_job = any (coordinator.job_members(v_project, c.jobs, true))
     where j.id = p_job and j.paused is null order by c.id desc limit 1;
     if found then
