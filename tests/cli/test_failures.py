@@ -43,7 +43,10 @@ from tests.waiting import DEADLINE_S
             ["lock", "release", "a", "--token", "1"],
             'Give the name of an agent, or the id that "coordinator agent register" printed, or set COORDINATOR_AGENT_ID.',
         ),
-        (["signal", "get", "a", "b"], "Usage: coordinator signal get [OPTIONS] KEY"),
+        (
+            ["signal", "get", "a", "b"],
+            "Quote an argument that contains spaces. Usage: coordinator signal get [OPTIONS] KEY",
+        ),
     ],
 )
 def test_a_usage_error_exits_with_2_and_a_suggestion(lone: Program, line: list[str], hint: str) -> None:
