@@ -53,9 +53,22 @@ def written(call: Invocation, header: DocumentHeader) -> None:
     call.output.one(header, f"{plain(header.key)} is at version {header.version}{end}")
 
 
-def shown(call: Invocation, document: Document, *, only_value: bool) -> None:
-    """Print a document, or only its value, as its exact text."""
+def shown(call: Invocation, document: Document, *, only_value: bool, items: str = "") -> None:
+    """Print a document, or only its value, as its exact text.
+
+    ``items``: the value is a list of objects, or an object with that list under this key. For people, they are a table.
+    """
     if only_value:
         call.output.line(bytes(document.text).decode())
-    else:
+        return
+    value = None if call.output.json or not items else document.value
+    rows = value.get(items) if isinstance(value, dict) else value
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         call.output.one(document)
+        return
+    header = {name: getattr(document, name) for name in DocumentHeader.__struct_fields__}
+    rest = {name: part for name, part in value.items() if name != items} if isinstance(value, dict) else {}
+    call.output.one({**header, "value": rest} if rest else header)
+    call.output.line("")
+    names = dict.fromkeys(("id", "status", *(name for row in rows for name in row)))
+    call.output.many(rows, names, empty="")

@@ -73,7 +73,7 @@ class Output:
                 for heading, line in zip((name, *[""] * len(lines)), lines, strict=False):
                     self.line(f"{heading:<{width}}  {cell(_count(name, line), None, json=json)}".rstrip())
 
-    def many(self, results: list[S], columns: Iterable[str], *, empty: str) -> None:
+    def many(self, results: list[S] | list[Mapping[str, object]], columns: Iterable[str], *, empty: str) -> None:
         """Write several results: as JSON an array; as text a table, or ``empty`` if there are none.
 
         ``columns`` are in order of usefulness: columns that do not fit on the terminal are omitted from the end and
@@ -175,14 +175,19 @@ def _count(name: str, value: object) -> object:
 
 
 def _columns(
-    results: Sequence[msgspec.Struct], names: Iterable[str], maximum: int | None, *, sparse: bool
+    results: Sequence[msgspec.Struct | Mapping[str, object]],
+    names: Iterable[str],
+    maximum: int | None,
+    *,
+    sparse: bool,
 ) -> list[Column]:
-    types = {field.name: field.type for field in fields_of(type(results[0]))}
+    first = results[0]
+    types = {} if isinstance(first, Mapping) else {field.name: field.type for field in fields_of(type(first))}
     columns: list[Column] = []
     for name in names:
-        values = [getattr(result, name) for result in results]
+        values = [result.get(name) if isinstance(result, Mapping) else getattr(result, name) for result in results]
         if name == "error" and maximum is not None:  # a traceback follows
-            values = [value and value.strip().partition("\n")[0] for value in values]
+            values = [value.strip().partition("\n")[0] if isinstance(value, str) else value for value in values]
         if sparse and columns and all(_absent(name, value, types.get(name)) for value in values):
             continue
         cells = [cell(_count(name, value), maximum, json=_json(name, value, types.get(name))) for value in values]

@@ -39,6 +39,15 @@ def test_states_todo_lists_and_features_on_the_command_line(program: Program) ->
     program.json("todo", "save", "s/list", '[{"id": 3, "status": "PENDING"}]', "--session", "s")
     program.json("todo", "item", "s/list", "3", '{"status": "COMPLETED"}')
     assert program.json("todo", "load", "s/list")["value"] == [{"id": 3, "status": "COMPLETED"}]
+    table = program.text("todo", "load", "s/list", "-o", "text").splitlines()
+    assert [line.split() for line in table[-2:]] == [["ID", "STATUS"], ["3", "COMPLETED"]]
+    assert table[2].split() == ["key", "s/list"]
+    program.json("todo", "save", "goal", '{"goal": "a release", "items": [{"id": 1, "to do": "tag", "error": [2]}]}')
+    table = program.text("todo", "load", "goal", "-o", "text").splitlines()
+    assert table[-2:] == ["ID  STATUS  ERROR  TO DO", "1   -       [2]    tag"]
+    assert 'value       {"goal":"a release"}' in table
+    program.json("todo", "save", "empty", "[]")
+    assert "value       []" in program.text("todo", "load", "empty", "-o", "text").splitlines()
     text = '[ {"passes":false,  "id":"login"} ]'
     program.json("feature", "save", "main", "-", stdin=text.encode())
     assert program.text("feature", "load", "main", "--value") == text + "\n"

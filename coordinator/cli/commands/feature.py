@@ -46,7 +46,7 @@ def save(call: Invocation, /, *, value: str, **options: Any) -> None:
 def load(call: Invocation, /, *, key: str, only_value: bool, path: tuple[str, ...], **options: Any) -> None:
     """Print a list; exit code 3 if there is none."""
     operation = documents.Get(project=call.project, kind="features", key=key, path=list(path) or None, **options)
-    shown(call, call.run(operation), only_value=only_value)
+    shown(call, call.run(operation), only_value=only_value, items="features")
 
 
 @command.verb(

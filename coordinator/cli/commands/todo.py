@@ -42,7 +42,7 @@ def save(call: Invocation, /, *, value: str, **options: Any) -> None:
 def load(call: Invocation, /, *, key: str, only_value: bool, path: tuple[str, ...], **options: Any) -> None:
     """Print a list; exit code 3 if there is none."""
     operation = documents.Get(project=call.project, kind="todo", key=key, path=list(path) or None, **options)
-    shown(call, call.run(operation), only_value=only_value)
+    shown(call, call.run(operation), only_value=only_value, items="items")
 
 
 @command.verb(examples=['coordinator todo item release 3 \'{"status": "COMPLETED"}\''])
