@@ -15,7 +15,7 @@ from coordinator.operations import sessions
 command = noun("Sessions: conversations and runs of work.")
 
 COLUMNS = (
-    "session", "username", "title", "status", "updated_at", "created_at", "forked_from", "mission", "context", "actor",
+    "session", "status", "updated_at", "title", "username", "created_at", "forked_from", "mission", "context", "actor",
 )  # fmt: skip
 
 _session = click.argument("session", metavar="KEY")
