@@ -49,6 +49,9 @@ declare
   v_number  bigint;
   v_left    integer := p_limit;
   v_count   bigint;
+  v_part    record;
+  v_line    text;
+  v_bytes   bigint := 0;
 begin
   perform coordinator.check_page(p_limit, p_after, '{number,text,text,number}');
   v_section := case when p_after is null then 0 else greatest(least(p_after[1]::bigint, 10), 0) end;
@@ -125,27 +128,38 @@ begin
           where d.project_id = v_project and not d.deleted and coalesce(d.expires_at > v_now, true) and (d.kind, d.key) >= (v_kind, v_key)
           order by d.kind, d.key, v.number limit v_left;
       when 7 then
-        return query
-          select 7, ''::text, b.sha256::text, c.number, c.line
+        v_count := 0;
+        -- Row by row: only the parts that a page has room for are read and encoded.
+        for v_part in
+          select b.sha256, c.number, c.data, c.line
           from coordinator.artifact_blobs b cross join lateral (
-            (select c.part::bigint as number, json_build_object('type', 'part', 'sha256', b.sha256, 'part', c.part,
-               'data', translate(encode(c.data, 'base64'), E'\n', ''))::text as line
+            (select c.part::bigint as number, c.data, null::text as line
              from coordinator.artifact_chunks c
              where c.blob_id = b.id and c.part > case when b.sha256 = v_key then greatest(v_number, 0) else 0 end
              order by c.part limit v_left)
             union all
-            (select n, json_build_object('type', 'part', 'sha256', b.sha256, 'part', n, 'store', o.store, 'object', o.key,
+            (select n, null, json_build_object('type', 'part', 'sha256', b.sha256, 'part', n, 'store', o.store, 'object', o.key,
                'bytes', least(1048576, b.bytes - (n - 1) * 1048576))::text
              from coordinator.artifact_objects o,
                   generate_series(case when b.sha256 = v_key then greatest(v_number, 0) else 0 end + 1, (b.bytes + 1048575) / 1048576) n
              where o.blob_id = b.id and o.stored_at is not null
              order by n limit v_left)
             union all
-            select 1000, json_build_object('type', 'content', 'sha256', b.sha256, 'bytes', b.bytes, 'finished_at', b.finished_at)::text
+            select 1000, null, json_build_object('type', 'content', 'sha256', b.sha256, 'bytes', b.bytes, 'finished_at', b.finished_at)::text
             where b.sha256 > v_key or v_number < 1000) c
           where b.project_id = v_project and b.finished_at is not null and b.sha256 >= v_key
             and exists (select from coordinator.artifacts a where a.blob_id = b.id)
-          order by b.sha256, c.number limit v_left;
+          order by b.sha256, c.number limit v_left
+        loop
+          v_line := coalesce(v_part.line, json_build_object('type', 'part', 'sha256', v_part.sha256, 'part', v_part.number,
+            'data', translate(encode(v_part.data, 'base64'), E'\n', ''))::text);
+          return query select 7, ''::text, v_part.sha256::text, v_part.number, v_line;
+          if v_bytes >= 1048576 then -- the size of a page: its reader leaves out this line, and so knows that it is not the last
+            return;
+          end if;
+          v_bytes := v_bytes + octet_length(v_line);
+          v_count := v_count + 1;
+        end loop;
       when 8 then
         return query
           select 8, coalesce(s.key, '')::text, a.name::text, 0::bigint, json_build_object('type', 'artifact', 'session', s.key, 'name', a.name,
@@ -156,7 +170,9 @@ begin
       else
         return query select 9, ''::text, ''::text, 0::bigint, '{"type" : "end"}'::text where v_number < 0;
     end case;
-    get diagnostics v_count = row_count;
+    if v_section <> 7 then
+      get diagnostics v_count = row_count;
+    end if;
     v_left := v_left - v_count;
     v_section := v_section + 1;
     v_kind := '';

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import timedelta
 from typing import Any
@@ -107,6 +108,22 @@ async def test_pages_are_the_whole_and_each_line_says_where_it_is(tx: Transactio
         place = place_of_line(json.loads(row.line))
         expected = None if row.section == 9 else [str(row.section), row.kind, row.key, str(row.number)]
         assert place == expected
+
+
+async def test_a_page_reads_only_the_parts_of_artifacts_that_it_has_room_for(tx: Transaction) -> None:
+    await tx.run(projects.Create(project="a"))
+    await tx.connection.execute("""
+        with blob as (insert into coordinator.artifact_blobs (project_id, sha256, bytes, finished_at)
+          select id, repeat('0', 64), 4 << 20, now() from coordinator.projects where name = 'a' returning id),
+        chunks as (insert into coordinator.artifact_chunks
+          select b.id, n, decode(repeat('0' || n, 1 << 20), 'hex') from blob b, generate_series(1, 4) n)
+        select""")
+    await stored(tx, None)
+    at_once = "select count(*) from coordinator.project_export('a', p_limit => 1000) where section >= 7"
+    assert await tx.connection.fetchval(at_once) == 2, "one for which there is room, and one that says that more follow"
+    lines = [json.loads(row.line) for row in await exported(tx, "a") if row.section >= 7]
+    assert [line["type"] for line in lines] == ["part"] * 4 + ["content", "artifact", "end"]
+    assert [base64.b64decode(line["data"]) for line in lines[:4]] == [bytes([n]) * (1 << 20) for n in range(1, 5)]
 
 
 async def test_an_import_continues_where_it_was_killed_and_a_repeated_batch_changes_nothing(tx: Transaction) -> None:
