@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import coordinator
+from coordinator.model.catalogue import LIMITS
 from coordinator.model.json import value_of
 from coordinator.model.operation import JsonText
 from tests.cli.conftest import Program
@@ -109,8 +110,7 @@ async def test_a_value_of_a_megabyte_is_returned_and_a_byte_more_is_refused(data
                     await client.logs.append("note", key, 1, JsonText(b" " + bytes(largest)[:-1] + b'x"'))
                 assert json.loads(raised.value.detail or "") == {"entry": 1}
         async with http_client(daemon.url) as http:
-            wrapped = b'{"kind": "note", "key": "k", "entries": [{"data": 1}%s]}'
-            whole = wrapped % (b" " * (4 * 2**20 - len(wrapped) + 2))
+            whole = b'{"kind": "note", "key": "k", "entries": [{"data": 1}]}'.ljust(LIMITS["log_body"])
             assert (await http.post("/v1/logs/append", content=whole, headers=JSON)).status_code == 200
             assert (await http.post("/v1/logs/append", content=whole + b" ", headers=JSON)).status_code == 413
     assert value_of(largest)[-1] == "\ud800"

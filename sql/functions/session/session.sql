@@ -200,7 +200,7 @@ begin
 end
 $$;
 comment on function coordinator.session_close(bigint) is
-  'Make appends to the logs of a session look at it, after the caller has archived it: wait for those that are running, and undo log_open. Internal.';
+  'Make appends to the logs of a session look at it, after the caller has archived it: wait for those that are running, and undo log_open. No event. Internal.';
 
 create or replace function coordinator.session_check(p_title text, p_mission text, p_status text, p_context jsonb) returns void
 language plpgsql immutable
