@@ -65,6 +65,21 @@ $$;
 comment on function coordinator.advisory_enter(bigint, boolean) is
   'Take an advisory lock until the end of the transaction. Waits at most one second, or lock_timeout if that is shorter; then 55P03 names the session that holds it. Internal.';
 
+create or replace function coordinator.advisory_claim(p_class integer, p_object integer) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not pg_try_advisory_lock(p_class, p_object) then
+    return false;
+  end if;
+  perform pg_advisory_lock_shared(p_class, p_object), pg_advisory_unlock(p_class, p_object); -- in this order
+  return true;
+end
+$$;
+comment on function coordinator.advisory_claim(integer, integer) is
+  'Share an advisory lock that no other session has, until this session ends. Returns whether this session has it. Internal.';
+
 -- The lock is shared, so the new session takes it before the former one releases it, and it is free at no moment.
 create or replace function coordinator.advisory_inherit(p_class integer, p_object integer) returns boolean
 language plpgsql volatile

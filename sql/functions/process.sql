@@ -38,10 +38,8 @@ begin
   loop
     v_id := nextval(pg_get_serial_sequence('coordinator.processes', 'id'));
     continue when exists (select from coordinator.processes where id = v_id); -- from before the sequence began again
-    exit when pg_try_advisory_lock(1129267026, v_id); -- otherwise another role holds the key of an id that no process has yet
+    exit when coordinator.advisory_claim(1129267026, v_id); -- otherwise another role holds the key of an id that no process has yet
   end loop;
-  perform pg_advisory_lock_shared(1129267026, v_id); -- the next session of this process shares it
-  perform pg_advisory_unlock(1129267026, v_id);
   insert into coordinator.processes (id, kind, name, started_at) overriding system value
   values (v_id, p_kind, p_name, coordinator.now_utc());
   return v_id;
