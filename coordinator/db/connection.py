@@ -190,6 +190,18 @@ async def prepare(connection: asyncpg.Connection, *, raw_json: bool = False) -> 
         connection._protocol.get_settings().register_data_types(_ARRAY_TYPES)  # noqa: SLF001
 
 
+class _Connection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection whose every wait has a limit. The driver closes statements that it no longer needs without one."""
+
+    async def _cleanup_stmts(self) -> None:
+        try:
+            async with asyncio.timeout(self._config.command_timeout):
+                await super()._cleanup_stmts()
+        except TimeoutError:
+            self.terminate()
+            raise
+
+
 async def connect(
     dsn: str,
     *,
@@ -215,6 +227,7 @@ async def connect(
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=call_timeout_s,
             statement_cache_size=statement_cache_size,
+            connection_class=_Connection,
             **(_SOCKET if "?host=/" in address and not _REMOTE.search(address) else {}),
             server_settings={"application_name": APPLICATION_NAME, **settings},
         )

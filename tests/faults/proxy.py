@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,11 +17,15 @@ NOTIFICATION, READY, EXECUTED = b"A", b"Z", b"C"
 
 
 class Proxy:
-    """Passes connections on to the database; ``url`` is the database's address through it."""
+    """Passes connections on to the database; ``url`` is the database's address through it.
 
-    def __init__(self, target: str, *, swallow: bytes = b"") -> None:
+    With ``silent_after``, each connection dies silently after so many messages of the server, counted from its first answer.
+    """
+
+    def __init__(self, target: str, *, swallow: bytes = b"", silent_after: float = math.inf) -> None:
         self._target = urlsplit(target)
         self._swallow = swallow
+        self._silent_after = silent_after
         self._open = asyncio.Event()
         self._open.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,7 +129,10 @@ class Proxy:
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opened: asyncio.Event) -> None:
         executed = False
+        passed = -1
         while True:
+            if passed >= self._silent_after:
+                await asyncio.Event().wait()
             head = await reader.readexactly(5)
             body = await reader.readexactly(struct.unpack("!I", head[1:])[0] - 4)
             await opened.wait()
@@ -133,6 +141,7 @@ class Proxy:
                 return
             executed = head[:1] == EXECUTED
             self.answers += head[:1] == READY
+            passed += passed >= 0 or head[:1] == READY
             if head[:1] != self._swallow:
                 writer.write(head + body)
                 await writer.drain()

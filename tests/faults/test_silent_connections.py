@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import anyio
+import asyncpg
 import httpx
 import pytest
 
@@ -14,8 +15,11 @@ import coordinator
 from coordinator.client import Client
 from coordinator.client.lease import LeaseState
 from coordinator.config import SETTINGS, Config
+from coordinator.db import connection as connection_module
 from coordinator.db import session as session_module
+from coordinator.db.connection import connect
 from coordinator.db.database import Database
+from coordinator.db.session import ServerSession
 from coordinator.errors import DatabaseUnavailable
 from coordinator.operations import events
 from coordinator.operations.liveness import Liveness
@@ -91,6 +95,30 @@ async def test_a_process_returns_even_if_only_its_own_role_may_end_the_session_t
             with anyio.fail_after(DEADLINE_S):
                 await liveness.returned.wait()
             assert liveness.process == process
+
+
+async def test_a_session_does_not_wait_without_limit_whenever_its_connection_dies_while_it_opens(
+    database_url: str, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself, the driver would wait without limit for the end of a statement that it no longer needs."""
+    monkeypatch.setattr(connection_module, "CONNECT_TIMEOUT_S", 1.0)
+    opened_after: list[int] = []
+
+    async def check(connection: asyncpg.Connection) -> None:
+        await connection.fetch("select 1")
+
+    async def dies_after(messages: int) -> None:
+        async with Proxy(database_url, silent_after=messages).serving() as network:
+            session = ServerSession(partial(connect, network.url, call_timeout_s=1.0, check=check), ("news",), 1.0)
+            Liveness(session, "client")
+            with suppress(DatabaseUnavailable), anyio.fail_after(DEADLINE_S):
+                async with session.kept():
+                    opened_after.append(messages)
+
+    async with anyio.create_task_group() as tasks:
+        for messages in range(45):
+            tasks.start_soon(dies_after, messages)
+    assert sorted(opened_after) == [*range(min(opened_after), 45)]
 
 
 async def test_a_session_is_pinged_only_while_somebody_waits_for_it(database_url: str, quick: None) -> None:
