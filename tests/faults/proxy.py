@@ -19,7 +19,7 @@ NOTIFICATION, READY, EXECUTED = b"A", b"Z", b"C"
 class Proxy:
     """Passes connections on to the database; ``url`` is the database's address through it.
 
-    With ``silent_after``, each connection dies silently after so many messages of the server, counted from its first answer.
+    With ``silent_after``, each connection dies silently after this number of messages of the server, counted from its first answer.
     """
 
     def __init__(self, target: str, *, swallow: bytes = b"", silent_after: float = math.inf) -> None:
