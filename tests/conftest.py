@@ -55,8 +55,6 @@ as $$ select coalesce(nullif(current_setting('coordinator.fake_now', true), ''):
 
 
 # A copy continues the epoch of its template: otherwise, its first step would only begin an epoch.
-# The identity of a database contains its oid. The template has the identity of the database COPY_OID, so its copies get this oid while no other has it.
-COPY_OID, ADOPTED = 1_000_000, "template_"
 ADOPT_EPOCH = """
 with adopted as (update coordinator.relay set identity = coordinator.relay_identity() returning 1)
 select setval('coordinator.epoch_mark', last_value >> 32 << 32 | coordinator.epoch_hash()) from coordinator.epoch_mark, adopted"""
@@ -279,13 +277,11 @@ def template(server_url: str, pristine: str) -> str:
 
 
 def with_clock(server_url: str, pristine: str) -> str:
-    """Create a database with the schema, the fake clock and the epoch of its copy, and return its name."""
-    name = f"{ADOPTED}{uuid4().hex[:8]}"
+    """Create a database with the schema and the fake clock, and return its name."""
+    name = f"template_{uuid4().hex[:8]}"
+    asyncio.run(admin(server_url, f"create database {name} template {pristine}"))
     patience = BOUND_WAITS.format(f"{BOUND_S:g}", f"{DEADLINE_S:g}")
-    asyncio.run(admin(server_url, f"create database first_{name} template {pristine} oid {COPY_OID}"))
-    asyncio.run(admin(with_database(server_url, f"first_{name}"), FAKE_CLOCK, patience, FORGET_GRANTS, ADOPT_EPOCH))
-    copy = f"create database {name} template first_{name} strategy file_copy"
-    asyncio.run(admin(server_url, copy, f"drop database first_{name} with (force)"))
+    asyncio.run(admin(with_database(server_url, name), FAKE_CLOCK, patience, FORGET_GRANTS))
     return name
 
 
@@ -298,11 +294,9 @@ async def cloned(server_url: str, template: str | None) -> AsyncIterator[str]:
     try:
         if connection.get_server_version() >= (18,):
             await connection.execute("set file_copy_method = clone")  # by the kernel, in a tenth less time
-        used = await connection.fetchval("select exists (select from pg_database where oid = $1)", COPY_OID)
-        adopted = template is not None and template.startswith(ADOPTED) and not used
-        await connection.execute(f"create database {name}{copy}{f' oid {COPY_OID}' if adopted else ''}")
+        await connection.execute(f"create database {name}{copy}")
         try:
-            if template and not adopted:
+            if template:
                 await admin(with_database(server_url, name), ADOPT_EPOCH)
             yield with_database(server_url, name)
         finally:
