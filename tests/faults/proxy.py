@@ -31,6 +31,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
         self.answers = 0  # the server said that it is ready for the next query
+        self.passed = 0  # messages of the server on the newest connection, counted from its first answer
         self.asked = 0  # parts of requests that came, whether they were passed on or not
         self._losing = False
         self._port = reserve_port()
@@ -142,6 +143,7 @@ class Proxy:
             executed = head[:1] == EXECUTED
             self.answers += head[:1] == READY
             passed += passed >= 0 or head[:1] == READY
+            self.passed = passed
             if head[:1] != self._swallow:
                 writer.write(head + body)
                 await writer.drain()
