@@ -15,6 +15,8 @@ from coordinator.model.operation import JsonText
 
 __all__ = ["exact", "expecting", "reading", "shown", "written"]
 
+MAX_COLUMNS = 30  # of a table; items that have more fields in all are printed as JSON
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -56,19 +58,21 @@ def written(call: Invocation, header: DocumentHeader) -> None:
 def shown(call: Invocation, document: Document, *, only_value: bool, items: str = "") -> None:
     """Print a document, or only its value, as its exact text.
 
-    ``items``: the value is a list of objects, or an object with that list under this key. For people, they are a table.
+    ``items``: the value is a list of objects, or an object with that list under this key. For people, they are a table,
+    unless they have too many different fields.
     """
     if only_value:
         call.output.line(bytes(document.text).decode())
         return
     value = None if call.output.json or not items else document.value
-    rows = value.get(items) if isinstance(value, dict) else value
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+    found = value.get(items) if isinstance(value, dict) else value
+    rows = found if isinstance(found, list) and all(isinstance(row, dict) for row in found) else []
+    names = dict.fromkeys(("id", "status", *(name for row in rows for name in row)))
+    if not rows or len(names) > MAX_COLUMNS:
         call.output.one(document)
         return
     header = {name: getattr(document, name) for name in DocumentHeader.__struct_fields__}
     rest = {name: part for name, part in value.items() if name != items} if isinstance(value, dict) else {}
     call.output.one({**header, "value": rest} if rest else header)
     call.output.line("")
-    names = dict.fromkeys(("id", "status", *(name for row in rows for name in row)))
     call.output.many(rows, names, empty="")

@@ -192,7 +192,7 @@ def _columns(
             continue
         cells = [cell(_count(name, value), maximum, json=_json(name, value, types.get(name))) for value in values]
         # Cells have ages, so "EXPIRES" reads better than "EXPIRES_AT".
-        heading = name.removesuffix("_at").replace("_", " ").upper()
+        heading = plain(name.removesuffix("_at").replace("_", " ").upper())
         columns.append(
             Column(heading, cells, text=name in TEXT or any(isinstance(value, list | dict) for value in values))
         )

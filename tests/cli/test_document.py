@@ -46,6 +46,16 @@ def test_states_todo_lists_and_features_on_the_command_line(program: Program) ->
     table = program.text("todo", "load", "goal", "-o", "text").splitlines()
     assert table[-2:] == ["ID  STATUS  ERROR  TO DO", "1   -       [2]    tag"]
     assert 'value       {"goal":"a release"}' in table
+    program.json("todo", "save", "hostile", '[{"id": 1, "\\u001b[2j\\n": "\\u001b[2j"}]')
+    assert "\x1b" not in program.text("todo", "load", "hostile", "-o", "text")
+    assert program.text("todo", "load", "hostile", "-o", "text").splitlines()[-2].split() == [
+        "ID",
+        "STATUS",
+        r"\x1b[2J\n",
+    ]
+    unlike = [{"id": number, f"field {number}": 1} for number in range(3000)]  # nine million cells
+    program.json("todo", "save", "unlike", "-", stdin=json.dumps(unlike).encode())
+    assert len(program.text("todo", "load", "unlike", "-o", "text")) < 2 * len(json.dumps(unlike))
     program.json("todo", "save", "empty", "[]")
     assert "value       []" in program.text("todo", "load", "empty", "-o", "text").splitlines()
     text = '[ {"passes":false,  "id":"login"} ]'
